@@ -1,0 +1,271 @@
+#!/usr/bin/env bash
+# Sets up claudemesh for one user, without root, and takes it away again. `./install.sh --help` says how.
+set -eu
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+unset PYTHONHOME PYTHONPATH  # They would mix another installation's modules into ours.
+
+usage() {
+  cat <<'EOF'
+Usage: ./install.sh                     install or upgrade claudemesh, then show that it works
+       ./install.sh test [ARGUMENT...]  run lint, types, import contracts and tests;
+                                        arguments go to pytest and leave out the coverage gates
+       ./install.sh uninstall           remove everything but your data
+       ./install.sh --help              print this
+
+Needs Python 3.11 or newer, or uv; no root. The environment goes below the user data folder
+(Linux: ~/.local/share/claudemesh, macOS: ~/Library/Application Support/claudemesh, either moved
+by XDG_DATA_HOME), the command to ~/.local/bin/claudemesh. The checkout itself is left as it is.
+EOF
+}
+
+say() { printf 'claudemesh: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# ---- Where things are ------------------------------------------------------------------------
+
+find_folders() {
+  [ -n "${HOME:-}" ] || die "HOME is not set, so there is no place to install to."
+  local share="$HOME/.local/share"
+  case $(uname -s) in
+    Darwin) share="$HOME/Library/Application Support" ;;
+    MINGW* | MSYS* | CYGWIN*) die "Windows is supported inside WSL only: run ./install.sh there." ;;
+  esac
+  # As platformdirs reads it: a relative path counts as unset.
+  case ${XDG_DATA_HOME:-} in /*) share=$XDG_DATA_HOME ;; esac
+  data="$share/claudemesh"
+  bin="$HOME/.local/bin"
+  command="$bin/claudemesh"
+}
+
+# Newest first, but not newer than what the lock was tried with, unless there is nothing else.
+# A shim of pyenv may exist and not work, and Debian has Pythons without venv, hence the trial.
+find_python() {
+  local candidate
+  for candidate in python3.13 python3.12 python3.11 python3 python python3.14; do
+    if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+      >/dev/null 2>&1; then
+      python=$candidate
+      return
+    fi
+  done
+  python=
+  command -v uv >/dev/null 2>&1 || die "Python 3.11 or newer (with its venv module), or uv, is" \
+    "needed: install one of them (https://docs.astral.sh/uv/ is the quickest) and run ./install.sh again."
+}
+
+# ---- An environment --------------------------------------------------------------------------
+
+quietly() {  # quietly COMMAND...: its output is shown only when it fails.
+  if ! "$@" >"$work/log" 2>&1; then
+    tail -n 40 "$work/log" >&2
+    die "this failed: $*"
+  fi
+}
+
+checksum() { cksum | tr ' ' '-'; }
+
+pins() {  # pins runtime|test: that part of the lock file.
+  case $1 in
+    runtime) sed '/^# ---- Only for/,$d' "$top/requirements.lock" ;;
+    test) cat "$top/requirements.lock" ;;
+  esac
+}
+
+sources() {
+  (cd "$top" && find claudemesh_mcp broker pyproject.toml README.md LICENSE -name __pycache__ -prune \
+    -o -type f -exec cksum {} + | LC_ALL=C sort)
+}
+
+make_environment() {  # make_environment FOLDER
+  rm -rf "$1"
+  if [ -n "$python" ]; then
+    quietly "$python" -m venv "$1"
+  else
+    quietly uv venv --python '>=3.11' "$1"
+  fi
+}
+
+# Hashes are required of every package: pip 23 and uv both honour that for a file in which all is
+# pinned (as a constraint pip would refuse them). Our own package is built by the pinned hatchling,
+# since build isolation would fetch an unpinned one.
+add_pins() {  # add_pins FOLDER PINS
+  if [ -x "$1/bin/pip" ]; then
+    PIP_USER=0 quietly "$1/bin/python" -m pip install --quiet --no-input \
+      --disable-pip-version-check --require-hashes --requirement "$2"
+  else
+    # The system's certificates, as pip's users in a company network expect.
+    UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} quietly uv pip install --quiet --compile-bytecode \
+      --python "$1/bin/python" --require-hashes --requirement "$2"
+  fi
+}
+
+add_package() {  # add_package FOLDER [--editable]
+  local environment=$1
+  shift
+  if [ -x "$environment/bin/pip" ]; then
+    PIP_USER=0 quietly "$environment/bin/python" -m pip install --quiet --no-input \
+      --disable-pip-version-check --no-index --no-deps --no-build-isolation --force-reinstall "$@" "$top"
+  else
+    quietly uv pip install --quiet --compile-bytecode --python "$environment/bin/python" \
+      --offline --no-deps --no-build-isolation --reinstall-package claudemesh-mcp "$@" "$top"
+  fi
+}
+
+# The stamp says what is in the environment. It is removed before any change and written after it,
+# so that an environment without one is what a killed run left behind, and is made anew.
+prepare() {  # prepare FOLDER runtime|test [--editable]
+  local environment=$1 part=$2 stamp="$1/installed" had_pins='' had_package='' pinned package
+  shift 2
+  pinned="$(pins "$part" | checksum)"
+  package="$( (sources; echo "$top" "$@") | checksum)"
+  if [ -f "$stamp" ] && "$environment/bin/python" -c '' >/dev/null 2>&1; then
+    { read -r had_pins; read -r had_package; } <"$stamp" || true
+  fi
+  if [ "$had_pins" = "$pinned" ] && [ "$had_package" = "$package" ]; then
+    say "the environment is up to date"
+    return
+  fi
+  [ -n "$had_pins" ] || find_python
+  # Only the leaf is private: the folders above it belong to every program.
+  mkdir -p "$(dirname "$data")"
+  [ -d "$data" ] || mkdir -m 700 "$data"
+  rm -f "$stamp"
+  if [ -z "$had_pins" ]; then
+    say "making an environment in $environment"
+    make_environment "$environment"
+  fi
+  if [ "$had_pins" != "$pinned" ]; then
+    say "installing the libraries (pinned in requirements.lock)"
+    pins "$part" >"$work/pins.txt"
+    add_pins "$environment" "$work/pins.txt"
+  fi
+  say "installing claudemesh"
+  add_package "$environment" "$@"
+  printf '%s\n%s\n' "$pinned" "$package" >"$stamp"
+}
+
+# ---- install ---------------------------------------------------------------------------------
+
+link_command() {
+  mkdir -p "$bin"
+  ln -sfn "$data/env/bin/claudemesh" "$command"
+}
+
+is_ours() { [ -L "$command" ] && [ "$(readlink "$command")" = "$data/env/bin/claudemesh" ]; }
+
+check_path() {
+  case ":$PATH:" in *":$bin:"*) return ;; esac
+  local line="export PATH=\"\$HOME/.local/bin:\$PATH\""
+  case ${SHELL:-} in
+    */fish) line="fish_add_path ~/.local/bin" ;;
+    */zsh) line="$line    # in ~/.zshrc" ;;
+    */bash) line="$line    # in ~/.bashrc" ;;
+  esac
+  say "$bin is not on your PATH. Add it with:"
+  say "    $line"
+}
+
+print_next_steps() {
+  local mcp
+  mcp="$(printf '%q' "$command") mcp"
+  echo
+  echo "Next:"
+  if command -v claude >/dev/null 2>&1; then
+    echo "  1. Give it to every Claude Code session of yours:"
+    echo "         claude mcp add --scope user claudemesh -- $mcp"
+    echo "  2. Start claude in two folders and say in one: \"Look who is on the mesh and say hello.\""
+  else
+    echo "  1. Claude Code is not on this PATH. Once it is (https://code.claude.com/docs), run:"
+    echo "         claude mcp add --scope user claudemesh -- $mcp"
+    echo "  2. Any other MCP client: give it this command as a stdio server:"
+    echo "         $mcp"
+  fi
+  echo "  3. A teammate: a mesh holds the sessions of one user on one machine. With the same"
+  echo "     ./install.sh she gets a mesh of her own; joining two comes in a later version."
+}
+
+install() {
+  find_folders
+  if [ -e "$command" ] || [ -L "$command" ]; then
+    is_ours || die "$command belongs to something else: move it away and run ./install.sh again."
+  fi
+  prepare "$data/env" runtime
+  link_command
+  say "trying it: claudemesh demo"
+  "$command" demo </dev/null || die "the demo failed, so something is wrong with this installation."
+  check_path
+  print_next_steps
+}
+
+# ---- uninstall -------------------------------------------------------------------------------
+
+uninstall() {
+  find_folders
+  if [ -x "$data/env/bin/claudemesh" ]; then
+    say "stopping the broker"
+    "$data/env/bin/claudemesh" down </dev/null >/dev/null 2>&1 || true
+  fi
+  if is_ours; then rm -f "$command"; fi
+  rm -rf "$data/env" "$data/test-env"
+  rmdir "$data" 2>/dev/null || true  # Goes only when it is empty.
+  say "removed"
+  local kept
+  for kept in "$data" "${XDG_CONFIG_HOME:-$HOME/.config}/claudemesh" "${CLAUDEMESH_HOME:-}"; do
+    if [ -n "$kept" ] && [ -d "$kept" ]; then say "your data remains in $kept"; fi
+  done
+  if command -v claude >/dev/null 2>&1; then
+    say "if you added it to Claude Code:  claude mcp remove --scope user claudemesh"
+  fi
+}
+
+# ---- test ------------------------------------------------------------------------------------
+
+check() {  # check NAME COMMAND...: runs it, and remembers when it failed.
+  local name=$1
+  shift
+  say "$name"
+  "$@" || failed="${failed:+$failed, }$name"
+}
+
+# What decides over a message's fate is covered to the last branch.
+fully_covered="*/claudemesh_wire/envelope.py,*/claudemesh_wire/keys.py,*/claudemesh_wire/membership.py"
+fully_covered="$fully_covered,*/claudemesh_wire/certificate.py,*/claudemesh_broker/delivery.py"
+
+run_tests() {
+  find_folders
+  prepare "$data/test-env" test --editable
+  local tools="$data/test-env/bin" cache="$data/test-env/cache"
+  cd "$top"
+  mkdir -p "$cache"
+  # Nothing that a check writes lands in the checkout.
+  export PATH="$tools:$PATH" PYTHONPYCACHEPREFIX="$cache/python" RUFF_CACHE_DIR="$cache/ruff" \
+    HYPOTHESIS_STORAGE_DIRECTORY="$cache/hypothesis" COVERAGE_FILE="$cache/coverage"
+  export PYRIGHT_PYTHON_IGNORE_WARNINGS=1  # It would ask the network for a newer version.
+  failed=
+  check "ruff check" ruff check
+  check "ruff format" ruff format --check
+  check "pyright" pyright --pythonpath "$tools/python"
+  check "import contracts" lint-imports --no-cache
+  if [ $# -gt 0 ]; then
+    check "pytest" pytest -o cache_dir="$cache/pytest" "$@"
+  else
+    check "pytest" pytest -o cache_dir="$cache/pytest" --cov --cov-report=term
+    check "full coverage" coverage report --include="$fully_covered" --fail-under=100
+  fi
+  [ -z "$failed" ] || die "failed: $failed"
+  say "all checks passed"
+}
+
+# ----------------------------------------------------------------------------------------------
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+case ${1:-} in
+  '') install ;;
+  test) shift; run_tests "$@" ;;
+  uninstall) [ $# -eq 1 ] || { usage >&2; exit 2; }; uninstall ;;
+  -h | --help) usage ;;
+  *) usage >&2; exit 2 ;;
+esac
