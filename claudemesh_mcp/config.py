@@ -1,0 +1,308 @@
+"""Says how a session is set up: flag, else ``CLAUDEMESH_*``, else config file, else default.
+
+Every entry point (``__main__``, ``server.py``, ``cli/``, ``sdk.py``) calls ``Settings.load`` once
+and hands the frozen result down; ``home.py`` makes folders of its paths. No other module of the
+session side reads the environment, and this one imports nothing slow: it runs before
+``initialize`` is answered.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from claudemesh_wire.errors import Invalid
+
+FILE_NAME: Final = "config.toml"
+_APP: Final = "claudemesh"
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_YES: Final = frozenset({"on", "true", "yes", "1"})
+_NO: Final = frozenset({"off", "false", "no", "0"})
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the state of one user lives; nothing here has been created or checked yet.
+
+    Args:
+        data: What must survive: the root of broker, sessions, keys, meshes and run.
+        config: Where ``config.toml`` is looked for.
+        cache: What may be deleted at any time.
+        logs: The rotating log files that ``claudemesh doctor`` names.
+    """
+
+    data: Path
+    config: Path
+    cache: Path
+    logs: Path
+
+    @classmethod
+    def of(cls, home: Path | None) -> Self:
+        """Place everything below ``home``, or where this platform keeps such things.
+
+        Args:
+            home: The folder of ``CLAUDEMESH_HOME``, if it is set.
+        """
+        # Resolved, because a home may be a link to another disk, but nothing below it may.
+        if home is not None:
+            root = home.resolve()
+            return cls(root, root, root / "cache", root / "logs")
+        import platformdirs
+
+        dirs = platformdirs.PlatformDirs(_APP, appauthor=False)
+        return cls(
+            data=dirs.user_data_path.resolve(),
+            config=dirs.user_config_path,
+            cache=dirs.user_cache_path,
+            logs=dirs.user_log_path.resolve(),
+        )
+
+    @property
+    def broker(self) -> Path:
+        """The embedded broker's own data."""
+        return self.data / "broker"
+
+    @property
+    def run(self) -> Path:
+        """What a running broker says about itself, and the lock for starting one."""
+        return self.data / "run"
+
+    @property
+    def keys(self) -> Path:
+        """Sealed key files, and the wrapping key where there is no keyring."""
+        return self.data / "keys"
+
+    @property
+    def meshes(self) -> Path:
+        """One folder per mesh: its membership log and the names seen."""
+        return self.data / "meshes"
+
+    @property
+    def sessions(self) -> Path:
+        """One file per peer: inbox, outbox and history."""
+        return self.data / "sessions"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value.strip() and value.isprintable():
+        return value.strip()
+    raise ValueError("a text of one line")
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, Path) or (isinstance(value, str) and value and "\0" not in value):
+        try:
+            return Path(value).expanduser().absolute()
+        except RuntimeError as error:  # `~nobody` names no user of this machine
+            raise ValueError("the path of a file or folder") from error
+    raise ValueError("the path of a file or folder")
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in _YES | _NO:
+        return value.lower() in _YES
+    raise ValueError('"on" or "off"')
+
+
+def _level(value: object) -> str:
+    if isinstance(value, str) and value.lower() in _LEVELS:
+        return value.lower()
+    raise ValueError("one of " + ", ".join(_LEVELS))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How one setting is given and read.
+
+    Args:
+        variable: The environment variable that gives it.
+        read: Turns what was given into the value, or raises ``ValueError(what it must be)``.
+        says: What it does, as one sentence for the reader of the documentation.
+        in_file: Whether the config file may give it; what belongs to one process may not.
+    """
+
+    variable: str
+    read: Callable[[object], Any]
+    says: str
+    in_file: bool = True
+
+
+RULES: Final[dict[str, Rule]] = {
+    "home": Rule("CLAUDEMESH_HOME", _path, "Holds all state of one user.", in_file=False),
+    "enabled": Rule("CLAUDEMESH", _switch, "`off` disables claudemesh in this session."),
+    "name": Rule("CLAUDEMESH_NAME", _text, "The handle wished for."),
+    "resume": Rule("CLAUDEMESH_RESUME", _text, "Be the peer with this resume id.", in_file=False),
+    "session_id": Rule(
+        "CLAUDE_CODE_SESSION_ID", _text, "Anchors the peer, so that it returns.", in_file=False
+    ),
+    "project_dir": Rule(
+        "CLAUDE_PROJECT_DIR", _path, "The project that this session works on.", in_file=False
+    ),
+    "host": Rule("CLAUDEMESH_HOST", _text, "The label of this machine, instead of its hostname."),
+    "key_file": Rule("CLAUDEMESH_KEY_FILE", _path, "The file that holds the wrapping key."),
+    "credentials_dir": Rule(
+        "CREDENTIALS_DIRECTORY", _path, "Where systemd puts this unit's secrets.", in_file=False
+    ),
+    "keyring": Rule("CLAUDEMESH_KEYRING", _switch, "`off` never asks the OS keyring."),
+    "log_level": Rule("CLAUDEMESH_LOG_LEVEL", _level, "Least level that is logged."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What this process was told; ``RULES`` says for each field where it may come from."""
+
+    home: Path | None = None
+    enabled: bool = True
+    name: str | None = None
+    resume: str | None = None
+    session_id: str | None = None
+    project_dir: Path | None = None
+    host: str | None = None
+    key_file: Path | None = None
+    credentials_dir: Path | None = None
+    keyring: bool = True
+    log_level: str = "info"
+
+    @classmethod
+    def load(
+        cls,
+        overrides: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Self:
+        """Read the settings of this process.
+
+        Args:
+            overrides: Flags by the name of their field; ``None`` means that it was not given.
+            environ: The environment.
+
+        Raises:
+            Invalid: A flag, a variable or the config file (``config_invalid``) makes no sense.
+        """
+        flags = {key: value for key, value in (overrides or {}).items() if value is not None}
+        for key in flags:
+            if key not in RULES:
+                raise Invalid(f"There is no setting {key}.", _did_you_mean(key))
+        values = _from_environment(environ) | {
+            key: _read(key, value, f"the flag --{key.replace('_', '-')}")
+            for key, value in flags.items()
+        }
+        paths = Paths.of(values.get("home"))
+        return cls(**(_from_file(paths.config / FILE_NAME) | values))
+
+    @property
+    def off(self) -> bool:
+        """Whether this session takes no part in any mesh."""
+        return not self.enabled
+
+    def paths(self) -> Paths:
+        """Say where this user's state lives."""
+        return Paths.of(self.home)
+
+
+def _read(key: str, value: object, origin: str) -> Any:
+    try:
+        return RULES[key].read(value)
+    except ValueError as error:
+        raise Invalid(
+            f"{origin[0].upper()}{origin[1:]} must be {error}.",
+            "Correct it, or leave it out for the default.",
+            code="config_invalid",
+        ) from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        key: _read(key, environ[rule.variable], f"the variable {rule.variable}")
+        for key, rule in RULES.items()
+        # An empty variable is how a wrapper says "not set".
+        if environ.get(rule.variable)
+    }
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    text = _text_of(file)
+    if text is None:
+        return {}
+    import tomllib
+
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _file_error(f"{file} is not TOML: {error}.") from error
+    # The broker reads its own table of the same file.
+    table.pop("broker", None)
+    for key in table:
+        if key not in RULES or not RULES[key].in_file:
+            raise _file_error(
+                f"{file}, line {_line_of(key, text)}: there is no setting {key} here.", key
+            )
+    return {
+        key: _read(key, value, f"{file}, line {_line_of(key, text)}: {key}")
+        for key, value in table.items()
+    }
+
+
+def _text_of(file: Path) -> str | None:
+    try:
+        return file.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise _file_error(f"{file}, line {line} is not UTF-8 text.") from error
+    except OSError as error:
+        raise _file_error(f"{file} can't be read: {error.strerror}.") from error
+
+
+def _file_error(reason: str, key: str = "") -> Invalid:
+    remedy = _did_you_mean(key) if key else "Correct the file, or move it away for the defaults."
+    return Invalid(reason, remedy, code="config_invalid")
+
+
+def _line_of(key: str, text: str) -> int:
+    pattern = re.compile(rf"""\s*\[?\s*["']?{re.escape(key)}["']?\s*[].=]""")
+    lines = text.splitlines()
+    return next((number for number, line in enumerate(lines, 1) if pattern.match(line)), 1)
+
+
+def _did_you_mean(key: str) -> str:
+    if key in RULES:
+        return f"Give it by the variable {RULES[key].variable} instead."
+    import difflib
+
+    near = difflib.get_close_matches(key, RULES, n=1, cutoff=0.5)
+    known = ", ".join(RULES)
+    return f"Did you mean {near[0]}?" if near else f"The settings are: {known}."
+
+
+# What a broker may inherit: it outlives the session that starts it, and that session's
+# environment holds secrets (API keys, tokens) that have no business in a lasting process.
+_INHERITED: Final = frozenset(
+    {"HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SYSTEMROOT", "TMPDIR", "TZ", "USER"}
+)
+_INHERITED_PREFIXES: Final = ("CLAUDEMESH_", "COVERAGE_", "LC_", "PYTHON", "VIRTUAL_ENV", "XDG_")
+
+
+def broker_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Give the environment for a broker that this process starts in the background.
+
+    Args:
+        environ: The environment of this process.
+
+    Returns:
+        A copy without the session's secrets, that works from any working folder.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    if kept.get("PYTHONPATH"):
+        entries = kept["PYTHONPATH"].split(os.pathsep)
+        kept["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)
+    return kept
