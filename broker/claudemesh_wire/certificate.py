@@ -1,0 +1,115 @@
+"""Certificates: a member's word that a device – the keys one peer holds – is its own.
+
+``identity.py`` issues them, the broker publishes them, every reader verifies them against the
+member's key from the membership chain. A certificate is ``payload || signature(64)``; its hash
+names it in envelope headers and receipts.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Self
+
+from claudemesh_wire import canonical
+from claudemesh_wire.address import Handle
+from claudemesh_wire.errors import Invalid
+from claudemesh_wire.keys import (
+    SIGNATURE_BYTES,
+    KemPublicKey,
+    SigningKey,
+    VerifyKey,
+    mac,
+    same,
+    unb64,
+)
+from claudemesh_wire.message import MemberId, MeshId, PeerId
+
+DOMAIN: Final = "claudemesh/certificate/v1"
+LOCALITY_DOMAIN: Final = "claudemesh/locality/v1"
+LIFETIME_MS: Final = 24 * 3600 * 1000
+MAX_CERTIFICATE_BYTES: Final = 4096
+
+
+class CertificateFields(canonical.Signed):
+    """What a certificate says; keys and the locality tag are base64url, times milliseconds."""
+
+    v: int = 1
+    mesh: MeshId
+    member: MemberId
+    peer: PeerId
+    handle: Handle
+    sign: str
+    kem: str
+    kem_generation: int
+    not_before: int
+    not_after: int
+    caps: list[str] = []
+    locality: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate with the bytes that carry it; parsed does not mean verified."""
+
+    blob: bytes
+    fields: CertificateFields
+
+    @classmethod
+    def issue(cls, fields: CertificateFields, member: SigningKey) -> Self:
+        """Sign the fields with the member's key."""
+        payload = canonical.encode(fields)
+        return cls(payload + member.sign(DOMAIN, payload), fields)
+
+    @classmethod
+    def parse(cls, blob: bytes) -> Self:
+        """Read a certificate without trusting it.
+
+        Raises:
+            Invalid: too long or short, malformed, another version, or an unusable key.
+        """
+        if not SIGNATURE_BYTES < len(blob) <= MAX_CERTIFICATE_BYTES:
+            raise Invalid("The certificate has no plausible size.", code="malformed")
+        fields = canonical.decode(blob[:-SIGNATURE_BYTES], CertificateFields, "certificate")
+        if fields.v != 1:
+            raise Invalid(
+                f"Certificate version {fields.v} is not known.",
+                "Update this side.",
+                code="unsupported_version",
+            )
+        parsed = cls(blob, fields)
+        _ = parsed.sign_key, parsed.kem_key
+        return parsed
+
+    @cached_property
+    def hash(self) -> bytes:
+        """SHA-256 of the whole certificate: its name."""
+        return hashlib.sha256(self.blob).digest()
+
+    @cached_property
+    def sign_key(self) -> VerifyKey:
+        """The device key that signs this peer's envelopes, receipts and hellos."""
+        return VerifyKey(unb64(self.fields.sign))
+
+    @cached_property
+    def kem_key(self) -> KemPublicKey:
+        """The device key to which others seal."""
+        return KemPublicKey(unb64(self.fields.kem))
+
+    def is_signed_by(self, member: VerifyKey) -> bool:
+        """Tell whether this member's key signed it."""
+        payload, signature = self.blob[:-SIGNATURE_BYTES], self.blob[-SIGNATURE_BYTES:]
+        return member.accepts(signature, DOMAIN, payload)
+
+    def covers(self, at_ms: int) -> bool:
+        """Tell whether a new signature made at this time is within its validity."""
+        return self.fields.not_before <= at_ms <= self.fields.not_after
+
+    def is_local_to(self, machine_secret: bytes) -> bool:
+        """Tell whether its holder knew the secret file of this machine and user."""
+        tag = mac(machine_secret, LOCALITY_DOMAIN, self.sign_key.raw)
+        return same(self.fields.locality.encode(), tag.hex().encode())
+
+
+def locality_tag(machine_secret: bytes, device: VerifyKey) -> str:
+    """Prove to readers that share the secret file that the device is on their machine."""
+    return mac(machine_secret, LOCALITY_DOMAIN, device.raw).hex()

@@ -1,0 +1,58 @@
+"""What is sealed inside an envelope of kind ``message``: a few fields and the text.
+
+``sdk.py`` packs it before sealing, ``inbox.py`` unpacks it after opening. The text is kept as raw
+UTF-8 behind the fields, so that its size on the wire is its size in bytes.
+
+Content:  u32be length of fields | fields (JSON) | text (UTF-8)
+"""
+
+import struct
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from claudemesh_wire import canonical
+from claudemesh_wire.envelope import Refusal
+from claudemesh_wire.errors import Invalid
+
+KIND: Final = "message"
+_LENGTH: Final = struct.Struct(">I")
+
+
+class Priority(StrEnum):
+    """How soon a message should reach the model's context."""
+
+    NOW = "now"
+    NEXT = "next"
+    LOW = "low"
+
+
+class ContentFields(canonical.Signed):
+    """What goes with the text, seen by its readers alone."""
+
+    priority: Annotated[Priority, Field(strict=False)] = Priority.NEXT
+    thread: Annotated[str, Field(max_length=120)] | None = None
+
+
+def pack(fields: ContentFields, text: str) -> bytes:
+    """Write fields and text as the plaintext of an envelope."""
+    raw = canonical.encode(fields)
+    return _LENGTH.pack(len(raw)) + raw + text.encode()
+
+
+def unpack(plaintext: bytes) -> tuple[ContentFields, str]:
+    """Read what ``pack`` wrote.
+
+    Raises:
+        Refusal: ``bad_content``: the sender sealed something else.
+    """
+    try:
+        (length,) = _LENGTH.unpack_from(plaintext)
+        start = _LENGTH.size + length
+        if start > len(plaintext):
+            raise Refusal("The content is cut short.", code="bad_content")
+        fields = canonical.decode(plaintext[_LENGTH.size : start], ContentFields, "content")
+        return fields, plaintext[start:].decode()
+    except (struct.error, UnicodeDecodeError, Invalid) as error:
+        raise Refusal("The content is not that of a message.", code="bad_content") from error

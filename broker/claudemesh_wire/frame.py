@@ -1,0 +1,89 @@
+"""One frame: the number it has, the number it answers, its kind and its body, on one line of text.
+
+``exchange.py`` hands messages in and takes frames out. The line is ``NUMBER ANSWERS KIND BODY``,
+four fields separated by single spaces; the body is JSON. A request has a number and answers 0, a
+reply has number 0 and answers a request, a notice has 0 and 0. Limits are checked before any JSON
+is parsed.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from claudemesh_wire.errors import Invalid, TooMuch
+from claudemesh_wire.message import KIND_GRAMMAR, Message
+
+MAX_FRAME_BYTES: Final = 1024 * 1024
+MAX_DEPTH: Final = 32
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
+_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame whose body has not been parsed yet."""
+
+    number: int
+    answers: int
+    kind: str
+    body: str
+
+
+def encode(number: int, answers: int, message: Message) -> str:
+    """Write a message as the text of one frame.
+
+    Raises:
+        TooMuch: the text is larger than a frame may be.
+    """
+    text = f"{number} {answers} {message.kind} {message.model_dump_json(exclude_none=True)}"
+    check_size(text)
+    return text
+
+
+def decode(text: str) -> Frame:
+    """Take a frame apart without parsing its body.
+
+    Raises:
+        Invalid: it is not four fields, or a number, kind or nesting is out of bounds.
+        TooMuch: it is larger than a frame may be.
+    """
+    check_size(text)
+    fields = text.split(" ", 3)
+    if len(fields) != 4:  # noqa: PLR2004 - the four fields of the grammar above
+        raise Invalid("The frame is not NUMBER ANSWERS KIND BODY.", "Check the client's version.")
+    number, answers, kind, body = fields
+    if not _NUMBER.fullmatch(number) or not _NUMBER.fullmatch(answers):
+        raise Invalid("A frame number is not a whole number below 10^15.")
+    if number != "0" and answers != "0":
+        raise Invalid("A frame is a request or an answer, not both.")
+    if not KIND_GRAMMAR.fullmatch(kind):
+        raise Invalid("The frame's kind is not a kind.")
+    check_depth(body)
+    return Frame(int(number), int(answers), kind, body)
+
+
+def check_size(text: str) -> None:
+    """Refuse a text above the frame limit, without encoding it when that can be told before."""
+    if len(text) <= MAX_FRAME_BYTES // 4:
+        return
+    if len(text) > MAX_FRAME_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_FRAME_BYTES:
+        raise TooMuch(
+            f"A frame is at most {MAX_FRAME_BYTES} bytes.",
+            "Send less at once; share large content as a file.",
+            code="frame_too_large",
+        )
+
+
+def check_depth(body: str) -> None:
+    """Refuse JSON nested deeper than 32 levels, before a parser walks it."""
+    if body.count("[") + body.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for match in _BRACKETS.finditer(body):
+        mark = match.group()
+        if mark in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise Invalid(f"The body is nested deeper than {MAX_DEPTH} levels.")
+        elif mark in "]}":
+            depth -= 1

@@ -1,0 +1,210 @@
+"""Keys as types, what they sign, and the ids made of their hashes.
+
+Certificates, membership entries, envelopes, receipts and the handshake sign and verify through
+this file. Randomness is passed in as seeds; signatures cover ``PAE(domain, parts…)``, so that
+nothing signed for one purpose passes for another.
+"""
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from claudemesh_wire.errors import Invalid
+
+KEY_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+SLOT_BYTES: Final = 80
+_SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+def pae(*parts: bytes | str) -> bytes:
+    """Encode parts so that no two different lists give the same bytes.
+
+    Source: PASETO v4, Pre-Authentication Encoding: the count, then each part behind its length,
+    all as unsigned 64-bit little-endian numbers.
+    """
+    pieces = [len(parts).to_bytes(8, "little")]
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        pieces += (len(data).to_bytes(8, "little"), data)
+    return b"".join(pieces)
+
+
+def make_id(prefix: str, sixteen: bytes) -> str:
+    """Write 16 bytes as an id: the prefix and 26 characters of lower-case base32."""
+    return prefix + base64.b32encode(sixteen[:16]).decode().rstrip("=").lower()
+
+
+def b64(data: bytes) -> str:
+    """Write bytes as unpadded base64url."""
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def unb64(text: str) -> bytes:
+    """Read unpadded base64url, in its one canonical spelling.
+
+    Raises:
+        Invalid: the text is not base64url, or not the spelling ``b64`` gives.
+    """
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError as error:
+        raise Invalid("A value is not base64url.") from error
+    if b64(data) != text:
+        raise Invalid("A value is not base64url in its canonical spelling.")
+    return data
+
+
+def mac(key: bytes, *parts: bytes | str) -> bytes:
+    """Give HMAC-SHA256 over ``PAE(parts…)``."""
+    return hmac.digest(key, pae(*parts), "sha256")
+
+
+def same(left: bytes, right: bytes) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(left, right)
+
+
+@dataclass(frozen=True)
+class VerifyKey:
+    """The public half of an Ed25519 key, as its 32 raw bytes."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse anything but 32 bytes."""
+        if len(self.raw) != KEY_BYTES:
+            raise Invalid("A signing key is not 32 bytes.", code="bad_key")
+
+    @cached_property
+    def _key(self) -> Ed25519PublicKey:
+        return Ed25519PublicKey.from_public_bytes(self.raw)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the raw key."""
+        return hashlib.sha256(self.raw).digest()
+
+    def accepts(self, signature: bytes, *parts: bytes | str) -> bool:
+        """Tell whether the signature covers exactly these parts under this key."""
+        try:
+            self._key.verify(signature, pae(*parts))
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """The private half of an Ed25519 key, as its 32-byte seed."""
+
+    seed: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse anything but 32 bytes."""
+        if len(self.seed) != KEY_BYTES:
+            raise Invalid("A signing seed is not 32 bytes.", code="bad_key")
+
+    def __repr__(self) -> str:
+        """Never show the seed."""
+        return "SigningKey(…)"
+
+    @cached_property
+    def _key(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(self.seed)
+
+    @cached_property
+    def public(self) -> VerifyKey:
+        """The half that may be shown."""
+        return VerifyKey(self._key.public_key().public_bytes_raw())
+
+    def sign(self, *parts: bytes | str) -> bytes:
+        """Give the 64-byte signature over ``PAE(parts…)``; the first part names the purpose."""
+        return self._key.sign(pae(*parts))
+
+
+@dataclass(frozen=True)
+class KemPublicKey:
+    """The public half of an X25519 key to which anybody may seal, as its 32 raw bytes."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse anything but 32 bytes."""
+        if len(self.raw) != KEY_BYTES:
+            raise Invalid("A sealing key is not 32 bytes.", code="bad_key")
+
+    @cached_property
+    def _key(self) -> X25519PublicKey:
+        return X25519PublicKey.from_public_bytes(self.raw)
+
+    def seal(self, secret: bytes, info: bytes) -> bytes:
+        """Seal to this key: RFC 9180 base mode, ``enc || ciphertext``.
+
+        Raises:
+            Invalid: the key is a point of small order, to which nothing can be sealed.
+        """
+        try:
+            return _SUITE.encrypt(secret, self._key, info)
+        except (ValueError, InvalidTag) as error:
+            raise Invalid("A recipient's sealing key is not usable.", code="bad_key") from error
+
+
+@dataclass(frozen=True)
+class KemPrivateKey:
+    """The private half of an X25519 key, as its 32 raw bytes."""
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse anything but 32 bytes."""
+        if len(self.raw) != KEY_BYTES:
+            raise Invalid("An opening key is not 32 bytes.", code="bad_key")
+
+    def __repr__(self) -> str:
+        """Never show the key."""
+        return "KemPrivateKey(…)"
+
+    @cached_property
+    def _key(self) -> X25519PrivateKey:
+        return X25519PrivateKey.from_private_bytes(self.raw)
+
+    @cached_property
+    def public(self) -> KemPublicKey:
+        """The half that may be shown."""
+        return KemPublicKey(self._key.public_key().public_bytes_raw())
+
+    def open(self, sealed: bytes, info: bytes) -> bytes | None:
+        """Open what was sealed to this key under the same info, or give ``None``."""
+        try:
+            return _SUITE.decrypt(sealed, self._key, info)
+        except (InvalidTag, ValueError):
+            return None
+
+
+def member_id(key: VerifyKey) -> str:
+    """Name a member after its key, so that an id cannot be claimed for another key."""
+    return make_id("mem_", hashlib.sha256(pae("claudemesh/member/v1", key.raw)).digest())
+
+
+def mesh_id(founder: VerifyKey, salt: bytes) -> str:
+    """Name a mesh after its founder's key and a random salt."""
+    return make_id("mesh_", hashlib.sha256(pae("claudemesh/mesh/v1", founder.raw, salt)).digest())
+
+
+def broker_id(key: VerifyKey) -> str:
+    """Name a broker after its key: the first 16 bytes of the key's SHA-256."""
+    return make_id("b_", key.fingerprint)
+
+
+def peer_id(mesh: str, member: str, anchor: str) -> str:
+    """Name a peer after what it is anchored on, so that every start of a session finds it."""
+    return make_id("p_", hashlib.sha256(pae("claudemesh/peer/v1", mesh, member, anchor)).digest())

@@ -1,0 +1,374 @@
+"""The membership chain: signed entries from the founder on, and the walk that believes them.
+
+Clients accept keys through this walk alone; the broker stores entries and can add nobody. An entry
+is ``payload || signature(64)``, counts if its signer held the right at that position, and names the
+hash of the entry before it. ``invites.py`` holds the signed way in that an ``add`` may rest on.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final, Self
+
+from claudemesh_wire import canonical
+from claudemesh_wire.address import Handle
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError
+from claudemesh_wire.invites import Invite
+from claudemesh_wire.keys import (
+    SIGNATURE_BYTES,
+    SigningKey,
+    VerifyKey,
+    b64,
+    member_id,
+    mesh_id,
+    unb64,
+)
+from claudemesh_wire.message import MemberId, MeshId, Role
+
+DOMAIN: Final = "claudemesh/membership/v1"
+MAX_ENTRY_BYTES: Final = 8192
+NO_HEAD: Final = b""
+
+
+class EntryKind(StrEnum):
+    """What an entry does."""
+
+    FOUND = "found"
+    ADD = "add"
+    REMOVE = "remove"
+    ROLE = "role"
+    CUSTODY = "custody"
+    REVOKE_DEVICE = "revoke_device"
+
+
+class Custody(StrEnum):
+    """Who holds a member's private key."""
+
+    SELF = "self"
+    BROKER = "broker"
+    CONNECTOR = "connector"
+
+
+class EntryFields(canonical.Signed):
+    """What an entry says. Which optional fields it needs is a matter of its kind."""
+
+    v: int = 1
+    mesh: MeshId
+    seq: int
+    prev: str
+    at: int
+    kind: str
+    by: MemberId
+    member: MemberId | None = None
+    key: str | None = None
+    name: Handle | None = None
+    role: str | None = None
+    custody: str | None = None
+    scopes: list[str] | None = None
+    expires: int | None = None
+    salt: str | None = None
+    mesh_name: str | None = None
+    device: str | None = None
+    invite: str | None = None
+    proof: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry with the bytes that carry it; parsed does not mean believed."""
+
+    blob: bytes
+    fields: EntryFields
+
+    @classmethod
+    def issue(cls, fields: EntryFields, signer: SigningKey) -> Self:
+        """Sign the fields with the key of the member in ``by``."""
+        payload = canonical.encode(fields)
+        return cls(payload + signer.sign(DOMAIN, payload), fields)
+
+    @classmethod
+    def parse(cls, blob: bytes) -> Self:
+        """Read an entry without believing it.
+
+        Raises:
+            Invalid: no plausible size, malformed, or another version.
+        """
+        if not SIGNATURE_BYTES < len(blob) <= MAX_ENTRY_BYTES:
+            raise Invalid("A membership entry has no plausible size.", code="malformed")
+        fields = canonical.decode(blob[:-SIGNATURE_BYTES], EntryFields, "membership entry")
+        if fields.v != 1:
+            raise Invalid("A membership entry is of an unknown version.", code="malformed")
+        return cls(blob, fields)
+
+    @property
+    def hash(self) -> bytes:
+        """SHA-256 of the whole entry."""
+        return hashlib.sha256(self.blob).digest()
+
+    def is_signed_by(self, key: VerifyKey) -> bool:
+        """Tell whether this key signed it."""
+        return key.accepts(self.blob[-SIGNATURE_BYTES:], DOMAIN, self.blob[:-SIGNATURE_BYTES])
+
+
+@dataclass(frozen=True)
+class Member:
+    """What the chain says of a member now; a removed one stays known as removed."""
+
+    id: str
+    key: VerifyKey
+    name: str
+    role: Role
+    custody: Custody
+    removed: bool = False
+    expires_ms: int | None = None
+    scopes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a chain ends: the number of its last entry and that entry's hash."""
+
+    seq: int
+    hash: bytes
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The outcome of walking the entries: who is a member, in what role, by which keys."""
+
+    mesh: str
+    name: str = ""
+    entries: tuple[bytes, ...] = ()
+    head: Head = field(default=Head(0, NO_HEAD))
+    members: dict[str, Member] = field(default_factory=dict[str, Member])
+    revoked: frozenset[str] = frozenset()
+    invite_uses: dict[str, int] = field(default_factory=dict[str, int])
+
+    def extend(self, blobs: Iterable[bytes]) -> "Chain":
+        """Walk further entries.
+
+        Returns:
+            The chain with all of them; this one is unchanged.
+
+        Raises:
+            Conflict: ``membership_gap`` or ``membership_fork``.
+            Forbidden: the signer did not hold the right at that position.
+            Invalid: an entry is malformed or of another mesh.
+        """
+        chain = self
+        for blob in blobs:
+            chain = chain._after(Entry.parse(blob))
+        return chain
+
+    def member(self, member: str) -> Member:
+        """Give a present member.
+
+        Raises:
+            Forbidden: ``not_a_member`` or ``member_removed``.
+        """
+        known = self.members.get(member)
+        if known is None:
+            raise Forbidden(f"{member} is not a member of this mesh.", code="not_a_member")
+        if known.removed:
+            raise Forbidden(f"{known.name} was removed from this mesh.", code="member_removed")
+        return known
+
+    def is_revoked(self, device: VerifyKey) -> bool:
+        """Tell whether an entry revoked this device key."""
+        return b64(device.fingerprint) in self.revoked
+
+    def head_at(self, seq: int) -> Head | None:
+        """Give the head the chain had after entry ``seq``, or ``None`` beyond its ends."""
+        if not 1 <= seq <= len(self.entries):
+            return None
+        return Head(seq, hashlib.sha256(self.entries[seq - 1]).digest())
+
+    def _after(self, entry: Entry) -> "Chain":
+        said = entry.fields
+        if said.mesh != self.mesh:
+            raise Invalid("A membership entry belongs to another mesh.", code="wrong_mesh")
+        if said.seq != self.head.seq + 1:
+            raise Conflict(
+                f"Membership entry {said.seq} follows {self.head.seq}.", code="membership_gap"
+            )
+        if unb64(said.prev) != self.head.hash:
+            raise Conflict("A membership entry follows another history.", code="membership_fork")
+        changed = _founded(self, entry) if said.seq == 1 else _changed(self, entry)
+        return replace(
+            changed, entries=(*self.entries, entry.blob), head=Head(said.seq, entry.hash)
+        )
+
+
+def walk(mesh: str, blobs: Iterable[bytes]) -> Chain:
+    """Walk a chain from its founder; see ``Chain.extend`` for what is refused."""
+    return Chain(mesh).extend(blobs)
+
+
+def _founded(chain: Chain, entry: Entry) -> Chain:
+    said = entry.fields
+    key = _key_of(entry)
+    genuine = (
+        said.kind == EntryKind.FOUND
+        and said.by == said.member == member_id(key)
+        and said.mesh == mesh_id(key, unb64(said.salt or ""))
+        and entry.is_signed_by(key)
+    )
+    if not genuine:
+        raise _forbidden("The first entry is not the founder's own.")
+    founder = Member(said.by, key, said.name or "founder", Role.OWNER, Custody.SELF)
+    return replace(chain, name=said.mesh_name or "mesh", members={founder.id: founder})
+
+
+def _changed(chain: Chain, entry: Entry) -> Chain:
+    said = entry.fields
+    if said.kind == EntryKind.ADD and said.invite:
+        return _joined(chain, entry)
+    signer = chain.members.get(said.by)
+    if signer is None or signer.removed:
+        raise _forbidden(f"Entry {said.seq} is signed by somebody who is no member.")
+    if not entry.is_signed_by(signer.key):
+        raise _forbidden(f"The signature of entry {said.seq} is not its signer's.")
+    match said.kind:
+        case EntryKind.ADD:
+            return _added(chain, signer, entry)
+        case EntryKind.REMOVE:
+            return _removed(chain, signer, said)
+        case EntryKind.ROLE | EntryKind.CUSTODY:
+            return _altered(chain, signer, said)
+        case EntryKind.REVOKE_DEVICE:
+            return _revoked(chain, signer, said)
+        case _:
+            raise Invalid(
+                f"Membership entry {said.seq} is of the unknown kind {said.kind[:40]!r}.",
+                "Update this side.",
+                code="unsupported_version",
+            )
+
+
+def _added(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    said = entry.fields
+    newcomer = _newcomer(chain, entry)
+    if said.by == newcomer.id or not _may(signer, newcomer.role):
+        raise _forbidden(f"{signer.name} may not add a member as {newcomer.role}.")
+    return _with(chain, newcomer)
+
+
+def _joined(chain: Chain, entry: Entry) -> Chain:
+    """Take in a member that shows an invite: signed by an admin, proved by its one-time key."""
+    said = entry.fields
+    invite = Invite.parse(unb64(said.invite or ""))
+    newcomer = _newcomer(chain, entry)
+    inviter = chain.members.get(invite.fields.by)
+    uses = chain.invite_uses.get(invite.fields.id, 0)
+    refusals = (
+        (said.by != newcomer.id or not entry.is_signed_by(newcomer.key), "is not the joiner's own"),
+        (newcomer.id in chain.members, "brings back somebody whom an admin removed"),
+        (inviter is None or inviter.removed, "rests on an invite by somebody who is no member"),
+        (
+            inviter is not None and not invite.is_signed_by(inviter.key),
+            "rests on an invite its admin did not sign",
+        ),
+        (
+            inviter is not None and not _may(inviter, newcomer.role),
+            "rests on an invite whose admin lost the right",
+        ),
+        (invite.fields.mesh != chain.mesh, "rests on an invite to another mesh"),
+        (newcomer.role != invite.fields.role, "takes another role than its invite gives"),
+        (newcomer.custody is not Custody.SELF, "takes a custody that only an admin can give"),
+        (uses >= invite.fields.uses, "rests on an invite that is used up"),
+        (said.at > invite.fields.expires, "rests on an invite that had expired"),
+        (
+            not invite.proves(unb64(said.proof or ""), newcomer.id),
+            "does not prove that its joiner held the invite",
+        ),
+    )
+    for refused, why in refusals:
+        if refused:
+            raise _forbidden(f"Entry {said.seq} {why}.")
+    counted = {**chain.invite_uses, invite.fields.id: uses + 1}
+    return replace(_with(chain, newcomer), invite_uses=counted)
+
+
+def _newcomer(chain: Chain, entry: Entry) -> Member:
+    said = entry.fields
+    key = _key_of(entry)
+    if said.member != member_id(key):
+        raise _forbidden("A new member's id is not made of its key.")
+    known = chain.members.get(said.member)
+    if known is not None and not known.removed:
+        raise Conflict(f"{known.name} is a member already.", code="already_a_member")
+    return Member(
+        said.member,
+        key,
+        said.name or "member",
+        _role(said.role),
+        _custody(said.custody),
+        expires_ms=said.expires,
+        scopes=tuple(said.scopes or ()),
+    )
+
+
+def _removed(chain: Chain, signer: Member, said: EntryFields) -> Chain:
+    target = chain.member(said.member or "")
+    if target.id != signer.id and not _may(signer, target.role):
+        raise _forbidden(f"{signer.name} may not remove {target.name}.")
+    _keep_an_owner(chain, target)
+    return _with(chain, replace(target, removed=True))
+
+
+def _altered(chain: Chain, signer: Member, said: EntryFields) -> Chain:
+    target = chain.member(said.member or "")
+    role = _role(said.role) if said.kind == EntryKind.ROLE else target.role
+    custody = target.custody if said.kind == EntryKind.ROLE else _custody(said.custody)
+    if not (_may(signer, target.role) and _may(signer, role)):
+        raise _forbidden(f"{signer.name} may not change {target.name}.")
+    if role is not Role.OWNER:
+        _keep_an_owner(chain, target)
+    return _with(chain, replace(target, role=role, custody=custody))
+
+
+def _revoked(chain: Chain, signer: Member, said: EntryFields) -> Chain:
+    target = chain.member(said.member or "")
+    if target.id != signer.id and not _may(signer, target.role):
+        raise _forbidden(f"{signer.name} may not revoke a device of {target.name}.")
+    if not said.device:
+        raise Invalid("A revocation names no device.", code="malformed")
+    return replace(chain, revoked=chain.revoked | {said.device})
+
+
+def _may(signer: Member, role: Role) -> bool:
+    """Tell whether a signer may give or take this role: owners all, admins all but owner."""
+    return signer.role is Role.OWNER or (signer.role is Role.ADMIN and role is not Role.OWNER)
+
+
+def _keep_an_owner(chain: Chain, leaving: Member) -> None:
+    others = (one for one in chain.members.values() if one.id != leaving.id and not one.removed)
+    if leaving.role is Role.OWNER and not any(one.role is Role.OWNER for one in others):
+        raise Forbidden("A mesh keeps at least one owner.", code="last_owner")
+
+
+def _with(chain: Chain, member: Member) -> Chain:
+    return replace(chain, members={**chain.members, member.id: member})
+
+
+def _key_of(entry: Entry) -> VerifyKey:
+    return VerifyKey(unb64(entry.fields.key or ""))
+
+
+def _role(text: str | None) -> Role:
+    try:
+        return Role(text or "")
+    except ValueError as error:
+        raise Invalid("A membership entry gives no known role.", code="malformed") from error
+
+
+def _custody(text: str | None) -> Custody:
+    try:
+        return Custody(text or Custody.SELF)
+    except ValueError as error:
+        raise Invalid("A membership entry gives no known custody.", code="malformed") from error
+
+
+def _forbidden(reason: str) -> MeshError:
+    return Forbidden(reason, code="membership_forbidden")

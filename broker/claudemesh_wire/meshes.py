@@ -1,0 +1,72 @@
+"""Meshes: the membership log, who is blocked, what the mesh and its broker are.
+
+Served by ``claudemesh_broker.features.meshes``; used by the client's trust and ``mesh_info``.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from claudemesh_wire.message import MemberId, Message, Notice, Rate, Request, Rule
+
+
+class LogEntries(Message, kind="meshes.log_entries"):
+    """Membership entries in order, and where the broker's log ends."""
+
+    entries: list[bytes]
+    head_seq: int
+    head: bytes
+
+
+class ReadLog(Request[LogEntries], kind="meshes.log", rule=Rule.READ, rate=Rate.RPC):
+    """Read the membership log behind entry ``after_seq``."""
+
+    after_seq: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=1, le=500)] = 200
+
+
+class AppendEntry(
+    Request[LogEntries], kind="meshes.append", rule=Rule.READ, rate=Rate.RPC, audited=True
+):
+    """Append one signed entry if it follows the head; who may is decided by the chain itself."""
+
+    entry: bytes
+
+
+class LogGrew(Notice, kind="meshes.log_grew"):
+    """The log has new entries; every client verifies them for itself."""
+
+    entries: list[bytes]
+    head_seq: int
+    head: bytes
+
+
+class MeshFacts(Message, kind="meshes.facts"):
+    """What the broker says of the mesh and of itself."""
+
+    name: str
+    created_ms: int
+    peers: int
+    online: int
+    queued: int
+    broker_version: str
+    data_version: int
+    started_ms: int
+    limits: dict[str, float]
+
+
+class AskMesh(Request[MeshFacts], kind="meshes.info", rule=Rule.READ, rate=Rate.RPC):
+    """Ask what this mesh is."""
+
+
+class BlockSet(Message, kind="meshes.block_set"):
+    """The members one blocks now."""
+
+    blocked: list[MemberId]
+
+
+class SetBlock(Request[BlockSet], kind="meshes.block", rule=Rule.READ, rate=Rate.RPC, audited=True):
+    """Refuse, or admit again, messages from another member to all of one's own peers."""
+
+    member: MemberId
+    blocked: bool

@@ -1,0 +1,149 @@
+"""Receipts: what became of a message, signed by the recipient where the recipient says it.
+
+``accepted``, ``queued``, ``held`` and ``expired`` are the broker's word; ``delivered``, ``seen``
+and ``declined`` are the recipient's, signed by its device and verified by the sender's client.
+Served by ``claudemesh_broker.features.receipts``.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.keys import SigningKey, VerifyKey
+from claudemesh_wire.message import (
+    MessageId,
+    Message,
+    Notice,
+    Part,
+    PeerId,
+    Rate,
+    Request,
+    Rule,
+)
+
+DOMAIN: Final = "claudemesh/receipt/v1"
+MAX_BATCH: Final = 256
+
+
+class ReceiptStatus(StrEnum):
+    """The states of a message on its way to one recipient, in the order they may come."""
+
+    ACCEPTED = "accepted"
+    QUEUED = "queued"
+    HELD = "held"
+    DELIVERED = "delivered"
+    SEEN = "seen"
+    DECLINED = "declined"
+    EXPIRED = "expired"
+
+
+SIGNED: Final = frozenset({ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED})
+
+
+class ReceiptItem(Part):
+    """What the recipient says of one message; ``reason`` only with ``declined``."""
+
+    id: MessageId
+    header_hash: bytes
+    status: ReceiptStatus
+    route: Annotated[str, Field(max_length=40)] = ""
+    reason: Annotated[str, Field(max_length=40)] = ""
+    at_ms: int
+
+
+class SignedReceipts(Part):
+    """Up to 256 receipts for messages of one sender under one signature."""
+
+    sender: PeerId
+    recipient: PeerId
+    certificate: bytes
+    items: Annotated[list[ReceiptItem], Field(min_length=1, max_length=MAX_BATCH)]
+    signature: bytes
+
+
+def receipt_parts(mesh: str, items: list[ReceiptItem]) -> list[bytes | str]:
+    """Give the parts a receipt's signature covers, behind its domain."""
+    parts: list[bytes | str] = [mesh]
+    for item in items:
+        status = f"{item.status}({item.reason})" if item.reason else str(item.status)
+        parts += (item.id, item.header_hash, status, item.route, str(item.at_ms))
+    return parts
+
+
+def sign_receipts(
+    mesh: str, sender: str, items: list[ReceiptItem], device: SigningKey, own: Certificate
+) -> SignedReceipts:
+    """Sign receipts with the recipient's device key; all must be for one sender's messages."""
+    signature = device.sign(DOMAIN, *receipt_parts(mesh, items))
+    return SignedReceipts(
+        sender=sender,
+        recipient=own.fields.peer,
+        certificate=own.hash,
+        items=items,
+        signature=signature,
+    )
+
+
+def are_receipts_signed(mesh: str, batch: SignedReceipts, device: VerifyKey) -> bool:
+    """Tell whether the whole batch is signed by this device key, over signed states only."""
+    if any(item.status not in SIGNED for item in batch.items):
+        return False
+    return device.accepts(batch.signature, DOMAIN, *receipt_parts(mesh, batch.items))
+
+
+class Reported(Message, kind="receipts.reported"):
+    """How many of the receipts were news; the others had been reported before."""
+
+    taken: int
+
+
+class Report(Request[Reported], kind="receipts.report", rule=Rule.READ, rate=Rate.CHAT):
+    """Hand over receipts; ``delivered`` and ``declined`` are the ack that empties the queue."""
+
+    batches: Annotated[list[SignedReceipts], Field(min_length=1, max_length=64)]
+
+
+class ReceiptNews(Notice, kind="receipts.news"):
+    """Receipts for messages this peer sent; a hint, the broker keeps the truth."""
+
+    batches: list[SignedReceipts]
+    certificates: list[bytes] = []
+
+
+class BrokerNews(Notice, kind="receipts.broker_news"):
+    """The broker's own word on a message this peer sent, as ``expired``."""
+
+    id: MessageId
+    recipient: PeerId
+    status: ReceiptStatus
+    at_ms: int
+
+
+class RecipientReceipts(Part):
+    """All that is known of a message on its way to one recipient; times in milliseconds."""
+
+    peer: PeerId
+    handle: str
+    status: ReceiptStatus
+    accepted_ms: int
+    queued_ms: int | None = None
+    expired_ms: int | None = None
+    delivered: SignedReceipts | None = None
+    seen: SignedReceipts | None = None
+    declined: SignedReceipts | None = None
+
+
+class StatusFound(Message, kind="receipts.status_found"):
+    """What is known, with the certificates that prove the signed part of it."""
+
+    id: MessageId
+    recipients: list[RecipientReceipts]
+    certificates: list[bytes]
+
+
+class AskStatus(Request[StatusFound], kind="receipts.status", rule=Rule.READ, rate=Rate.RPC):
+    """Ask what became of a message one sent oneself; NotFound for those of others."""
+
+    id: MessageId
