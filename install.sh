@@ -4,6 +4,8 @@ set -eu
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 unset PYTHONHOME PYTHONPATH  # They would mix another installation's modules into ours.
+export PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+pip_options='--quiet --compile' uv_options='--quiet --compile-bytecode'
 
 usage() {
   cat <<'EOF'
@@ -82,7 +84,7 @@ make_environment() {  # make_environment FOLDER
   if [ -n "$python" ]; then
     quietly "$python" -m venv "$1"
   else
-    quietly uv venv --python '>=3.11' "$1"
+    quietly uv venv --quiet --python '>=3.11,<3.14' "$1"
   fi
 }
 
@@ -91,11 +93,10 @@ make_environment() {  # make_environment FOLDER
 # since build isolation would fetch an unpinned one.
 add_pins() {  # add_pins FOLDER PINS
   if [ -x "$1/bin/pip" ]; then
-    PIP_USER=0 quietly "$1/bin/python" -m pip install --quiet --no-input \
-      --disable-pip-version-check --require-hashes --requirement "$2"
+    quietly "$1/bin/python" -m pip install $pip_options --require-hashes --requirement "$2"
   else
     # The system's certificates, as pip's users in a company network expect.
-    UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} quietly uv pip install --quiet --compile-bytecode \
+    UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} quietly uv pip install $uv_options \
       --python "$1/bin/python" --require-hashes --requirement "$2"
   fi
 }
@@ -104,11 +105,11 @@ add_package() {  # add_package FOLDER [--editable]
   local environment=$1
   shift
   if [ -x "$environment/bin/pip" ]; then
-    PIP_USER=0 quietly "$environment/bin/python" -m pip install --quiet --no-input \
-      --disable-pip-version-check --no-index --no-deps --no-build-isolation --force-reinstall "$@" "$top"
+    quietly "$environment/bin/python" -m pip install $pip_options --no-index --no-deps \
+      --no-build-isolation --force-reinstall "$@" "$top"
   else
-    quietly uv pip install --quiet --compile-bytecode --python "$environment/bin/python" \
-      --offline --no-deps --no-build-isolation --reinstall-package claudemesh-mcp "$@" "$top"
+    quietly uv pip install $uv_options --python "$environment/bin/python" --offline --no-deps \
+      --no-build-isolation --reinstall-package claudemesh-mcp "$@" "$top"
   fi
 }
 
@@ -234,6 +235,8 @@ fully_covered="$fully_covered,*/claudemesh_wire/certificate.py,*/claudemesh_brok
 
 run_tests() {
   find_folders
+  # The tests keep what Python compiles in a folder of their own, see below.
+  pip_options='--quiet --no-compile' uv_options='--quiet'
   prepare "$data/test-env" test --editable
   local tools="$data/test-env/bin" cache="$data/test-env/cache"
   cd "$top"
@@ -246,7 +249,7 @@ run_tests() {
   check "ruff check" ruff check
   check "ruff format" ruff format --check
   check "pyright" pyright --pythonpath "$tools/python"
-  check "import contracts" lint-imports --no-cache
+  check "import contracts" lint-imports --no-cache --no-logo
   if [ $# -gt 0 ]; then
     check "pytest" pytest -o cache_dir="$cache/pytest" "$@"
   else
