@@ -135,7 +135,7 @@ async def run(
     if declared.takes_call:
         given["call"] = call
     result = await declared.function(mesh, **given)
-    return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return result.model_dump(mode="json", by_alias=True)
 
 
 def find(name: str) -> Tool:
