@@ -1,0 +1,87 @@
+"""Asks the keyring of the operating system, which may be missing, lie, raise or hang.
+
+``keystore.py`` is the only caller: it stores one secret per profile and reads it back.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+SERVICE: Final = "claudemesh"
+LIMIT_S: Final = 3.0
+
+T = TypeVar("T")
+
+
+class KeyringFailed(Exception):
+    """The keyring raised, hung, or is one that must not be trusted."""
+
+
+def get_secret(name: str) -> str | None:
+    """Look a secret up.
+
+    Args:
+        name: The name it was stored under.
+
+    Returns:
+        The secret, or ``None`` when the keyring has none of that name.
+
+    Raises:
+        KeyringFailed: There is no keyring, or it gave no answer in 3 s.
+    """
+
+    def get() -> str | None:
+        found = (backend.get_password(SERVICE, name) for backend in _backends())
+        return next((secret for secret in found if secret is not None), None)
+
+    return _within(LIMIT_S, get)
+
+
+def set_secret(name: str, secret: str) -> None:
+    """Store a secret; only ``get_secret`` tells whether the keyring kept it.
+
+    Args:
+        name: The name to store it under.
+        secret: A short text; Windows holds about 1,280 characters.
+
+    Raises:
+        KeyringFailed: There is no keyring, or it gave no answer in 3 s.
+    """
+    _within(LIMIT_S, lambda: _backends()[0].set_password(SERVICE, name, secret))
+
+
+def _backends() -> list[Any]:
+    # Imported in the worker thread: looking for backends talks to the desktop and may hang too.
+    from keyring import get_keyring
+    from keyring.backends.chainer import ChainerBackend
+
+    chosen: Any = get_keyring()
+    found: list[Any] = chosen.backends if isinstance(chosen, ChainerBackend) else [chosen]
+    # keyrings.alt stores in plain text, or asks for a password on the terminal.
+    trusted = [backend for backend in found if not _is_alternative(backend)]
+    if not trusted:
+        raise KeyringFailed("there is none but keyrings.alt")
+    return trusted
+
+
+def _is_alternative(backend: object) -> bool:
+    return any(kind.__module__.startswith("keyrings.alt") for kind in type(backend).__mro__)
+
+
+def _within(limit_s: float, call: Callable[[], T]) -> T:
+    answers: list[T] = []
+    failures = ["no answer in time"]
+
+    def work() -> None:
+        try:
+            answers.append(call())
+        except Exception as error:  # noqa: BLE001 - a backend may raise whatever it likes
+            failures.append(str(error) or type(error).__name__)
+
+    # A daemon: a prompt that nobody answers must not keep the process from ending.
+    thread = threading.Thread(target=work, name="keyring", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if answers:
+        return answers[0]
+    raise KeyringFailed(failures[-1])

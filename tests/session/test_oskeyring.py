@@ -1,0 +1,156 @@
+"""Keyrings that work, lie, raise and hang, and what a profile makes of each."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claudemesh_mcp.config import Paths
+from claudemesh_mcp.home import Home
+from claudemesh_mcp.keystore import profile_file
+from tests.support.starts import Starts
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Starts:
+    return Starts(tmp_path)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.open(Paths.of(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "keyring.backends.null.Keyring",
+        "keyring.backends.fail.Keyring",
+        "tests.support.keyring_backends.Garbled",
+        "tests.support.keyring_backends.Hanging",
+        "tests.support.keyring_backends.HangingOnSet",
+        "tests.support.keyring_backends.Raising",
+        "no_such_module.Keyring",
+    ],
+)
+def test_a_keyring_that_keeps_nothing_gives_way_to_a_file_for_ever(
+    start: Starts, backend: str
+) -> None:
+    start.use(backend)
+    first = start()
+    assert (first["storage"], first["warned"]) == ("file", True)
+    start.use("tests.support.keyring_backends.Kept")
+    again = start()
+    assert (again["profile"], again["key"]) == (first["profile"], first["key"])
+    assert (again["storage"], again["warned"], again["asked"]) == ("file", False, False)
+
+
+def test_a_working_keyring_keeps_the_key_and_no_file_does(start: Starts, home: Home) -> None:
+    start.use("tests.support.keyring_backends.Kept")
+    first = start()
+    assert (first["storage"], first["warned"]) == ("keyring", False)
+    assert start()["key"] == first["key"]
+    assert list(home.keys.iterdir()) == []
+    (name,) = json.loads((start.folder / "keyring.json").read_text())
+    assert name == f"claudemesh/{first['profile']}"
+
+
+ALTERNATIVE = """
+from tests.support.keyring_backends import Kept
+
+class PlaintextKeyring(Kept):
+    priority = 9
+
+    def set_password(self, service, username, password):
+        raise SystemExit("asked the plain text keyring")
+"""
+
+
+@pytest.fixture
+def alternative(start: Starts) -> None:
+    package = start.folder / "extra" / "keyrings" / "alt"
+    package.mkdir(parents=True)
+    (package / "file.py").write_text(ALTERNATIVE)
+    start.environ["PYTHONPATH"] = f"{start.whole_environ()['PYTHONPATH']}:{start.folder / 'extra'}"
+
+
+@pytest.mark.usefixtures("alternative")
+def test_a_plain_text_keyring_counts_as_none(start: Starts) -> None:
+    start.use("keyrings.alt.file.PlaintextKeyring")
+    assert start()["storage"] == "file"
+
+
+@pytest.mark.usefixtures("alternative")
+def test_a_plain_text_keyring_before_a_true_one_is_passed_over(start: Starts) -> None:
+    start.use("keyring.backends.chainer.ChainerBackend")
+    both = "import keyrings.alt.file\n"
+    first = start(first=both)
+    assert first["storage"] == "keyring"
+    assert start(first=both)["key"] == first["key"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "code"),
+    [
+        ("keyring.backends.null.Keyring", "wrapping_key_missing"),
+        ("keyring.backends.fail.Keyring", "keyring_unavailable"),
+        ("tests.support.keyring_backends.Hanging", "keyring_unavailable"),
+        ("tests.support.keyring_backends.Garbled", "key_mismatch"),
+    ],
+)
+def test_a_keyring_profile_without_its_key_is_an_error_and_not_a_new_identity(
+    start: Starts, home: Home, backend: str, code: str
+) -> None:
+    start.use("tests.support.keyring_backends.Kept")
+    first = start()
+    before = profile_file(home).read_bytes()
+    start.use(backend)
+    assert start() == {"code": code}
+    assert profile_file(home).read_bytes() == before
+    start.use("tests.support.keyring_backends.Kept")
+    assert start()["key"] == first["key"]
+
+
+def test_a_keyring_profile_says_so_when_the_keyring_is_switched_off(start: Starts) -> None:
+    start.use("tests.support.keyring_backends.Kept")
+    start()
+    start.environ["CLAUDEMESH_KEYRING"] = "off"
+    assert start() == {"code": "keyring_unavailable"}
+
+
+def in_a_desktop_session(start: Starts) -> list[dict[str, Any]]:
+    script = (
+        "echo -n password | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1;"
+        ' "$@" && "$@"'
+    )
+    runtime = start.folder / "runtime"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    ended = subprocess.run(
+        ["dbus-run-session", "--", "bash", "-c", script, "start", *start.command()],
+        env=start.whole_environ()
+        | {"XDG_DATA_HOME": str(start.folder / "data"), "XDG_RUNTIME_DIR": str(runtime)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+@pytest.mark.skipif(
+    not (shutil.which("gnome-keyring-daemon") and shutil.which("dbus-run-session")),
+    reason="needs gnome-keyring-daemon and dbus-run-session",
+)
+def test_a_real_secret_service_keeps_the_key_over_desktop_sessions(
+    start: Starts, home: Home
+) -> None:
+    first, second = in_a_desktop_session(start)
+    assert first["storage"] == "keyring"
+    assert second == first
+    assert list(home.keys.iterdir()) == []
+    assert start() == {"code": "keyring_unavailable"}
+    assert in_a_desktop_session(start) == [first, first]
