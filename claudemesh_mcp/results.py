@@ -40,8 +40,9 @@ class Result(BaseModel):
 
     optional: ClassVar[frozenset[str]] = frozenset()
 
+    # No return type: pydantic would take it for the schema, in place of the fields.
     @model_serializer(mode="wrap")
-    def _leave_out(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out(self, serialize: SerializerFunctionWrapHandler):  # noqa: ANN202 - see above
         shown: dict[str, Any] = serialize(self)
         return {
             name: value

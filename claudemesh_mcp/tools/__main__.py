@@ -26,7 +26,7 @@ def generate() -> bytes:
     """Give the bytes of ``definitions.json`` as the code says them now.
 
     Raises:
-        DeclarationError: a result can't be described without null or recursion.
+        DeclarationError: a result can't be described without recursion.
     """
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
@@ -67,10 +67,10 @@ def define(tool: Tool) -> Schema:
 
 
 def schema_of(model: type[BaseModel], mode: JsonSchemaMode) -> Schema:
-    """Write a model's JSON schema small and flat: no titles, no nulls, no references.
+    """Write a model's JSON schema small and flat: no titles, no references, few nulls.
 
-    Arguments may be left out instead of null, and results leave nulls out, so that a null in the
-    schema would only cost the reader tokens.
+    What may be left out is left out instead of null, so that a null in its schema would only cost
+    the reader tokens; a key that is always there says when it may be null.
     """
     full = model.model_json_schema(mode=mode, by_alias=True)
     definitions = full.pop("$defs", {})
@@ -86,12 +86,9 @@ def _tidy(schema: Schema, definitions: Schema, inside: tuple[str, ...]) -> Schem
     if name:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         return _tidy({**definitions[name], **beside}, definitions, (*inside, name))
-    for key in schema.get("required", ()):
-        if _may_be_null(schema["properties"][key]):
-            raise DeclarationError(f"{key} may be null: give it None as its default.")
     small = {
         key: value
-        for key, value in _without_null(schema).items()
+        for key, value in _with_null_where_due(schema).items()
         if key != "title" and not (key == "default" and value is None)
     }
     return _each_inside(small, lambda one: _tidy(one, definitions, inside))
@@ -110,8 +107,14 @@ def _each_inside(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
     return changed
 
 
-def _may_be_null(schema: Schema) -> bool:
-    return any(one.get("type") == "null" for one in (schema, *schema.get("anyOf", ())))
+def _with_null_where_due(schema: Schema) -> Schema:
+    """Take the null out of the properties of an object that may be left out instead."""
+    properties = cast("dict[str, Schema]", schema.get("properties", {}))
+    if not properties:
+        return schema
+    always = schema.get("required", ())
+    kept = {key: one if key in always else _without_null(one) for key, one in properties.items()}
+    return {**schema, "properties": kept}
 
 
 def _without_null(schema: Schema) -> Schema:
