@@ -1,0 +1,250 @@
+"""One connection to a broker: the handshake, then requests and notices over it.
+
+``attachment.py`` makes a client per connection and lets it run; ``sending.py``, ``receiving.py``
+and ``sdk.py`` call through it. The transport is a ``Link`` that is handed in.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from claudemesh_mcp.connection import Link, LinkClosed
+from claudemesh_mcp.identity import Device
+from claudemesh_mcp.trust import Trust
+from claudemesh_wire import VERSION, canonical
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.errors import MeshError, ProtocolError, Unavailable
+from claudemesh_wire.exchange import Answered, Asked, Exchange, Malformed, Noticed
+from claudemesh_wire.handshake import (
+    NONCE_BYTES,
+    Challenge,
+    Claims,
+    Closing,
+    Facts,
+    Hello,
+    Mode,
+    Session,
+    Welcome,
+    check_challenge,
+    check_welcome,
+    hello_mac,
+    nonce_text,
+    sign_hello,
+)
+from claudemesh_wire.keys import VerifyKey, b64
+from claudemesh_wire.message import Message, Notice, ReplyT, Request
+
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+CALL_TIMEOUT_S: Final = 30.0
+_MOST_NOTICES: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client shows and expects in the handshake.
+
+    Args:
+        broker: The id of the broker that is expected.
+        token: The local token, which is proved but never sent; ``None`` for a remote broker.
+        device: The keys of the peer.
+        certificate: Valid now; carries the handle last given or wished for.
+        trust: What is believed of the mesh.
+        mode: Attach or call.
+        session: What the session says of itself.
+        handles: The handles wished for, best first.
+    """
+
+    broker: str
+    token: bytes | None
+    device: Device
+    certificate: Certificate
+    trust: Trust
+    mode: Mode
+    session: Session
+    handles: tuple[str, ...]
+
+
+@dataclass
+class _Waiting:
+    done: anyio.Event = field(default_factory=anyio.Event)
+    outcome: Message | MeshError | None = None
+
+
+class Client:
+    """A connection that has not said hello yet; ``greet`` first, then ``run`` beside ``call``.
+
+    Args:
+        link: The transport.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self.closing: Closing | None = None
+        self._link = link
+        self._exchange = Exchange()
+        self._waiting: dict[int, _Waiting] = {}
+        self._ended = False
+        sender, receiver = anyio.create_memory_object_stream[Notice](_MOST_NOTICES)
+        self._tell: MemoryObjectSendStream[Notice] = sender
+        self.notices: MemoryObjectReceiveStream[Notice] = receiver
+
+    async def greet(self, credentials: Credentials) -> tuple[Facts, list[bytes]]:
+        """Shake hands.
+
+        Returns:
+            What the broker says, verified, and the membership entries it sent along, unverified.
+
+        Raises:
+            Unauthenticated: ``wrong_broker``, or the broker does not believe us.
+            Unavailable: it did not answer in time.
+            MeshError: whatever else the broker refuses with.
+        """
+        try:
+            with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
+                return await self._greet(credentials)
+        except TimeoutError as error:
+            raise Unavailable("The broker did not answer the hello in time.") from error
+        except LinkClosed as error:
+            raise self._lost() from error
+
+    async def _greet(self, credentials: Credentials) -> tuple[Facts, list[bytes]]:
+        challenge = self._expect_challenge(await self._link.receive())
+        key = check_challenge(challenge, credentials.broker)
+        claims = _claims(credentials, challenge)
+        try:
+            return await self._hello(credentials, claims, key, [])
+        except MeshError as error:
+            if error.code != "unknown_mesh":
+                raise
+            # The broker lost the mesh with its disk, or never had it: offer what we verified.
+            return await self._hello(credentials, claims, key, [*credentials.trust.chain.entries])
+
+    def _expect_challenge(self, text: str) -> Challenge:
+        event = self._exchange.receive(text)
+        if isinstance(event, Noticed):
+            if isinstance(event.notice, Challenge):
+                return event.notice
+            if isinstance(event.notice, Closing):
+                self.closing = event.notice
+                raise self._lost()
+        raise ProtocolError("The broker did not begin with a challenge.")
+
+    async def _hello(
+        self, credentials: Credentials, claims: bytes, key: VerifyKey, log: list[bytes]
+    ) -> tuple[Facts, list[bytes]]:
+        blob = credentials.certificate.blob
+        token = credentials.token
+        hello = Hello(
+            claims=claims,
+            certificate=blob,
+            signature=sign_hello(claims, blob, credentials.device.sign),
+            token_mac=hello_mac(token, claims, blob) if token else b"",
+            log=log,
+        )
+        number, text = self._exchange.ask(hello)
+        await self._link.send(text)
+        while True:
+            event = self._exchange.receive(await self._link.receive())
+            if isinstance(event, Noticed) and isinstance(event.notice, Closing):
+                self.closing = event.notice
+                raise self._lost()
+            if isinstance(event, Answered) and event.number == number:
+                if isinstance(event.outcome, MeshError):
+                    raise event.outcome
+                welcome = cast("Welcome", event.outcome)
+                return check_welcome(welcome, claims, key, token), welcome.entries
+
+    async def run(self) -> None:
+        """Take in what arrives until the connection ends; then every open call fails."""
+        try:
+            while True:
+                await self._take(await self._link.receive())
+        except LinkClosed:
+            pass
+        finally:
+            self._ended = True
+            for waiting in self._waiting.values():
+                waiting.outcome = self._lost()
+                waiting.done.set()
+            self._tell.close()
+
+    async def call(self, request: Request[ReplyT], timeout_s: float = CALL_TIMEOUT_S) -> ReplyT:
+        """Ask the broker and give its reply.
+
+        Args:
+            request: What to ask.
+            timeout_s: How long to wait for the answer.
+
+        Raises:
+            Unavailable: ``connection_lost`` or ``timeout``; whether it was done is not known.
+            MeshError: what the broker refused with.
+        """
+        if self._ended:
+            raise self._lost()
+        number, text = self._exchange.ask(request)
+        waiting = self._waiting[number] = _Waiting()
+        try:
+            with anyio.fail_after(timeout_s):
+                await self._link.send(text)
+                await waiting.done.wait()
+        except TimeoutError as error:
+            raise Unavailable(
+                f"The broker did not answer within {timeout_s:g} s.", code="timeout"
+            ) from error
+        except LinkClosed as error:
+            raise self._lost() from error
+        finally:
+            self._exchange.forget(number)
+            del self._waiting[number]
+        if isinstance(waiting.outcome, MeshError):
+            raise waiting.outcome
+        return cast("ReplyT", waiting.outcome)
+
+    async def _take(self, text: str) -> None:
+        match self._exchange.receive(text):
+            case Answered(number, outcome):
+                if waiting := self._waiting.get(number):
+                    waiting.outcome = outcome
+                    waiting.done.set()
+            case Noticed(notice):
+                if isinstance(notice, Closing):
+                    self.closing = notice
+                await self._tell.send(notice)
+            case Asked(number, _):
+                refusal = ProtocolError("A session serves no requests.", code="unsupported")
+                await self._link.send(self._exchange.answer(number, refusal))
+            case Malformed(_, answer):
+                if answer is not None:
+                    await self._link.send(answer)
+            case None:
+                pass
+
+    def _lost(self) -> MeshError:
+        why = f": {self.closing.reason}" if self.closing else "."
+        return Unavailable(
+            f"The connection to the broker ended{why}",
+            "It is restored by itself; try again.",
+            code="connection_lost",
+        )
+
+
+def _claims(credentials: Credentials, challenge: Challenge) -> bytes:
+    head = credentials.trust.head
+    claims = Claims(
+        broker=credentials.broker,
+        bn=nonce_text(challenge.nonce),
+        cn=nonce_text(secrets.token_bytes(NONCE_BYTES)),
+        mode=credentials.mode,
+        mesh=credentials.trust.mesh,
+        peer=credentials.device.peer,
+        cert=b64(credentials.certificate.hash),
+        head_seq=head.seq,
+        head=b64(head.hash),
+        version=VERSION,
+        handles=list(credentials.handles),
+        session=credentials.session,
+    )
+    fields: dict[str, Any] = claims.model_dump(mode="json")
+    return canonical.encode(fields)

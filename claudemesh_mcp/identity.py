@@ -1,0 +1,279 @@
+"""Who this home is: its member, its local mesh, and the device keys of each of its peers.
+
+``sdk.py`` opens an identity in a worker thread before it connects. Everything is made on first use
+under the home's lock, in steps that each look first at what is there, so that a start killed at any
+point is finished by the next one with the same identity. Keys are kept in sealed files.
+"""
+
+import getpass
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.home import Home, create_once, private_folder, read_private
+from claudemesh_mcp.keystore import open_wrapping_key
+from claudemesh_mcp.sealedfile import SealedFile, WrappingKey, damaged
+from claudemesh_wire.address import handle_from
+from claudemesh_wire.certificate import (
+    LIFETIME_MS,
+    Certificate,
+    CertificateFields,
+    locality_tag,
+)
+from claudemesh_wire.keys import (
+    KemPrivateKey,
+    SigningKey,
+    b64,
+    member_id,
+    mesh_id,
+    peer_id,
+    unb64,
+)
+from claudemesh_wire.membership import NO_HEAD, Entry, EntryFields, EntryKind, walk
+
+Checkpoint = Callable[[str], None]
+
+CHECKPOINTS: Final = (
+    "member:before",
+    "member:after",
+    "machine:after",
+    "mesh:before",
+    "mesh:after",
+)
+KEM_ROTATION_MS: Final = 24 * 3600 * 1000
+KEM_KEPT_MS: Final = 8 * 24 * 3600 * 1000
+# A certificate starts a little in the past, so that a reader with a slower clock accepts it.
+_BACKDATED_MS: Final = 10 * 60 * 1000
+_LOCAL_MESH: Final = "local"
+
+
+def _pass(_name: str) -> None:
+    """Go on: outside of tests nothing happens between two steps."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A member and the mesh it is in.
+
+    Args:
+        home: Where everything is kept.
+        wrapping: The key that seals this profile's key files.
+        key: The member's root key, which never leaves this home.
+        name: The member's name in the mesh, shown to others.
+        mesh: The mesh's id.
+        founding: The local mesh's first membership entry.
+        machine_secret: 32 bytes that peers on this machine share: the proof of locality.
+    """
+
+    home: Home
+    wrapping: WrappingKey
+    key: SigningKey
+    name: str
+    mesh: str
+    founding: bytes
+    machine_secret: bytes
+
+    @property
+    def member(self) -> str:
+        """The member's id."""
+        return member_id(self.key.public)
+
+    def peer(self, anchor: str) -> str:
+        """Give the id of the peer that is anchored there.
+
+        Args:
+            anchor: A Claude session id or resume id with its kind (``claude:…``), or the id of a
+                peer that this home has kept.
+        """
+        if anchor.startswith("p_") and (self.home.sessions / anchor).is_dir():
+            return anchor
+        return peer_id(self.mesh, self.member, anchor)
+
+    def folder(self, peer: str) -> Path:
+        """Give the folder of one peer, made on first use."""
+        return private_folder(self.home.sessions / peer)
+
+
+def open_identity(home: Home, settings: Settings, checkpoint: Checkpoint = _pass) -> Identity:
+    """Find the identity of this home, or make it on its first start.
+
+    Args:
+        home: The home; its lock is taken here.
+        settings: Where the wrapping key is to be found.
+        checkpoint: Called with the name of each step, for tests that die there.
+
+    Raises:
+        MeshError: as ``open_wrapping_key`` and ``SealedFile.read``; never a new identity instead.
+    """
+    with home.lock():
+        wrapping = open_wrapping_key(home, settings, checkpoint)
+        checkpoint("member:before")
+        key = SigningKey(_kept_secret(home.keys / "member.key", wrapping, "member key"))
+        checkpoint("member:after")
+        machine_secret = _kept_secret(home.keys / "machine.key", wrapping, "machine secret")
+        checkpoint("machine:after")
+        checkpoint("mesh:before")
+        founding = _founding_entry(home, key)
+        checkpoint("mesh:after")
+    chain = walk(founding.fields.mesh, [founding.blob])
+    member = chain.members[member_id(key.public)]
+    return Identity(home, wrapping, key, member.name, chain.mesh, founding.blob, machine_secret)
+
+
+def _kept_secret(path: Path, wrapping: WrappingKey, purpose: str) -> bytes:
+    secret = SealedFile.read(path, wrapping, purpose)
+    if secret is None:
+        create_once(path, SealedFile.seal(secrets.token_bytes(32), wrapping, purpose))
+        secret = SealedFile.read(path, wrapping, purpose)
+    if secret is None:
+        raise damaged(f"{path} vanished while it was made.")
+    return secret
+
+
+def _founding_entry(home: Home, key: SigningKey) -> Entry:
+    """Give the first entry of this home's own mesh; its hash is the mesh for ever."""
+    path = home.meshes / f"{_LOCAL_MESH}.founding"
+    kept = read_private(path)
+    if kept is None:
+        create_once(path, _found(key).blob)
+        kept = read_private(path)
+    entry = Entry.parse(kept or b"")
+    if entry.fields.by != member_id(key.public):
+        raise damaged(f"{path} was signed by another member than this home's.")
+    return entry
+
+
+def _found(key: SigningKey) -> Entry:
+    salt = secrets.token_bytes(16)
+    member = member_id(key.public)
+    fields = EntryFields(
+        mesh=mesh_id(key.public, salt),
+        seq=1,
+        prev=b64(NO_HEAD),
+        at=0,
+        kind=EntryKind.FOUND,
+        by=member,
+        member=member,
+        key=b64(key.public.raw),
+        name=handle_from(_user_name(), otherwise="me"),
+        salt=b64(salt),
+        mesh_name=_LOCAL_MESH,
+    )
+    return Entry.issue(fields, key)
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a passwd entry
+        return "me"
+
+
+@dataclass(frozen=True)
+class KemKey:
+    """One generation of a device's opening key; times in milliseconds."""
+
+    generation: int
+    key: KemPrivateKey
+    created_ms: int
+    superseded_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """The keys one peer holds: one to sign, and the generations that can still open."""
+
+    identity: Identity
+    peer: str
+    sign: SigningKey
+    kems: tuple[KemKey, ...]
+
+    @property
+    def current(self) -> KemKey:
+        """The generation that new certificates carry."""
+        return self.kems[-1]
+
+    def kem_key(self, generation: int) -> KemPrivateKey | None:
+        """Give the opening key of a generation, or ``None`` when it was erased or never was."""
+        return next((kem.key for kem in self.kems if kem.generation == generation), None)
+
+    def certify(self, handle: str, now_ms: int) -> Certificate:
+        """Issue a certificate for the present keys, valid for 24 h from now."""
+        return Certificate.issue(
+            CertificateFields(
+                mesh=self.identity.mesh,
+                member=self.identity.member,
+                peer=self.peer,
+                handle=handle,
+                sign=b64(self.sign.public.raw),
+                kem=b64(self.current.key.public.raw),
+                kem_generation=self.current.generation,
+                not_before=now_ms - _BACKDATED_MS,
+                not_after=now_ms + LIFETIME_MS,
+                locality=locality_tag(self.identity.machine_secret, self.sign.public),
+            ),
+            self.identity.key,
+        )
+
+
+def open_device(identity: Identity, peer: str, now_ms: int) -> Device:
+    """Find a peer's keys, or make them; renew and erase generations as their age demands.
+
+    A new generation is on disk before anybody can seal to it; a superseded one is erased 8 days
+    later, when no envelope to it can be waiting any more.
+
+    Raises:
+        MeshError: as ``SealedFile.read``.
+    """
+    path = identity.folder(peer) / "device.key"
+    with identity.home.lock():
+        device = _read_device(identity, peer, path)
+        renewed = _renewed(device, now_ms) if device else _new_device(identity, peer, now_ms)
+        if renewed != device:
+            SealedFile.write(path, _encode(renewed), identity.wrapping, f"device {peer}")
+    return renewed
+
+
+def _new_device(identity: Identity, peer: str, now_ms: int) -> Device:
+    kem = KemKey(1, KemPrivateKey(secrets.token_bytes(32)), now_ms)
+    return Device(identity, peer, SigningKey(secrets.token_bytes(32)), (kem,))
+
+
+def _renewed(device: Device, now_ms: int) -> Device:
+    kept = tuple(
+        kem
+        for kem in device.kems
+        if kem.superseded_ms is None or now_ms - kem.superseded_ms <= KEM_KEPT_MS
+    )
+    latest = kept[-1]
+    if now_ms - latest.created_ms >= KEM_ROTATION_MS:
+        fresh = KemKey(latest.generation + 1, KemPrivateKey(secrets.token_bytes(32)), now_ms)
+        kept = (*kept[:-1], replace(latest, superseded_ms=now_ms), fresh)
+    return replace(device, kems=kept)
+
+
+def _encode(device: Device) -> bytes:
+    kems = [
+        [kem.generation, b64(kem.key.raw), kem.created_ms, kem.superseded_ms]
+        for kem in device.kems
+    ]
+    return json.dumps({"v": 1, "sign": b64(device.sign.seed), "kems": kems}).encode()
+
+
+def _read_device(identity: Identity, peer: str, path: Path) -> Device | None:
+    data = SealedFile.read(path, identity.wrapping, f"device {peer}")
+    if data is None:
+        return None
+    try:
+        fields: Any = json.loads(data)
+        kems = tuple(
+            KemKey(generation, KemPrivateKey(unb64(key)), created, superseded)
+            for generation, key, created, superseded in fields["kems"]
+        )
+        return Device(identity, peer, SigningKey(unb64(fields["sign"])), kems)
+    except (ValueError, TypeError, LookupError) as error:
+        raise damaged(f"{path} holds no device keys.") from error

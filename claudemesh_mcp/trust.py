@@ -1,0 +1,215 @@
+"""What this home believes of a mesh: its membership chain, kept on disk, and certificates under it.
+
+``client.py`` checks the broker's head here, ``sending.py`` the recipients it resolved,
+``receiving.py`` the senders of envelopes and signers of receipts. The file is shared by all
+sessions of the home; a shorter or different history than the one on disk is refused.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from claudemesh_mcp.home import atomic_write, file_lock, private_folder, read_private
+from claudemesh_mcp.identity import Identity
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.envelope import Header, Refusal
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError
+from claudemesh_wire.keys import unb64
+from claudemesh_wire.membership import Chain, Head, Member, walk
+from claudemesh_wire.receipts import SignedReceipts, are_receipts_signed
+
+_LENGTH_BYTES: Final = 4
+_MOST_CERTIFICATES: Final = 2048
+
+
+class Trust:
+    """The verified membership of one mesh and the certificates verified under it.
+
+    Args:
+        folder: Where the log is kept.
+        chain: What was verified so far.
+    """
+
+    def __init__(self, folder: Path, chain: Chain) -> None:
+        self.chain = chain
+        self._folder = folder
+        self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
+
+    @classmethod
+    def open(cls, identity: Identity) -> "Trust":
+        """Read the log of the identity's mesh and walk it; begins with the founding entry.
+
+        Raises:
+            MeshError: the file was altered, or is not this home's.
+        """
+        folder = private_folder(identity.home.meshes / identity.mesh)
+        trust = cls(folder, Chain(identity.mesh))
+        trust.extend([])
+        if trust.chain.head.seq == 0:
+            trust.extend([identity.founding])
+        return trust
+
+    @property
+    def mesh(self) -> str:
+        """The mesh's id."""
+        return self.chain.mesh
+
+    @property
+    def head(self) -> Head:
+        """Where the known history ends."""
+        return self.chain.head
+
+    def extend(self, entries: Iterable[bytes]) -> None:
+        """Take in what follows the known history, verified, and keep it on disk.
+
+        Args:
+            entries: In order; those known already may come first.
+
+        Raises:
+            MeshError: an entry is refused by the walk; nothing of it is kept.
+        """
+        with file_lock(self._folder / "lock"):
+            # Another session of this home may have learned more in the meantime.
+            kept = _read(self._folder / "log")
+            chain = walk(self.mesh, kept) if tuple(kept) != self.chain.entries else self.chain
+            known = set(chain.entries)
+            fresh = [entry for entry in entries if entry not in known]
+            chain = chain.extend(fresh)
+            if fresh:
+                atomic_write(self._folder / "log", _write(chain.entries))
+            self.chain = chain
+        self._certificates.clear()
+
+    def check_head(self, seq: int, head: bytes) -> bool:
+        """Compare the broker's head with the history that is known.
+
+        Returns:
+            Whether the broker knows more, which is to be fetched and verified.
+
+        Raises:
+            Conflict: ``membership_rollback``: the broker shows a shorter or another history.
+        """
+        if seq < self.head.seq or (seq == self.head.seq and head != self.head.hash):
+            raise Conflict(
+                f"The broker shows a membership log that ends at entry {seq},"
+                f" unlike the {self.head.seq} entries this home has verified.",
+                "Do not trust this broker before an admin has explained it.",
+                code="membership_rollback",
+            )
+        return seq > self.head.seq
+
+    def check_seen_head(self, header: Header) -> None:
+        """Compare the head a sender saw with ours.
+
+        Raises:
+            Refusal: ``membership_behind`` (fetch the log, then try again) or ``membership_fork``.
+        """
+        seen = header.mh
+        if seen.seq > self.head.seq:
+            raise Refusal("The sender knows membership entries we lack.", code="membership_behind")
+        ours = self.chain.head_at(seen.seq)
+        if ours is None or ours.hash != unb64(seen.head):
+            raise Refusal("The sender was shown another membership log.", code="membership_fork")
+
+    def verify(self, blob: bytes) -> Certificate:
+        """Verify a certificate through the chain and remember it.
+
+        Raises:
+            Forbidden: ``not_a_member``, ``member_removed``, ``device_revoked`` or
+                ``certificate_forged``.
+            Invalid: it is malformed.
+        """
+        certificate = Certificate.parse(blob)
+        if certificate.hash in self._certificates:
+            return certificate
+        fields = certificate.fields
+        if fields.mesh != self.mesh:
+            raise Invalid("A certificate belongs to another mesh.", code="wrong_mesh")
+        member = self.chain.member(fields.member)
+        if not certificate.is_signed_by(member.key):
+            raise Forbidden(
+                f"A certificate for {fields.handle} was not signed by {member.name}.",
+                code="certificate_forged",
+            )
+        if self.chain.is_revoked(certificate.sign_key):
+            raise Forbidden(f"The device of {fields.handle} was revoked.", code="device_revoked")
+        self._certificates[certificate.hash] = certificate
+        if len(self._certificates) > _MOST_CERTIFICATES:
+            self._certificates.popitem(last=False)
+        return certificate
+
+    def learn(self, blobs: Iterable[bytes]) -> list[MeshError]:
+        """Verify what can be verified of certificates that came along; give the refusals."""
+        refused: list[MeshError] = []
+        for blob in blobs:
+            try:
+                self.verify(blob)
+            except MeshError as error:
+                refused.append(error)
+        return refused
+
+    def known(self, digest: bytes) -> Certificate | None:
+        """Give a verified certificate by its hash."""
+        certificate = self._certificates.get(digest)
+        if certificate is not None:
+            self._certificates.move_to_end(digest)
+        return certificate
+
+    def sender_of(self, header: Header) -> Certificate:
+        """Give the certificate an envelope names.
+
+        Raises:
+            Refusal: ``unknown_certificate`` as long as it was not fetched or not believed.
+        """
+        self.check_seen_head(header)
+        certificate = self.known(unb64(header.cert))
+        if certificate is None:
+            raise Refusal("The sender's certificate is not here.", code="unknown_certificate")
+        return certificate
+
+    def member_of(self, certificate: Certificate) -> Member:
+        """Give the member behind a verified certificate."""
+        return self.chain.member(certificate.fields.member)
+
+    def check_receipts(self, batch: SignedReceipts) -> None:
+        """Believe a batch of receipts, or say that it was forged.
+
+        Raises:
+            Forbidden: ``forged_receipt``: no known certificate of that peer, or not its signature.
+        """
+        certificate = self.known(batch.certificate)
+        genuine = (
+            certificate is not None
+            and certificate.fields.peer == batch.recipient
+            and all(item.at_ms <= certificate.fields.not_after for item in batch.items)
+            and are_receipts_signed(self.mesh, batch, certificate.sign_key)
+        )
+        if not genuine:
+            raise Forbidden(
+                f"A receipt was not signed by {batch.recipient}, whose word it claims to be.",
+                "Do not rely on this broker's word about it.",
+                code="forged_receipt",
+            )
+
+
+def _read(path: Path) -> list[bytes]:
+    data = read_private(path) or b""
+    entries: list[bytes] = []
+    at = 0
+    while at < len(data):
+        size = int.from_bytes(data[at : at + _LENGTH_BYTES], "big")
+        at += _LENGTH_BYTES
+        if size == 0 or at + size > len(data):
+            raise Invalid(
+                f"{path} is damaged.",
+                "Restore it from a backup, or remove it to have it fetched and verified again.",
+                code="log_damaged",
+            )
+        entries.append(data[at : at + size])
+        at += size
+    return entries
+
+
+def _write(entries: Iterable[bytes]) -> bytes:
+    return b"".join(len(entry).to_bytes(_LENGTH_BYTES, "big") + entry for entry in entries)
