@@ -244,6 +244,8 @@ run_tests() {
   # Nothing that a check writes lands in the checkout.
   export PATH="$tools:$PATH" PYTHONPYCACHEPREFIX="$cache/python" RUFF_CACHE_DIR="$cache/ruff" \
     HYPOTHESIS_STORAGE_DIRECTORY="$cache/hypothesis" COVERAGE_FILE="$cache/coverage"
+  # What a Claude Code session or a user set for the program is none of the tests' business.
+  unset ${!CLAUDE@}
   export PYRIGHT_PYTHON_IGNORE_WARNINGS=1  # It would ask the network for a newer version.
   failed=
   check "ruff check" ruff check
