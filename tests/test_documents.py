@@ -4,10 +4,14 @@ It reads the texts through ``support/documents.py`` and asks the command line an
 definitions whether what they name is there.
 """
 
+import json
+import re
+
 import pytest
 import typer.main
 from claudemesh_mcp.cli import app
 
+from claudemesh_mcp.offer import INSTRUCTIONS
 from tests.support.checkout import (
     BROKER,
     ROOT,
@@ -18,9 +22,11 @@ from tests.support.checkout import (
     python_files,
     strings,
 )
-from tests.support.documents import README, TABLES, between_marks, commands
+from tests.support.documents import README, TABLES, between_marks, commands, definitions
 
 CODE = python_files(SESSION, BROKER, WIRE)
+QUOTED = re.compile(r"(?<!`)`([a-z]+(?:_[a-z]+)*)(?:\(|`)(?!`)")
+REFUSAL = {"error", "code", "message", "hint"}
 DOCUMENTS = [path for path in files() if path.suffix == ".md"]
 SCRIPTS = [ROOT / "install.sh", ROOT / ".ci" / "run"]
 
@@ -54,3 +60,29 @@ def test_every_command_that_is_named_exists() -> None:
     named = named_commands()
     assert named
     assert [(place, " ".join(words)) for place, words in named if not exists(words)] == []
+
+
+def words_of_the_tools() -> set[str]:
+    """Names of tools, arguments, results and closed sets of values, without what is prose."""
+    schemas = [{**tool, "description": "", "title": ""} for tool in definitions()]
+    return REFUSAL | set(re.findall(r"[a-z]+(?:_[a-z]+)*", json.dumps(schemas)))
+
+
+def test_what_a_model_reads_names_only_what_the_tools_have() -> None:
+    texts = [INSTRUCTIONS, *(tool["description"] for tool in definitions())]
+    quoted = {word for text in texts for word in QUOTED.findall(text)}
+    assert quoted >= {tool["name"] for tool in definitions()}
+    assert quoted - words_of_the_tools() == set()
+
+
+def test_a_hint_names_only_tools_that_exist() -> None:
+    # A name of one word may be anything; one of several is a tool's, an argument's or a result's.
+    quoted = {
+        (name_of(path), word)
+        for path in CODE
+        for text in strings(path)
+        for word in QUOTED.findall(text)
+        if "_" in word
+    }
+    known = words_of_the_tools()
+    assert {(place, word) for place, word in quoted if word not in known} == set()
