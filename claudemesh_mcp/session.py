@@ -1,0 +1,229 @@
+"""What stands behind the MCP front of one client: a ``Mesh``, opened in the background.
+
+``__main__.py`` asks ``open_front`` for it and ``server.py`` starts it once `initialize` is
+answered; it hands tool calls to ``tools.run``, and rows whose print is proved back to the ``Mesh``.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from claudemesh_mcp.calls import CallContext
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.offer import Offer, switched_off
+from claudemesh_wire.errors import Forbidden, MeshError, Unavailable
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.sdk import Mesh
+
+OPENED_WITHIN_S: Final = 10.0
+DEPART_S: Final = 1.5
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 30.0
+
+Opening = Callable[[], AbstractAsyncContextManager["Mesh"]]
+
+logger = logging.getLogger(__name__)
+
+
+def open_front(flags: Mapping[str, object]) -> tuple["MeshSession | NoSession", Offer]:
+    """Give what one client is served with.
+
+    Args:
+        flags: The flags of `claudemesh mcp`, by the names of their settings.
+
+    Returns:
+        The session, not yet connected, and what it offers.
+    """
+
+    def opening() -> AbstractAsyncContextManager["Mesh"]:
+        # Read anew for each attempt: a file that is wrong may be corrected meanwhile.
+        settings = Settings.load(flags)
+        from claudemesh_mcp.sdk import Mesh
+
+        return Mesh.connect(settings=settings, session_type="session")
+
+    # Settings that make no sense are told by the first tool call, where a model can read it; a
+    # client hides what a server writes to stderr, and shows an early end as "failed" only.
+    with suppress(MeshError):
+        if Settings.load(flags).off:
+            return NoSession(), switched_off()
+    return MeshSession(opening), Offer()
+
+
+class NoSession:
+    """The session of a client for which claudemesh is switched off."""
+
+    async def start(self) -> None:
+        """Connect with nothing."""
+
+    async def call(self, name: str, arguments: dict[str, Any], context: CallContext) -> Any:
+        """Refuse.
+
+        Raises:
+            Forbidden: ``switched_off``.
+        """
+        del name, arguments, context
+        raise Forbidden(
+            "claudemesh is switched off in this session.",
+            "Start the session without CLAUDEMESH=off to take part in the mesh.",
+            code="switched_off",
+        )
+
+    def evidence(self, tokens: Iterable[str]) -> None:
+        """Nothing was handed out."""
+
+    def withdrawn(self, tokens: Iterable[str]) -> None:
+        """Nothing was handed out."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class MeshSession:
+    """One client's place in the mesh.
+
+    Args:
+        opening: Opens the mesh.
+        opened_within_s: How long a call waits for the mesh before it says that there is none yet.
+    """
+
+    def __init__(self, opening: Opening, opened_within_s: float = OPENED_WITHIN_S) -> None:
+        self._opening = opening
+        self._opened_within_s = opened_within_s
+        self._task: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+        self._closing = False
+        self._mesh: Mesh | None = None
+        self._problem: MeshError | None = None
+        self._changed = asyncio.Condition()
+        self._asked = asyncio.Event()
+        self._pausing = False
+        self._told = asyncio.Event()
+        self._shown: list[str] = []
+        self._not_shown: list[str] = []
+        self._settling = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Open the mesh, again and again until it works, and keep it open until ``close``."""
+        self._task = asyncio.current_task()
+        try:
+            await self._keep_open()
+        finally:
+            self._mesh = None
+            self._ended.set()
+
+    async def call(self, name: str, arguments: dict[str, Any], context: CallContext) -> Any:
+        """Run a tool.
+
+        Args:
+            name: The tool.
+            arguments: As the client sent them.
+            context: What the tool may tell its caller.
+
+        Returns:
+            The tool's structured result.
+
+        Raises:
+            Unavailable: ``starting``: the mesh is not open yet.
+            MeshError: what keeps the mesh from opening, or what the tool refused with.
+        """
+        mesh = await self._opened()
+        from claudemesh_mcp import tools
+
+        # What this call proves to have been read must not be handed out by it once more.
+        await self._settle(mesh)
+        return await tools.run(mesh, name, arguments, context)
+
+    def evidence(self, tokens: Iterable[str]) -> None:
+        """Take note that these rows were shown."""
+        self._shown += tokens
+        self._told.set()
+
+    def withdrawn(self, tokens: Iterable[str]) -> None:
+        """Take note that these rows may not have been shown."""
+        self._not_shown += tokens
+        self._told.set()
+
+    async def close(self) -> None:
+        """Leave the mesh, and wait until that is done; the front limits how long."""
+        self._closing = True
+        if self._task is None:
+            return
+        if self._mesh is None:
+            self._task.cancel()
+        self._told.set()
+        await self._ended.wait()
+
+    async def _keep_open(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while not self._closing:
+            try:
+                async with self._opening() as mesh:
+                    await self._stay(mesh)
+                return
+            except MeshError as error:
+                logger.warning("The mesh could not be opened: %s", error.code)
+                await self._announce(None, error)
+            await self._pause(pause_s)
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait before the next attempt, unless somebody asks for it."""
+        self._pausing = True
+        spread = random.uniform(0.5, 1.5)  # noqa: S311 - it spreads load, it guards nothing
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s * spread):
+                await self._asked.wait()
+        self._asked.clear()
+        # Whoever asks from here on waits for what the next attempt finds.
+        self._pausing, self._problem = False, None
+
+    async def _stay(self, mesh: "Mesh") -> None:
+        await self._announce(mesh, None)
+        while not self._closing:
+            await self._told.wait()
+            self._told.clear()
+            await self._settle(mesh)
+        with suppress(MeshError, TimeoutError):
+            async with asyncio.timeout(DEPART_S):
+                await mesh.depart()
+
+    async def _settle(self, mesh: "Mesh") -> None:
+        """Tell the mesh what became of the rows it handed out; each is told once."""
+        async with self._settling:
+            shown, self._shown = self._shown, []
+            not_shown, self._not_shown = self._not_shown, []
+            try:
+                if not_shown:
+                    await mesh.withdrawn(not_shown)
+                if shown:
+                    await mesh.evidence(shown)
+            except MeshError as error:
+                # Unsettled rows are offered once more, marked as such: nothing is lost.
+                logger.warning("Rows could not be marked: %s", error.code)
+
+    async def _opened(self) -> "Mesh":
+        """Wait a little for the mesh; one attempt at the least is made meanwhile."""
+        if self._pausing:
+            self._problem = None
+            self._asked.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._opened_within_s), self._changed:
+                await self._changed.wait_for(lambda: self._mesh or self._problem)
+        if self._mesh is not None:
+            return self._mesh
+        raise self._problem or Unavailable(
+            "This session is still connecting to the mesh.",
+            "It goes on by itself: call the tool again in a few seconds.",
+            code="starting",
+            retry_after_s=5,
+        )
+
+    async def _announce(self, mesh: "Mesh | None", problem: MeshError | None) -> None:
+        async with self._changed:
+            self._mesh, self._problem = mesh, problem
+            self._changed.notify_all()
