@@ -302,6 +302,8 @@ if sys.platform == "win32":
         import msvcrt
 
         try:
+            # Behind whatever the holder notes in the file: a locked byte can't be read there.
+            os.lseek(handle, 1024, os.SEEK_SET)
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         except PermissionError:
             return False
