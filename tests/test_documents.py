@@ -64,8 +64,17 @@ def test_every_command_that_is_named_exists() -> None:
 
 def words_of_the_tools() -> set[str]:
     """Names of tools, arguments, results and closed sets of values, without what is prose."""
-    schemas = [{**tool, "description": "", "title": ""} for tool in definitions()]
+    schemas = json.loads(json.dumps(definitions()), object_hook=without_prose)
     return REFUSAL | set(re.findall(r"[a-z]+(?:_[a-z]+)*", json.dumps(schemas)))
+
+
+def without_prose(schema: dict[str, object]) -> dict[str, object]:
+    """The schema without its descriptions."""
+    return {
+        key: value
+        for key, value in schema.items()
+        if not (key in {"description", "title"} and isinstance(value, str))
+    }
 
 
 def test_what_a_model_reads_names_only_what_the_tools_have() -> None:
