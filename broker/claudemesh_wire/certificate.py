@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Self
 
+from pydantic import Field
+
 from claudemesh_wire import canonical
 from claudemesh_wire.address import Handle
 from claudemesh_wire.errors import Invalid
@@ -43,7 +45,7 @@ class CertificateFields(canonical.Signed):
     kem_generation: int
     not_before: int
     not_after: int
-    caps: list[str] = []
+    caps: list[str] = Field(default_factory=list[str])
     locality: str = ""
 
 
@@ -70,12 +72,6 @@ class Certificate:
         if not SIGNATURE_BYTES < len(blob) <= MAX_CERTIFICATE_BYTES:
             raise Invalid("The certificate has no plausible size.", code="malformed")
         fields = canonical.decode(blob[:-SIGNATURE_BYTES], CertificateFields, "certificate")
-        if fields.v != 1:
-            raise Invalid(
-                f"Certificate version {fields.v} is not known.",
-                "Update this side.",
-                code="unsupported_version",
-            )
         parsed = cls(blob, fields)
         _ = parsed.sign_key, parsed.kem_key
         return parsed

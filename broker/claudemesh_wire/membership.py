@@ -2,17 +2,21 @@
 
 Clients accept keys through this walk alone; the broker stores entries and can add nobody. An entry
 is ``payload || signature(64)``, counts if its signer held the right at that position, and names the
-hash of the entry before it. ``invites.py`` holds the signed way in that an ``add`` may rest on.
+hash of the entry before it. ``invites.py`` holds the signed way in that an ``add`` may rest on;
+``member_behind`` is how certificates are believed, by the broker and by every client.
 """
 
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final, Self
+from typing import Annotated, Final, Self
+
+from pydantic import Field
 
 from claudemesh_wire import canonical
 from claudemesh_wire.address import Handle
+from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError
 from claudemesh_wire.invites import Invite
 from claudemesh_wire.keys import (
@@ -24,7 +28,7 @@ from claudemesh_wire.keys import (
     mesh_id,
     unb64,
 )
-from claudemesh_wire.message import MemberId, MeshId, Role
+from claudemesh_wire.message import Digest, MemberId, MeshId, Role
 
 DOMAIN: Final = "claudemesh/membership/v1"
 MAX_ENTRY_BYTES: Final = 8192
@@ -68,8 +72,8 @@ class EntryFields(canonical.Signed):
     scopes: list[str] | None = None
     expires: int | None = None
     salt: str | None = None
-    mesh_name: str | None = None
-    device: str | None = None
+    mesh_name: Annotated[str, Field(max_length=80)] | None = None
+    device: Digest | None = None
     invite: str | None = None
     proof: str | None = None
 
@@ -96,10 +100,8 @@ class Entry:
         """
         if not SIGNATURE_BYTES < len(blob) <= MAX_ENTRY_BYTES:
             raise Invalid("A membership entry has no plausible size.", code="malformed")
-        fields = canonical.decode(blob[:-SIGNATURE_BYTES], EntryFields, "membership entry")
-        if fields.v != 1:
-            raise Invalid("A membership entry is of an unknown version.", code="malformed")
-        return cls(blob, fields)
+        payload = blob[:-SIGNATURE_BYTES]
+        return cls(blob, canonical.decode(payload, EntryFields, "membership entry"))
 
     @property
     def hash(self) -> bytes:
@@ -135,14 +137,17 @@ class Head:
 
 @dataclass(frozen=True)
 class Chain:
-    """The outcome of walking the entries: who is a member, in what role, by which keys."""
+    """The outcome of walking the entries: who is a member, in what role, by which keys.
+
+    ``revoked`` holds (member, device fingerprint): a revocation reaches that member's devices only.
+    """
 
     mesh: str
     name: str = ""
     entries: tuple[bytes, ...] = ()
     head: Head = field(default=Head(0, NO_HEAD))
     members: dict[str, Member] = field(default_factory=dict[str, Member])
-    revoked: frozenset[str] = frozenset()
+    revoked: frozenset[tuple[str, str]] = frozenset()
     invite_uses: dict[str, int] = field(default_factory=dict[str, int])
 
     def extend(self, blobs: Iterable[bytes]) -> "Chain":
@@ -174,9 +179,28 @@ class Chain:
             raise Forbidden(f"{known.name} was removed from this mesh.", code="member_removed")
         return known
 
-    def is_revoked(self, device: VerifyKey) -> bool:
-        """Tell whether an entry revoked this device key."""
-        return b64(device.fingerprint) in self.revoked
+    def member_behind(self, certificate: Certificate) -> Member:
+        """Give the present member whose word a certificate is.
+
+        Its validity in time is not looked at: that is a matter of what was signed under it.
+
+        Raises:
+            Forbidden: ``not_a_member``, ``member_removed``, ``certificate_forged`` or
+                ``device_revoked``.
+            Invalid: ``wrong_mesh``.
+        """
+        said = certificate.fields
+        if said.mesh != self.mesh:
+            raise Invalid("A certificate belongs to another mesh.", code="wrong_mesh")
+        member = self.member(said.member)
+        if not certificate.is_signed_by(member.key):
+            raise Forbidden(
+                f"A certificate for {said.handle} was not signed by {member.name}.",
+                code="certificate_forged",
+            )
+        if (member.id, b64(certificate.sign_key.fingerprint)) in self.revoked:
+            raise Forbidden(f"The device of {said.handle} was revoked.", code="device_revoked")
+        return member
 
     def head_at(self, seq: int) -> Head | None:
         """Give the head the chain had after entry ``seq``, or ``None`` beyond its ends."""
@@ -261,18 +285,13 @@ def _joined(chain: Chain, entry: Entry) -> Chain:
     newcomer = _newcomer(chain, entry)
     inviter = chain.members.get(invite.fields.by)
     uses = chain.invite_uses.get(invite.fields.id, 0)
+    if inviter is None or inviter.removed:
+        raise _forbidden(f"Entry {said.seq} rests on an invite by somebody who is no member.")
     refusals = (
         (said.by != newcomer.id or not entry.is_signed_by(newcomer.key), "is not the joiner's own"),
         (newcomer.id in chain.members, "brings back somebody whom an admin removed"),
-        (inviter is None or inviter.removed, "rests on an invite by somebody who is no member"),
-        (
-            inviter is not None and not invite.is_signed_by(inviter.key),
-            "rests on an invite its admin did not sign",
-        ),
-        (
-            inviter is not None and not _may(inviter, newcomer.role),
-            "rests on an invite whose admin lost the right",
-        ),
+        (not invite.is_signed_by(inviter.key), "rests on an invite its admin did not sign"),
+        (not _may(inviter, newcomer.role), "rests on an invite whose admin lost the right"),
         (invite.fields.mesh != chain.mesh, "rests on an invite to another mesh"),
         (newcomer.role != invite.fields.role, "takes another role than its invite gives"),
         (newcomer.custody is not Custody.SELF, "takes a custody that only an admin can give"),
@@ -293,15 +312,18 @@ def _joined(chain: Chain, entry: Entry) -> Chain:
 def _newcomer(chain: Chain, entry: Entry) -> Member:
     said = entry.fields
     key = _key_of(entry)
-    if said.member != member_id(key):
+    member = member_id(key)
+    if said.member != member:
         raise _forbidden("A new member's id is not made of its key.")
-    known = chain.members.get(said.member)
-    if known is not None and not known.removed:
-        raise Conflict(f"{known.name} is a member already.", code="already_a_member")
+    present = [one for one in chain.members.values() if not one.removed]
+    if any(one.id == member for one in present):
+        raise Conflict(f"{member} is a member already.", code="already_a_member")
+    if any(one.name == said.name for one in present):
+        raise Conflict(f"A member named {said.name} is here already.", code="name_taken")
     return Member(
-        said.member,
+        member,
         key,
-        said.name or "member",
+        said.name or member[-8:],
         _role(said.role),
         _custody(said.custody),
         expires_ms=said.expires,
@@ -334,7 +356,7 @@ def _revoked(chain: Chain, signer: Member, said: EntryFields) -> Chain:
         raise _forbidden(f"{signer.name} may not revoke a device of {target.name}.")
     if not said.device:
         raise Invalid("A revocation names no device.", code="malformed")
-    return replace(chain, revoked=chain.revoked | {said.device})
+    return replace(chain, revoked=chain.revoked | {(target.id, said.device)})
 
 
 def _may(signer: Member, role: Role) -> bool:

@@ -11,16 +11,17 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.keys import SigningKey, VerifyKey
+from claudemesh_wire.keys import SigningKey
 from claudemesh_wire.message import (
-    MessageId,
     Message,
+    MessageId,
     Notice,
     Part,
     PeerId,
     Rate,
     Request,
     Rule,
+    Whole,
 )
 
 DOMAIN: Final = "claudemesh/receipt/v1"
@@ -46,11 +47,11 @@ class ReceiptItem(Part):
     """What the recipient says of one message; ``reason`` only with ``declined``."""
 
     id: MessageId
-    header_hash: bytes
+    header_hash: Annotated[bytes, Field(min_length=32, max_length=32)]
     status: ReceiptStatus
     route: Annotated[str, Field(max_length=40)] = ""
     reason: Annotated[str, Field(max_length=40)] = ""
-    at_ms: int
+    at_ms: Whole
 
 
 class SignedReceipts(Part):
@@ -86,17 +87,28 @@ def sign_receipts(
     )
 
 
-def are_receipts_signed(mesh: str, batch: SignedReceipts, device: VerifyKey) -> bool:
-    """Tell whether the whole batch is signed by this device key, over signed states only."""
+def are_receipts_signed(mesh: str, batch: SignedReceipts, certificate: Certificate) -> bool:
+    """Tell whether the whole batch is the word of the recipient it names.
+
+    Args:
+        mesh: The mesh the messages were sent in.
+        batch: What the broker handed over; only the signature in it is the recipient's.
+        certificate: A verified certificate; it must be the one the batch names, of that peer.
+    """
+    own = certificate.fields
+    named = (batch.certificate, batch.recipient, mesh)
+    if named != (certificate.hash, own.peer, own.mesh):
+        return False
     if any(item.status not in SIGNED for item in batch.items):
         return False
-    return device.accepts(batch.signature, DOMAIN, *receipt_parts(mesh, batch.items))
+    parts = receipt_parts(mesh, batch.items)
+    return certificate.sign_key.accepts(batch.signature, DOMAIN, *parts)
 
 
 class Reported(Message, kind="receipts.reported"):
     """How many of the receipts were news; the others had been reported before."""
 
-    taken: int
+    taken: Whole
 
 
 class Report(Request[Reported], kind="receipts.report", rule=Rule.READ, rate=Rate.CHAT):
@@ -109,7 +121,7 @@ class ReceiptNews(Notice, kind="receipts.news"):
     """Receipts for messages this peer sent; a hint, the broker keeps the truth."""
 
     batches: list[SignedReceipts]
-    certificates: list[bytes] = []
+    certificates: list[bytes] = Field(default_factory=list[bytes])
 
 
 class BrokerNews(Notice, kind="receipts.broker_news"):
@@ -118,7 +130,7 @@ class BrokerNews(Notice, kind="receipts.broker_news"):
     id: MessageId
     recipient: PeerId
     status: ReceiptStatus
-    at_ms: int
+    at_ms: Whole
 
 
 class RecipientReceipts(Part):
@@ -127,9 +139,9 @@ class RecipientReceipts(Part):
     peer: PeerId
     handle: str
     status: ReceiptStatus
-    accepted_ms: int
-    queued_ms: int | None = None
-    expired_ms: int | None = None
+    accepted_ms: Whole
+    queued_ms: Whole | None = None
+    expired_ms: Whole | None = None
     delivered: SignedReceipts | None = None
     seen: SignedReceipts | None = None
     declined: SignedReceipts | None = None
