@@ -1,4 +1,4 @@
-"""The contract that sessions and broker both speak: pure, with no I/O, clock, asyncio or logging."""
+"""The contract that sessions and broker both speak: pure, with no I/O, clock or logging."""
 
 from typing import Final
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
 from claudemesh_wire.errors import Invalid
 from claudemesh_wire.keys import make_id
@@ -21,11 +21,33 @@ MIN_ID_PREFIX: Final = 8
 HANDLE_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?"
 _HANDLE: Final = re.compile(HANDLE_PATTERN, re.ASCII)
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
-_PEER_ID: Final = re.compile(r"p_[a-z2-7]{6,26}", re.ASCII)
+_PEER_ID: Final = re.compile(rf"p_[a-z2-7]{{{MIN_ID_PREFIX - 2},26}}", re.ASCII)
 _RESERVED: Final = ("p_", "mem_", "mesh_", "msg_", "b_")
+_EVERYBODY: Final = "all"
 
-Handle = Annotated[str, StringConstraints(pattern=f"^{HANDLE_PATTERN}$", max_length=MAX_HANDLE)]
-GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+
+def _unreserved(handle: str) -> str:
+    if handle.startswith(_RESERVED):
+        raise ValueError("a handle does not look like an id")
+    return handle
+
+
+def _joinable(group: str) -> str:
+    if group == _EVERYBODY:
+        raise ValueError("@all is everybody, not a group")
+    return group
+
+
+Handle = Annotated[
+    str,
+    StringConstraints(pattern=f"^{HANDLE_PATTERN}$", max_length=MAX_HANDLE),
+    AfterValidator(_unreserved),
+]
+GroupName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$"),
+    AfterValidator(_joinable),
+]
 
 
 class AddressKind(StrEnum):
@@ -73,12 +95,14 @@ def parse(text: str) -> Address:
     Raises:
         Invalid: it fits no form; the hint lists the forms.
     """
-    written = text.strip()
-    if written in {"*", "@all"}:
+    if not text.isascii():  # Lower-casing would make letters of lookalikes, as of the Kelvin sign.
+        raise _no_address(text)
+    written = text.strip(" ").lower()
+    if written in {"*", f"@{_EVERYBODY}"}:
         return Address(AddressKind.EVERYBODY, "*")
     for sign, kind in (("@", AddressKind.GROUP), ("#", AddressKind.TOPIC)):
         if written.startswith(sign):
-            return Address(kind, _checked_name(written[1:].lower(), text))
+            return Address(kind, _checked_name(written[1:], text))
     if written.startswith("p_"):
         return _peer_id(written, text)
     member, slash, handle = written.partition("/")
@@ -90,16 +114,15 @@ def parse(text: str) -> Address:
 
 
 def _peer_id(written: str, text: str) -> Address:
-    if len(written) < MIN_ID_PREFIX or not _PEER_ID.fullmatch(written):
+    if not _PEER_ID.fullmatch(written):
         raise _no_address(text)
     return Address(AddressKind.PEER_ID, written)
 
 
 def _checked_handle(handle: str, text: str) -> str:
-    lowered = handle.lower()
-    if not is_handle(lowered):
+    if not is_handle(handle):
         raise _no_address(text)
-    return lowered
+    return handle
 
 
 def _checked_name(name: str, text: str) -> str:
@@ -133,11 +156,13 @@ def handle_from(text: str, *, otherwise: str = "peer") -> str:
 def direct_conversation(participants: Iterable[str]) -> str:
     """Name the conversation of these peers: the same for each of them, whoever writes."""
     joined = "\n".join(sorted(set(participants))).encode()
-    return make_id("d_", hashlib.sha256(b"claudemesh/conversation/v1\n" + joined).digest()[:16])
+    return make_id("d_", hashlib.sha256(b"claudemesh/conversation/v1\n" + joined).digest())
 
 
 def is_conversation(text: str) -> bool:
     """Tell whether a text names a conversation: direct, ``@group``, ``#topic`` or ``*``."""
     if text == "*" or re.fullmatch(r"d_[a-z2-7]{26}", text, re.ASCII):
         return True
+    if text == f"@{_EVERYBODY}":  # Its one name is "*".
+        return False
     return text[:1] in {"@", "#"} and _NAME.fullmatch(text[1:]) is not None

@@ -36,9 +36,16 @@ class ContentFields(canonical.Signed):
 
 
 def pack(fields: ContentFields, text: str) -> bytes:
-    """Write fields and text as the plaintext of an envelope."""
+    """Write fields and text as the plaintext of an envelope.
+
+    Raises:
+        Invalid: the text holds half a surrogate pair, which no encoding can carry.
+    """
     raw = canonical.encode(fields)
-    return _LENGTH.pack(len(raw)) + raw + text.encode()
+    try:
+        return _LENGTH.pack(len(raw)) + raw + text.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid("The text is not valid Unicode.", code="malformed") from error
 
 
 def unpack(plaintext: bytes) -> tuple[ContentFields, str]:

@@ -25,6 +25,7 @@ from claudemesh_wire.address import direct_conversation, is_conversation
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import Invalid, TooMuch
 from claudemesh_wire.keys import (
+    KEY_BYTES,
     SIGNATURE_BYTES,
     SLOT_BYTES,
     KemPrivateKey,
@@ -35,7 +36,7 @@ from claudemesh_wire.keys import (
     same,
     unb64,
 )
-from claudemesh_wire.message import MeshId, MessageId, PeerId
+from claudemesh_wire.message import Digest, MeshId, MessageId, PeerId
 
 VERSION: Final = 1
 ALGORITHM: Final = "cm1"
@@ -67,14 +68,14 @@ class Refusal(Invalid):
 
 
 class MembershipHead(canonical.Signed):
-    """The membership head the sender saw; ``head`` is base64url."""
+    """The membership head the sender saw."""
 
-    seq: int
-    head: str
+    seq: Annotated[int, Field(ge=1)]
+    head: Digest
 
 
 class Header(canonical.Signed):
-    """What stands in clear and is signed; times in milliseconds, hashes base64url."""
+    """What stands in clear and is signed; times in milliseconds. ``seal`` fills in ``kc``."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -85,14 +86,14 @@ class Header(canonical.Signed):
     kind: Annotated[str, Field(max_length=40)]
     id: MessageId
     sender: Annotated[PeerId, Field(alias="from")]
-    cert: str
+    cert: Digest
     mh: MembershipHead
     seq: Annotated[int, Field(ge=1)]
     ts: int
     exp: int
     to: Annotated[list[PeerId], Field(min_length=1, max_length=MAX_RECIPIENTS)]
     kgen: list[int]
-    kc: str
+    kc: Digest = ""
     re: MessageId | None = None
     hop: Annotated[int, Field(ge=0, le=MAX_HOPS)] | None = None
     via: Annotated[str, Field(max_length=80)] | None = None
@@ -107,9 +108,11 @@ def parse_header(raw: bytes) -> Header:
     try:
         header = canonical.decode(raw, Header, "envelope header")
     except Invalid as error:
-        raise Refusal(error.reason, code="malformed") from error
-    if header.v != VERSION or header.alg != ALGORITHM:
-        raise Refusal("The envelope is of an unknown version.", code="unsupported_version")
+        raise Refusal(error.reason, error.hint, code=error.code) from error
+    if not header.model_fields_set.issuperset({"alg", "kc"}):
+        raise Refusal("The envelope names no algorithm or no commitment.", code="malformed")
+    if header.alg != ALGORITHM:
+        raise Refusal("The envelope is of an unknown algorithm.", code="unsupported_version")
     if len(header.kgen) != len(header.to) or len(set(header.to)) != len(header.to):
         raise Refusal("The envelope's list of readers is inconsistent.", code="malformed")
     if not is_conversation(header.conv):
@@ -238,11 +241,12 @@ def seal(
         plaintext: The content, at most 320 KiB with its padding.
         readers: One sealing key for each entry of ``header.to``, in that order.
         signer: The sender's device key.
-        content_key: 32 random bytes, used for this message only.
+        content_key: 32 random bytes for this sealing alone: sealing the same message again, as
+            for another list of readers, takes a new key, or both bodies are readable.
 
     Raises:
         TooMuch: more than 256 readers, or too large a header or body.
-        Invalid: the lists differ in length, or a reader's key is unusable.
+        Invalid: the lists differ in length, or the content key is not 32 bytes.
     """
     if len(readers) > MAX_RECIPIENTS:
         raise TooMuch(
@@ -252,6 +256,8 @@ def seal(
         )
     if not len(readers) == len(header.to) == len(header.kgen):
         raise Invalid("Every recipient needs one key and one generation.")
+    if len(content_key) != KEY_BYTES:
+        raise Invalid("A content key is not 32 bytes.", code="bad_key")
     committed = header.model_copy(update={"kc": b64(_commitment(content_key))})
     raw = canonical.encode(committed.model_dump(mode="json", by_alias=True))
     padded = _pad(plaintext)
@@ -331,7 +337,7 @@ def _open_slot(copy: Copy, header: Header, reader: Reader) -> bytes:
         raise Refusal("The slot is not the one the sender signed.", code="wrong_slot")
     key = reader.kem_key(header.kgen[position])
     opened = key.open(copy.slot, SLOT_INFO + copy.header_hash) if key else None
-    if opened is None or len(opened) != HASH_BYTES:
+    if opened is None or len(opened) != KEY_BYTES:
         raise Refusal("The key this was sealed to is gone.", code="no_key")
     return opened
 

@@ -5,7 +5,7 @@ arrive and gives the texts to send; sockets, tasks and time are the owner's busi
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from claudemesh_wire import frame
 from claudemesh_wire.errors import Invalid, MeshError, ProtocolError, TooMuch
@@ -80,12 +80,20 @@ class Exchange:
         self._pending.pop(number, None)
 
     def answer(self, number: int, outcome: Message | MeshError) -> str:
-        """Give the text that answers the other side's request ``number``."""
+        """Give the text that answers the other side's request ``number``.
+
+        Raises:
+            TooMuch: the answer is larger than a frame may be.
+        """
         message = Refused.of(outcome) if isinstance(outcome, MeshError) else outcome
         return frame.encode(0, number, message)
 
     def notify(self, notice: Notice) -> str:
-        """Give the text of a notice; the same text may go to many connections."""
+        """Give the text of a notice; the same text may go to many connections.
+
+        Raises:
+            TooMuch: the notice is larger than a frame may be.
+        """
         return frame.encode(0, 0, notice)
 
     def receive(self, text: str) -> Event | None:
@@ -119,26 +127,24 @@ class Exchange:
 
     def _take_statement(self, received: frame.Frame) -> Event:
         declared = CATALOGUE.get(received.kind)
-        wanted = Request if received.number else Notice
+        wanted: type[Request[Any] | Notice] = Request if received.number else Notice
         if declared is None or not issubclass(declared, wanted):
             error: MeshError = Invalid(
                 f"{received.kind} is not known here.", "Update the older side.", code="unsupported"
             )
             return Malformed(error, self._refusal(received.number, error))
         try:
-            message = declared.from_json(received.body)
+            message = cast("type[Request[Any] | Notice]", declared).from_json(received.body)
         except MeshError as refusal:
             return Malformed(refusal, self._refusal(received.number, refusal))
         if isinstance(message, Notice):
             return Noticed(message)
-        if isinstance(message, Request):
-            return Asked(received.number, message)
-        raise ProtocolError(f"{received.kind} is neither request nor notice.", remote=False)
+        return Asked(received.number, message)
 
     def _refusal(self, number: int, error: MeshError) -> str | None:
         return self.answer(number, error) if number else None
 
     def _last_words(self, text: str, error: MeshError) -> str | None:
         """Answer a broken frame under its number when at least that can be read."""
-        head = text[:16].split(" ", 1)[0]
-        return self._refusal(int(head), error) if head.isascii() and head.isdigit() else None
+        head, space, _ = text[:20].partition(" ")
+        return self._refusal(int(head), error) if space and frame.is_number(head) else None

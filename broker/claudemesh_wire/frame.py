@@ -10,13 +10,16 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic_core import PydanticSerializationError
+
 from claudemesh_wire.errors import Invalid, TooMuch
 from claudemesh_wire.message import KIND_GRAMMAR, Message
 
 MAX_FRAME_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
-_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+# Possessive: remembering where to backtrack to would take 100 times the frame's size.
+_BRACKETS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,13 @@ def encode(number: int, answers: int, message: Message) -> str:
 
     Raises:
         TooMuch: the text is larger than a frame may be.
+        Invalid: a value of the message cannot be written, as half a surrogate pair.
     """
-    text = f"{number} {answers} {message.kind} {message.model_dump_json(exclude_none=True)}"
+    try:
+        body = message.model_dump_json(exclude_none=True)
+    except PydanticSerializationError as error:
+        raise Invalid(f"A value in {message.kind} cannot be written as JSON.") from error
+    text = f"{number} {answers} {message.kind} {body}"
     check_size(text)
     return text
 
@@ -52,7 +60,7 @@ def decode(text: str) -> Frame:
     if len(fields) != 4:  # noqa: PLR2004 - the four fields of the grammar above
         raise Invalid("The frame is not NUMBER ANSWERS KIND BODY.", "Check the client's version.")
     number, answers, kind, body = fields
-    if not _NUMBER.fullmatch(number) or not _NUMBER.fullmatch(answers):
+    if not is_number(number) or not is_number(answers):
         raise Invalid("A frame number is not a whole number below 10^15.")
     if number != "0" and answers != "0":
         raise Invalid("A frame is a request or an answer, not both.")
@@ -60,6 +68,11 @@ def decode(text: str) -> Frame:
         raise Invalid("The frame's kind is not a kind.")
     check_depth(body)
     return Frame(int(number), int(answers), kind, body)
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a frame number: no sign, no leading zero, below 10^15."""
+    return _NUMBER.fullmatch(text) is not None
 
 
 def check_size(text: str) -> None:

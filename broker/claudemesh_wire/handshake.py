@@ -13,9 +13,19 @@ from pydantic import Field
 
 from claudemesh_wire import canonical
 from claudemesh_wire.address import Handle
-from claudemesh_wire.errors import ProtocolError, Unauthenticated
+from claudemesh_wire.errors import Invalid, ProtocolError, Unauthenticated
 from claudemesh_wire.keys import SigningKey, VerifyKey, b64, broker_id, mac, same
-from claudemesh_wire.message import MeshId, Message, Notice, PeerId, Rate, Request, Rule
+from claudemesh_wire.message import (
+    Digest,
+    MeshId,
+    Message,
+    Notice,
+    PeerId,
+    Rate,
+    Request,
+    Rule,
+    Whole,
+)
 
 HELLO_DOMAIN: Final = "claudemesh/hello/v1"
 WELCOME_DOMAIN: Final = "claudemesh/welcome/v1"
@@ -39,7 +49,7 @@ class Challenge(Notice, kind="handshake.challenge"):
     broker: str
     key: bytes
     nonce: bytes
-    now_ms: int
+    now_ms: Whole
     version: str
     protocol: int = PROTOCOL
 
@@ -60,16 +70,16 @@ class Claims(canonical.Signed):
 
     v: int = PROTOCOL
     broker: str
-    bn: str
-    cn: str
-    mode: str
+    bn: Digest
+    cn: Digest
+    mode: Annotated[Mode, Field(strict=False)]
     mesh: MeshId
     peer: PeerId
-    cert: str
-    head_seq: int
-    head: str
-    version: str
-    handles: Annotated[list[Handle], Field(max_length=8)] = []
+    cert: Digest
+    head_seq: Annotated[int, Field(ge=1)]
+    head: Digest
+    version: Annotated[str, Field(max_length=40)]
+    handles: list[Handle] = Field(max_length=8, default_factory=list[Handle])
     session: Session = Session()
 
 
@@ -79,7 +89,7 @@ class Welcome(Message, kind="handshake.welcome"):
     facts: bytes
     signature: bytes
     token_mac: bytes = b""
-    entries: list[bytes] = []
+    entries: list[bytes] = Field(default_factory=list[bytes])
 
 
 class Hello(Request[Welcome], kind="handshake.hello", rule=Rule.OPEN, rate=Rate.AUTH, audited=True):
@@ -93,7 +103,7 @@ class Hello(Request[Welcome], kind="handshake.hello", rule=Rule.OPEN, rate=Rate.
     certificate: bytes
     signature: bytes
     token_mac: bytes = b""
-    log: list[bytes] = []
+    log: list[bytes] = Field(default_factory=list[bytes])
 
 
 class Facts(canonical.Signed):
@@ -193,9 +203,19 @@ def check_challenge(challenge: Challenge, expected_broker: str) -> VerifyKey:
     """Give the broker's key if it is the broker that was expected.
 
     Raises:
-        Unauthenticated: ``wrong_broker``: another broker, or a nonce of the wrong size.
+        Unauthenticated: ``wrong_broker``: another broker, no key, or a nonce of the wrong size.
+        ProtocolError: ``unsupported_version``: a broker of another protocol.
     """
-    key = VerifyKey(challenge.key)
+    if challenge.protocol != PROTOCOL:
+        raise ProtocolError(
+            f"The broker speaks protocol {challenge.protocol}, this side {PROTOCOL}.",
+            "Update the older side.",
+            code="unsupported_version",
+        )
+    try:
+        key = VerifyKey(challenge.key)
+    except Invalid as error:
+        raise _wrong_broker() from error
     fits = challenge.broker == broker_id(key) == expected_broker
     if not fits or len(challenge.nonce) != NONCE_BYTES:
         raise _wrong_broker()

@@ -22,6 +22,19 @@ from claudemesh_wire.errors import Invalid
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 SLOT_BYTES: Final = 80
+_SMALL_ORDER: Final = frozenset(
+    bytes.fromhex(y)
+    for y in (
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    )
+)
+_PROBE: Final = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))
 _SUITE: Final = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
@@ -57,9 +70,9 @@ def unb64(text: str) -> bytes:
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError as error:
-        raise Invalid("A value is not base64url.") from error
+        raise Invalid("A value is not base64url.", code="malformed") from error
     if b64(data) != text:
-        raise Invalid("A value is not base64url in its canonical spelling.")
+        raise Invalid("A value is not base64url in its canonical spelling.", code="malformed")
     return data
 
 
@@ -80,9 +93,11 @@ class VerifyKey:
     raw: bytes
 
     def __post_init__(self) -> None:
-        """Refuse anything but 32 bytes."""
+        """Refuse anything but 32 bytes, and the keys under which anybody can sign."""
         if len(self.raw) != KEY_BYTES:
             raise Invalid("A signing key is not 32 bytes.", code="bad_key")
+        if _is_of_small_order(self.raw):
+            raise Invalid("A signing key is a point of small order.", code="bad_key")
 
     @cached_property
     def _key(self) -> Ed25519PublicKey:
@@ -95,11 +110,22 @@ class VerifyKey:
 
     def accepts(self, signature: bytes, *parts: bytes | str) -> bool:
         """Tell whether the signature covers exactly these parts under this key."""
+        if _is_of_small_order(signature[:KEY_BYTES]):
+            return False
         try:
             self._key.verify(signature, pae(*parts))
         except (InvalidSignature, ValueError):
             return False
         return True
+
+
+def _is_of_small_order(point: bytes) -> bool:
+    """Tell whether an Ed25519 point has order 1, 2, 4 or 8, whatever its sign bit.
+
+    Source: W3C Web Cryptography Level 2, Ed25519 verify: browsers refuse such a key and such an R;
+    a reader that accepted them would believe what a browser does not.
+    """
+    return point[:-1] + bytes(byte & 0x7F for byte in point[-1:]) in _SMALL_ORDER
 
 
 @dataclass(frozen=True)
@@ -138,24 +164,25 @@ class KemPublicKey:
     raw: bytes
 
     def __post_init__(self) -> None:
-        """Refuse anything but 32 bytes."""
+        """Refuse anything but 32 bytes, and points of small order: nothing can be sealed to them.
+
+        Refused here, one recipient's bad key costs that recipient; refused at sealing, it would
+        cost a whole group its message.
+        """
         if len(self.raw) != KEY_BYTES:
             raise Invalid("A sealing key is not 32 bytes.", code="bad_key")
+        try:
+            _PROBE.exchange(self._key)
+        except ValueError as error:
+            raise Invalid("A sealing key is a point of small order.", code="bad_key") from error
 
     @cached_property
     def _key(self) -> X25519PublicKey:
         return X25519PublicKey.from_public_bytes(self.raw)
 
     def seal(self, secret: bytes, info: bytes) -> bytes:
-        """Seal to this key: RFC 9180 base mode, ``enc || ciphertext``.
-
-        Raises:
-            Invalid: the key is a point of small order, to which nothing can be sealed.
-        """
-        try:
-            return _SUITE.encrypt(secret, self._key, info)
-        except (ValueError, InvalidTag) as error:
-            raise Invalid("A recipient's sealing key is not usable.", code="bad_key") from error
+        """Seal to this key: RFC 9180 base mode, ``enc || ciphertext``."""
+        return _SUITE.encrypt(secret, self._key, info)
 
 
 @dataclass(frozen=True)

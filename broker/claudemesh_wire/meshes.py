@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from claudemesh_wire.message import MemberId, Message, Notice, Rate, Request, Rule
+from claudemesh_wire.message import MemberId, Message, Notice, Rate, Request, Rule, Whole
 
 
 class LogEntries(Message, kind="meshes.log_entries"):
@@ -21,7 +21,7 @@ class LogEntries(Message, kind="meshes.log_entries"):
 class ReadLog(Request[LogEntries], kind="meshes.log", rule=Rule.READ, rate=Rate.RPC):
     """Read the membership log behind entry ``after_seq``."""
 
-    after_seq: Annotated[int, Field(ge=0)] = 0
+    after_seq: Whole = 0
     limit: Annotated[int, Field(ge=1, le=500)] = 200
 
 
@@ -45,13 +45,13 @@ class MeshFacts(Message, kind="meshes.facts"):
     """What the broker says of the mesh and of itself."""
 
     name: str
-    created_ms: int
+    created_ms: Whole
     peers: int
     online: int
     queued: int
     broker_version: str
     data_version: int
-    started_ms: int
+    started_ms: Whole
     limits: dict[str, float]
 
 

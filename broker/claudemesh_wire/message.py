@@ -7,9 +7,9 @@ Every feature file declares its messages with these classes; ``frame.py`` writes
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Final, Generic, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Final, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from claudemesh_wire.errors import CLASSES, Invalid, MeshError, ProtocolError
 
@@ -21,6 +21,10 @@ PeerId = Annotated[str, StringConstraints(pattern=f"^p_{_ID}$")]
 MemberId = Annotated[str, StringConstraints(pattern=f"^mem_{_ID}$")]
 MeshId = Annotated[str, StringConstraints(pattern=f"^mesh_{_ID}$")]
 MessageId = Annotated[str, StringConstraints(pattern=f"^msg_{_ID}$")]
+Digest = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$")]
+"""32 bytes, a hash or a nonce, as base64url in its one canonical spelling."""
+Whole = Annotated[int, Field(ge=0, le=2**53 - 1)]
+"""A count or a time in milliseconds: no larger than JSON readers and SQLite hold exactly."""
 
 
 class Rule(StrEnum):
@@ -70,6 +74,7 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="ignore",
+        allow_inf_nan=False,
         defer_build=True,
         ser_json_bytes="base64",
         val_json_bytes="base64",
@@ -96,8 +101,9 @@ class Message(Part):
         if not KIND_GRAMMAR.fullmatch(kind):
             raise TypeError(f"{cls.__qualname__}: {kind!r} is not a kind (feature.verb)")
         package, _, module = cls.__module__.rpartition(".")
-        if package == "claudemesh_wire" and "." in kind and kind.partition(".")[0] != module:
-            raise TypeError(f"{cls.__qualname__}: kind {kind!r} belongs in {kind.split('.')[0]}.py")
+        feature, dot, _ = kind.partition(".")
+        if package == "claudemesh_wire" and dot and feature != module:
+            raise TypeError(f"{cls.__qualname__}: kind {kind!r} belongs in {feature}.py")
         if kind in CATALOGUE:
             raise TypeError(f"{kind!r} is declared twice: {CATALOGUE[kind]} and {cls}")
         cls.kind = kind
@@ -114,7 +120,7 @@ class Message(Part):
             return cls.model_validate_json(body)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(str(step) for step in first["loc"]) or "body"
+            where = ".".join(str(step) for step in first["loc"])[:80] or "body"
             raise Invalid(
                 f"{cls.kind}: {where}: {first['msg']}.", "Send the fields the kind declares."
             ) from error
@@ -163,7 +169,7 @@ def _reply_of(request: type[Request[Any]]) -> type[Message]:
         if metadata and metadata["origin"] is Request:
             reply = metadata["args"][0]
             if isinstance(reply, type) and issubclass(reply, Message) and reply.kind:
-                return cast("type[Message]", reply)
+                return reply
     raise TypeError(f"{request.__qualname__} names no reply: write Request[Reply]")
 
 
@@ -178,8 +184,8 @@ class Refused(Message, kind="refused"):
     code: str
     reason: str
     hint: str = ""
-    retry_after_s: float | None = None
-    details: dict[str, Any] = {}
+    retry_after_s: Annotated[float, Field(ge=0)] | None = None
+    details: dict[str, Any] = Field(default_factory=dict[str, Any])
 
     @classmethod
     def of(cls, error: MeshError) -> "Refused":

@@ -18,6 +18,7 @@ from claudemesh_wire.message import (
     Rate,
     Request,
     Rule,
+    Whole,
 )
 
 MAX_RESOLVE_AGE_MS: Final = 60_000
@@ -41,7 +42,7 @@ class Resolved(Message, kind="messages.resolved"):
 
     recipients: list[Recipient]
     conversation: str
-    resolved_ms: int
+    resolved_ms: Whole
     head_seq: int
     head: bytes
 
@@ -57,15 +58,15 @@ class RecipientState(Part):
 
     peer: PeerId
     status: str
-    at_ms: int
+    at_ms: Whole
 
 
 class Accepted(Message, kind="messages.accepted"):
     """The message is on disk; a repeated send of the same id gets the first answer again."""
 
     id: MessageId
-    accepted_ms: int
-    expires_ms: int
+    accepted_ms: Whole
+    expires_ms: Whole
     recipients: list[RecipientState]
 
 
@@ -78,22 +79,22 @@ class Send(Request[Accepted], kind="messages.send", rule=Rule.WRITE, rate=Rate.C
     """
 
     envelope: bytes
-    resolved_ms: int
+    resolved_ms: Whole
 
 
 class Delivery(Part):
     """One reader's copy; ``row`` orders a recipient's queue at the broker."""
 
-    row: int
+    row: Whole
     envelope: bytes
-    queued_ms: int
+    queued_ms: Whole
 
 
 class Deliver(Notice, kind="messages.deliver"):
     """Copies for the attached peer, with certificates it was not sent on this connection yet."""
 
     deliveries: list[Delivery]
-    certificates: list[bytes] = []
+    certificates: list[bytes] = Field(default_factory=list[bytes])
 
 
 class Fetched(Message, kind="messages.fetched"):
@@ -107,5 +108,5 @@ class Fetched(Message, kind="messages.fetched"):
 class Fetch(Request[Fetched], kind="messages.fetch", rule=Rule.READ, rate=Rate.RPC):
     """Read one's queue behind a row without attaching; nothing leaves it before its receipt."""
 
-    after_row: Annotated[int, Field(ge=0)] = 0
+    after_row: Whole = 0
     limit: Annotated[int, Field(ge=1, le=100)] = 50

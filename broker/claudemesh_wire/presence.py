@@ -19,6 +19,7 @@ from claudemesh_wire.message import (
     Rate,
     Request,
     Rule,
+    Whole,
 )
 
 MAX_PROFILE_BYTES: Final = 4096
@@ -55,11 +56,11 @@ class PeerCard(Part):
     status: str = Status.IDLE
     summary: str = ""
     role: str = ""
-    profile: dict[str, Any] = {}
-    groups: list[GroupRole] = []
+    profile: dict[str, Any] = Field(default_factory=dict[str, Any])
+    groups: list[GroupRole] = Field(default_factory=list[GroupRole])
     online: bool = False
-    first_seen_ms: int = 0
-    last_seen_ms: int = 0
+    first_seen_ms: Whole = 0
+    last_seen_ms: Whole = 0
     certificate: bytes = b""
 
 

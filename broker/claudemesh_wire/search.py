@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from claudemesh_wire.address import GroupName
-from claudemesh_wire.message import Message, Part, Rate, Request, Rule
+from claudemesh_wire.message import Message, Part, Rate, Request, Rule, Whole
 from claudemesh_wire.presence import PeerCard, Status
 
 
@@ -36,4 +36,4 @@ class SearchPeers(Request[PeersFound], kind="search.peers", rule=Rule.READ, rate
     query: Annotated[str, Field(max_length=200)] = ""
     filters: PeerFilters = PeerFilters()
     limit: Annotated[int, Field(ge=1, le=200)] = 20
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Whole = 0
