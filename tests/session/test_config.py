@@ -199,9 +199,10 @@ def test_a_background_broker_inherits_no_secret_and_no_relative_path() -> None:
 
 def test_loading_settings_of_a_home_imports_nothing_slow(tmp_path: Path) -> None:
     program = (
-        "import sys; from claudemesh_mcp.config import Settings; Settings.load(); "
+        "import sys; before = set(sys.modules); "
+        "from claudemesh_mcp.config import Settings; Settings.load(); "
         "slow = {'anyio', 'cryptography', 'keyring', 'platformdirs', 'pydantic', 'tomllib'}; "
-        "print(sorted(slow & set(sys.modules)))"
+        "print(sorted(slow & (set(sys.modules) - before)))"
     )
     environ = broker_environment() | {"CLAUDEMESH_HOME": str(tmp_path)}
     found = subprocess.run(
