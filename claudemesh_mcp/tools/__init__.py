@@ -6,7 +6,6 @@ that has the tool, reads the arguments by its annotations and awaits it with the
 tools before the first call.
 """
 
-import difflib
 import inspect
 import json
 import re
@@ -23,13 +22,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from claudemesh_mcp.calls import CallContext
+from claudemesh_mcp.suggestions import did_you_mean
 from claudemesh_wire.errors import Invalid, NotFound
 
 DEFINITIONS_FILE: Final = Path(__file__).with_name("definitions.json")
 MAX_DESCRIPTION_BYTES: Final = 2048
+ALWAYS_LOAD: Final = "anthropic/alwaysLoad"
 _NAME: Final = re.compile(r"[a-z][a-z_]{1,39}")
 _SECTION: Final = re.compile(r"^(Args|Returns|Raises|Source):$", re.MULTILINE)
-_AT_MOST: Final = 3
 
 AnyTool = TypeVar("AnyTool", bound=Callable[..., Awaitable[BaseModel]])
 
@@ -99,7 +99,7 @@ def tool(
     """
     meta: dict[str, Any] = {}
     if core:
-        meta["anthropic/alwaysLoad"] = True
+        meta[ALWAYS_LOAD] = True
     if search_hint:
         meta["anthropic/searchHint"] = search_hint
     if max_result_chars is not None:
@@ -163,13 +163,6 @@ def read_arguments(declared: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as wrong:
         raise _explain(declared, wrong) from None
     return {name: getattr(read, name) for name in read.model_fields_set}
-
-
-def did_you_mean(name: str, names: typing.Iterable[str]) -> str:
-    """Say which of the names was probably meant, or which there are."""
-    known = sorted(names)
-    near = difflib.get_close_matches(name, known, n=_AT_MOST)
-    return f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known)}."
 
 
 def _explain(declared: Tool, wrong: ValidationError) -> Invalid:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
 import claudemesh_mcp.tools as package
-from claudemesh_mcp.tools import DEFINITIONS_FILE, REGISTRY, DeclarationError, Tool
+from claudemesh_mcp.tools import ALWAYS_LOAD, DEFINITIONS_FILE, REGISTRY, DeclarationError, Tool
 
 Schema = dict[str, Any]
 
@@ -32,7 +32,7 @@ def generate() -> bytes:
         if not module.name.startswith("_"):
             import_module(f"{package.__name__}.{module.name}")
     # Core tools first; a stable order keeps the client's prompt cache.
-    tools = sorted(REGISTRY.values(), key=lambda one: (not one.meta, one.name))
+    tools = sorted(REGISTRY.values(), key=lambda one: (ALWAYS_LOAD not in one.meta, one.name))
     content = {
         "tools": [define(one) for one in tools],
         "features": {one.name: one.feature for one in tools},

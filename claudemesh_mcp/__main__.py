@@ -1,0 +1,80 @@
+"""The console script: ``claudemesh mcp`` is served here, every other command by ``cli``.
+
+A client waits for `claudemesh mcp` to answer, so it is told apart before anything slow is
+imported: typer, pydantic, anyio, websockets and cryptography come later or never.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+USAGE: Final = """\
+Usage: claudemesh mcp [--name NAME] [--resume ID]
+
+Examples:
+  claude mcp add claudemesh -- claudemesh mcp
+  claude mcp add claudemesh -- claudemesh mcp --name ada
+  claudemesh mcp --resume nightly-build
+
+Serves one MCP client over stdin and stdout, and connects it with the mesh.
+
+Options:
+  --name NAME   The handle wished for; made unique in the mesh.
+  --resume ID   Be the peer that last used this id: its queue, groups and keys.
+  -h, --help    Show this.
+"""
+_OPTIONS: Final = {"--name": "name", "--resume": "resume"}
+_USAGE_ERROR: Final = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; give its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["mcp"]:
+        return _mcp(arguments[1:])
+    from claudemesh_mcp.cli import run
+
+    return run(arguments)
+
+
+def _mcp(arguments: list[str]) -> int:
+    if "-h" in arguments or "--help" in arguments:
+        sys.stdout.write(USAGE)
+        return 0
+    try:
+        flags = _read_flags(arguments)
+    except ValueError as wrong:
+        sys.stderr.write(f"claudemesh mcp: {wrong}\n\n{USAGE}")
+        return _USAGE_ERROR
+    try:
+        from claudemesh_mcp.front import open_front
+        from claudemesh_mcp.stdio import run
+
+        return run(*open_front(flags))
+    except KeyboardInterrupt:
+        return 0
+
+
+def _read_flags(arguments: list[str]) -> dict[str, object]:
+    """Read ``--flag value`` and ``--flag=value``.
+
+    Raises:
+        ValueError: a flag is unknown or has no value; the text says which.
+    """
+    flags: dict[str, object] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, value = argument.partition("=")
+        if flag not in _OPTIONS:
+            from claudemesh_mcp.suggestions import did_you_mean
+
+            raise ValueError(f"{flag!r} is unknown. {did_you_mean(flag, _OPTIONS)}")
+        value = value if equals else next(rest, "")
+        if not value:
+            raise ValueError(f"{flag} needs a value.")
+        flags[_OPTIONS[flag]] = value
+    return flags
+
+
+if __name__ == "__main__":
+    sys.exit(main())

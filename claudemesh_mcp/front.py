@@ -1,0 +1,127 @@
+"""What `claudemesh mcp` serves before anything slow is imported: an offer, and a session to come.
+
+``__main__.py`` opens it with its flags and hands it to ``stdio.py``. Once `initialize` has been
+answered the real session is imported and takes over; if the settings make no sense, or switch
+claudemesh off, every call says so.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from types import ModuleType
+
+from claudemesh_mcp.calls import CallContext
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.jsonrpc import Json
+from claudemesh_mcp.offer import Offer, switched_off
+from claudemesh_mcp.server import Session
+from claudemesh_wire.errors import MeshError, Unavailable
+
+
+def open_front(flags: Mapping[str, object]) -> tuple[Session, Offer]:
+    """Give what one client is served with.
+
+    Args:
+        flags: Settings of the command line, by the name of their field.
+    """
+    try:
+        settings = Settings.load(flags)
+    except MeshError as wrong:
+        # A server that dies is shown to the model without a reason; one that lives can say it.
+        return RefusingSession(wrong), Offer()
+    if settings.off:
+        off = Unavailable(
+            "claudemesh is switched off in this session.",
+            "Start the session without CLAUDEMESH=off.",
+            code="switched_off",
+        )
+        return RefusingSession(off), switched_off()
+    return ComingSession(settings), Offer()
+
+
+class RefusingSession:
+    """A session that answers every call with the same refusal.
+
+    Args:
+        refusal: Why.
+    """
+
+    def __init__(self, refusal: MeshError) -> None:
+        self._refusal = refusal
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
+        """Refuse.
+
+        Raises:
+            MeshError: always.
+        """
+        del name, arguments, context
+        raise self._refusal
+
+    def evidence(self, tokens: Iterable[str]) -> None:
+        """Do nothing: no row was handed out."""
+
+    def withdrawn(self, tokens: Iterable[str]) -> None:
+        """Do nothing: no row was handed out."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+class ComingSession:
+    """The session of these settings, imported when it starts.
+
+    Args:
+        settings: How this process was set up.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._session: Session | None = None
+        self._came = asyncio.Event()
+
+    async def start(self) -> None:
+        """Import the session, and be it."""
+        # In a thread, so that `tools/list` is answered meanwhile.
+        try:
+            module = await asyncio.to_thread(_import_session)
+            self._session = module.MeshSession(self._settings)
+        finally:
+            self._came.set()
+        await self._session.start()
+
+    async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
+        """Run a tool.
+
+        Raises:
+            MeshError: it was refused.
+        """
+        await self._came.wait()
+        if self._session is None:
+            hint = "Start the session again; its log says more."
+            raise Unavailable("This session could not start, or is closing.", hint)
+        return await self._session.call(name, arguments, context)
+
+    def evidence(self, tokens: Iterable[str]) -> None:
+        """Hand on that these rows were shown."""
+        if self._session:
+            self._session.evidence(tokens)
+
+    def withdrawn(self, tokens: Iterable[str]) -> None:
+        """Hand on that these rows may not have been shown."""
+        if self._session:
+            self._session.withdrawn(tokens)
+
+    async def close(self) -> None:
+        """Close the session, if it has come."""
+        self._came.set()
+        if self._session:
+            await self._session.close()
+
+
+def _import_session() -> ModuleType:
+    import_module("claudemesh_mcp.sdk")
+    return import_module("claudemesh_mcp.session")

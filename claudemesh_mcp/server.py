@@ -1,0 +1,383 @@
+"""The MCP front of a session: serves one client over any pair of byte streams.
+
+``stdio.py`` hands it stdin and stdout, tests hand it memory; it hands every `tools/call` to a
+``Session``. It imports nothing beyond asyncio and json, keeps no state outside of a ``Connection``
+and writes nothing but protocol. Only the handshake era of MCP is spoken: `server/discover` is
+refused, whereupon clients fall back to `initialize`.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, Protocol, cast
+
+from claudemesh_mcp import jsonrpc
+from claudemesh_mcp.calls import CallContext
+from claudemesh_mcp.clientlog import LEVELS, ClientLog
+from claudemesh_mcp.jsonrpc import Fault, Id, Json, Line, Message, Notification, Request
+from claudemesh_mcp.offer import BATCHING, NEWEST, PROTOCOL_VERSIONS, Offer
+from claudemesh_mcp.proofs import Printed, Proofs
+from claudemesh_mcp.streams import Reader, Sender, Then, Writer
+from claudemesh_mcp.suggestions import did_you_mean
+from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound, TooMuch, Unavailable
+
+MAX_CALLS_AT_ONCE: Final = 64
+FINISH_S: Final = 1.0
+CLOSE_S: Final = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+class Session(Protocol):
+    """What stands behind the front: the mesh, as one client uses it."""
+
+    async def start(self) -> None:
+        """Connect. Called once `initialize` has been answered; may last as long as the session."""
+        ...
+
+    async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
+        """Run a tool; a call that the client cancels ends with ``asyncio.CancelledError``.
+
+        Raises:
+            MeshError: it was refused.
+        """
+        ...
+
+    def evidence(self, tokens: Iterable[str]) -> None:
+        """Learn that the results which handed out these rows arrived; each token comes once."""
+        ...
+
+    def withdrawn(self, tokens: Iterable[str]) -> None:
+        """Learn that these rows may not have been read: their call was cancelled or failed."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect; called once, also when ``start`` still runs or never began."""
+        ...
+
+
+@dataclass(slots=True)
+class _Replies:
+    """Gathers what one line is answered with: one response, or a batch of them.
+
+    Args:
+        send: Takes the finished answer, and what to do once it has been written.
+        awaited: How many answers are still to come.
+        batch: Whether the line was a batch; then the answers are one too.
+    """
+
+    send: Callable[[Json | list[Json], list[Then]], None]
+    awaited: int = 1
+    batch: bool = False
+    _responses: list[Json] = field(default_factory=list[Json])
+    _then: list[Then] = field(default_factory=list[Then])
+
+    def add(self, response: Json | None, then: Then | None = None) -> None:
+        """Take one answer, or None where a cancelled call has none; send with the last."""
+        self.awaited -= 1
+        if response is not None:
+            self._responses.append(response)
+        if then is not None:
+            self._then.append(then)
+        if not self.awaited and self._responses:
+            self.send(self._responses if self.batch else self._responses[0], self._then)
+
+
+async def serve(reader: Reader, writer: Writer, session: Session, offer: Offer) -> None:
+    """Serve a client until it is gone or this call is cancelled; close the session in any case."""
+    await Connection(reader, writer, session, offer).run()
+
+
+class Connection:
+    """One client: what it negotiated, what it asked, and what it has been told."""
+
+    def __init__(self, reader: Reader, writer: Writer, session: Session, offer: Offer) -> None:
+        self._reader = reader
+        self._sender = Sender(writer)
+        self._session = session
+        self._offer = offer
+        self._version = ""
+        self._client = ""
+        self._tasks = asyncio.TaskGroup()
+        self._stopping = False
+        self._starting: asyncio.Task[None] | None = None
+        self._calls: dict[Id, asyncio.Task[Json]] = {}
+        self._cancelled: set[Id] = set()
+        self._proofs = Proofs()
+        self._log = ClientLog(self._notify)
+
+    async def run(self) -> None:
+        """Serve until the client's streams end or break, or the caller cancels."""
+        async with self._tasks:
+            with self._log:
+                writing = self._tasks.create_task(self._write())
+                reading = self._tasks.create_task(self._read())
+                try:
+                    await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+                    await self._finish_calls(writing)
+                finally:
+                    reading.cancel()
+                    await self._stop(writing)
+
+    async def _finish_calls(self, writing: asyncio.Task[None]) -> None:
+        """Let what was asked before the end of the input be answered, if that is soon."""
+        if self._calls and not writing.done():
+            await asyncio.wait(self._calls.values(), timeout=FINISH_S)
+
+    async def _stop(self, writing: asyncio.Task[None]) -> None:
+        self._stopping = True
+        try:
+            await self._cancel_calls()
+            async with asyncio.timeout(CLOSE_S):
+                await self._session.close()
+        except TimeoutError:
+            logger.warning("The session did not close in time.")
+        except Exception:
+            logger.exception("The session failed while it closed.")
+        finally:
+            if self._starting:
+                self._starting.cancel()
+            self._sender.end()
+            await asyncio.wait({writing}, timeout=FINISH_S)
+            writing.cancel()
+
+    async def _cancel_calls(self) -> None:
+        """Stop what still runs, so that every row is given back before the session closes."""
+        calls = list(self._calls.values())
+        for task in calls:
+            task.cancel()
+        if calls:
+            await asyncio.wait(calls, timeout=FINISH_S)
+
+    async def _write(self) -> None:
+        # A client that no longer reads has gone, as one that no longer writes.
+        with suppress(OSError):
+            await self._sender.run()
+
+    async def _read(self) -> None:
+        lines = jsonrpc.Lines()
+        with suppress(OSError):
+            while chunk := await self._reader.read():
+                for line in lines.feed(chunk):
+                    self._take(line)
+                await self._sender.room()
+        for line in lines.end():
+            self._take(line)
+
+    def _take(self, line: Line) -> None:
+        """Act on one line; whatever it holds, the next one is read."""
+        try:
+            message = jsonrpc.read(line)
+            if isinstance(message, list):
+                self._take_batch(message, line.start)
+            elif message is not None:
+                self._take_message(message, line.start, _Replies(self._send))
+        except Exception:
+            error = _internal()
+            logger.exception("A line could not be handled: %s", error.reason)
+            self._send(Fault(jsonrpc.INTERNAL_ERROR, error).response())
+
+    def _take_batch(self, messages: list[Message], start: int) -> None:
+        if self._version != BATCHING or not messages:
+            hint = f"Only protocol version {BATCHING} has batches, of one message or more."
+            error = Invalid("This batch is not accepted.", hint, code="invalid_request")
+            self._send(Fault(jsonrpc.INVALID_REQUEST, error).response())
+            return
+        answered = sum(isinstance(one, Request | Fault) for one in messages)
+        replies = _Replies(self._send, answered, batch=True)
+        for message in messages:
+            self._take_message(message, start, replies)
+
+    def _take_message(self, message: Message, start: int, replies: _Replies) -> None:
+        match message:
+            case Request():
+                self._tell(self._session.evidence, self._proofs.request_began(start))
+                self._answer(message, replies)
+            case Notification("notifications/cancelled", params):
+                self._cancel(params.get("requestId"))
+            case Fault():
+                replies.add(message.response())
+            case _:
+                pass
+
+    def _answer(self, request: Request, replies: _Replies) -> None:
+        answer = self._result(request, replies)
+        if isinstance(answer, Fault):
+            replies.add(Fault(answer.code, answer.error, request.id).response())
+        elif answer is not None:
+            then = self._begin if request.method == "initialize" else None
+            replies.add(jsonrpc.success(request.id, answer), then)
+
+    def _result(self, request: Request, replies: _Replies) -> Json | Fault | None:
+        """Give a request's result, or None when its call has been started."""
+        params = request.params
+        match request.method:
+            case "initialize":
+                return self._initialize(params)
+            case "ping":
+                return {}
+            case "tools/list" | "tools/call" | "logging/setLevel" if not self._version:
+                error = Conflict("There was no `initialize` yet.", code="not_initialized")
+                return Fault(jsonrpc.INVALID_REQUEST, error)
+            case "tools/list":
+                return self._list_tools(params.get("cursor"))
+            case "tools/call":
+                return self._begin_call(request, replies)
+            case "logging/setLevel":
+                return self._set_level(params.get("level"))
+            case _:
+                error = NotFound(f"There is no method {request.method!r}.", code="unknown_method")
+                return Fault(jsonrpc.METHOD_NOT_FOUND, error)
+
+    def _initialize(self, params: Json) -> Json | Fault:
+        wanted, client = params.get("protocolVersion"), params.get("clientInfo")
+        if self._version:
+            error = Conflict("`initialize` was answered before.", code="already_initialized")
+            return Fault(jsonrpc.INVALID_REQUEST, error)
+        if not isinstance(wanted, str):
+            return _invalid_params("`protocolVersion` is not a text.", f"Ask for {NEWEST}.")
+        self._version = wanted if wanted in PROTOCOL_VERSIONS else NEWEST
+        if isinstance(client, dict):
+            self._client = str(cast("Json", client).get("name", ""))
+        return self._offer.greeting(self._version)
+
+    def _begin(self) -> None:
+        """Connect in the background, now that the client has its answer."""
+        if not self._stopping:
+            self._starting = self._tasks.create_task(self._start())
+
+    async def _start(self) -> None:
+        try:
+            await self._session.start()
+        except MeshError as refused:
+            logger.warning("The session could not start: %s", refused)
+        except Exception:
+            logger.exception("The session failed.")
+
+    def _list_tools(self, cursor: object) -> Json | Fault:
+        if cursor is not None:
+            return _invalid_params("There is no such cursor.", "The list has one page.")
+        return {"tools": self._offer.tools}
+
+    def _set_level(self, level: object) -> Json | Fault:
+        if not isinstance(level, str) or level not in LEVELS:
+            return _invalid_params("`level` is no log level.", f"There are: {', '.join(LEVELS)}.")
+        self._log.setLevel(LEVELS[level])
+        return {}
+
+    def _begin_call(self, request: Request, replies: _Replies) -> Json | Fault | None:
+        """Start a call in a task of its own, unless its parameters can't be right."""
+        name, arguments = request.params.get("name"), request.params.get("arguments")
+        if not isinstance(name, str):
+            return _invalid_params("`name` is not a text.", "Name a tool of `tools/list`.")
+        if not isinstance(arguments, dict | None):
+            return _invalid_params("`arguments` is not an object.", "Name the arguments.")
+        if name not in self._offer.names:
+            error = NotFound(f"There is no tool {name!r}.", did_you_mean(name, self._offer.names))
+            return Fault(jsonrpc.INVALID_PARAMS, error)
+        if request.id in self._calls:
+            error = Conflict("A request with this id is still open.", code="id_in_use")
+            return Fault(jsonrpc.INVALID_REQUEST, error)
+        if len(self._calls) >= MAX_CALLS_AT_ONCE:
+            reason = f"{MAX_CALLS_AT_ONCE} calls are open already."
+            return _refusal(TooMuch(reason, "Wait for some of them.", retry_after_s=1))
+        context = CallContext(_progress_token(request.params), self._client, self._notify)
+        task = self._tasks.create_task(self._call(name, cast("Json", arguments or {}), context))
+        self._calls[request.id] = task
+        task.add_done_callback(partial(self._end_call, request.id, context, replies))
+        return None
+
+    async def _call(self, name: str, arguments: Json, context: CallContext) -> Json:
+        try:
+            return _shown(await self._session.call(name, arguments, context))
+        except MeshError as refused:
+            return _refusal(refused)
+        except Exception:
+            error = _internal()
+            logger.exception("The tool %s failed: %s", name, error.reason)
+            return _refusal(error)
+
+    def _end_call(
+        self, request_id: Id, context: CallContext, replies: _Replies, task: asyncio.Task[Json]
+    ) -> None:
+        del self._calls[request_id]
+        if request_id in self._cancelled:
+            self._cancelled.discard(request_id)
+            self._tell(self._session.withdrawn, context.tokens)
+            replies.add(None)
+            return
+        stopped = Unavailable("The call was interrupted.", "Try it again.", code="interrupted")
+        result = _refusal(stopped) if task.cancelled() else task.result()
+        then = None
+        if "isError" in result:
+            self._tell(self._session.withdrawn, context.tokens)
+        elif context.tokens:
+            printed = self._proofs.add(request_id, context.tokens)
+            then = partial(self._mark, printed)
+        replies.add(jsonrpc.success(request_id, result), then)
+
+    def _mark(self, printed: Printed) -> None:
+        """Note what had come from the client when this result was written out."""
+        printed.mark = self._reader.received()
+
+    def _cancel(self, request_id: object) -> None:
+        if not isinstance(request_id, str | int):
+            return
+        if task := self._calls.get(request_id):
+            self._cancelled.add(request_id)
+            task.cancel()
+        else:
+            # It crossed the answer on its way: the client has thrown that away.
+            self._tell(self._session.withdrawn, self._proofs.request_cancelled(request_id))
+
+    def _tell(self, told: Callable[[tuple[str, ...]], None], tokens: tuple[str, ...]) -> None:
+        if not tokens:
+            return
+        try:
+            told(tokens)
+        except Exception:
+            logger.exception("The session could not note what became of a result.")
+
+    def _notify(self, method: str, params: Json) -> None:
+        if self._version:
+            self._send(jsonrpc.notification(method, params))
+
+    def _send(self, message: Json | list[Json], then: Iterable[Then] = ()) -> None:
+        self._sender.send(jsonrpc.encode(message), then)
+
+
+def _progress_token(params: Json) -> str | int | None:
+    meta = params.get("_meta")
+    token = cast("Json", meta).get("progressToken") if isinstance(meta, dict) else None
+    return token if isinstance(token, str | int) else None
+
+
+def _shown(content: Json) -> Json:
+    """Give a tool's result in both forms: a client shows the model the one or the other."""
+    # Its patterns are compiled with the first result, not before `initialize` is answered.
+    from claudemesh_mcp.cleaning import clean_value
+
+    content = clean_value(content).value
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return {"content": [{"type": "text", "text": text}], "structuredContent": content}
+
+
+def _refusal(error: MeshError) -> Json:
+    return {**_shown({"error": error.as_dict()}), "isError": True}
+
+
+def _internal() -> MeshError:
+    """Name a bug of ours so that what the client is told and the log can be matched."""
+    import secrets
+
+    number = secrets.token_hex(4)
+    hint = f"The log of this session tells more under {number}."
+    return MeshError(f"internal error ({number})", hint, code="internal_error")
+
+
+def _invalid_params(reason: str, hint: str) -> Fault:
+    return Fault(jsonrpc.INVALID_PARAMS, Invalid(reason, hint))

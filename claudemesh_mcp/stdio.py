@@ -1,0 +1,185 @@
+"""Serves the client that started this process, over stdin and stdout.
+
+``__main__.py`` calls ``run``; the serving itself is ``server.py``'s. Two threads do the blocking
+reads and writes: they work for pipes, sockets, terminals and files alike, and a client that reads
+slowly stops nothing but its own output.
+"""
+
+import asyncio
+import os
+import queue
+import signal
+import sys
+import threading
+from contextlib import suppress
+from typing import Final
+
+from claudemesh_mcp.offer import Offer
+from claudemesh_mcp.server import Session, serve
+
+CHUNK_BYTES: Final = 65_536
+AHEAD: Final = 4
+EXIT_S: Final = 6.0
+_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class Stdin:
+    """Reads a file descriptor in a thread of its own.
+
+    Args:
+        descriptor: What to read; it is never closed here.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._ahead = threading.Semaphore(AHEAD)
+        self._total = 0
+        # A daemon, because nothing but the client ends a blocking read.
+        threading.Thread(target=self._run, name="stdin", daemon=True).start()
+
+    async def read(self) -> bytes:
+        """Wait for bytes; none means the end."""
+        chunk = await self._chunks.get()
+        self._ahead.release()
+        return chunk
+
+    def received(self) -> int:
+        """Count the bytes read and those that wait in the pipe."""
+        # In this order a byte may be counted twice, but none is missed: a result may be taken for
+        # unproved once more, never for proved by what was sent before it.
+        waiting = _waiting(self._descriptor)
+        return self._total + waiting
+
+    def _run(self) -> None:
+        chunk = b"more"
+        # A loop that has closed needs no more of it.
+        with suppress(RuntimeError):
+            while chunk:
+                self._ahead.acquire()
+                try:
+                    chunk = os.read(self._descriptor, CHUNK_BYTES)
+                except OSError:
+                    chunk = b""
+                self._total += len(chunk)
+                self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
+
+
+class Stdout:
+    """Writes to a file descriptor in a thread of its own.
+
+    Args:
+        descriptor: Where to write; it is never closed here.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._work: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]]] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="stdout", daemon=True).start()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it.
+
+        Raises:
+            OSError: nobody reads any more.
+        """
+        done = self._loop.create_future()
+        self._work.put((data, done))
+        await done
+
+    def _run(self) -> None:
+        with suppress(RuntimeError):
+            while True:
+                data, done = self._work.get()
+                failure = self._write(data)
+                self._loop.call_soon_threadsafe(_settle, done, failure)
+
+    def _write(self, data: bytes) -> OSError | None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError as failure:
+            return failure
+        return None
+
+
+def run(session: Session, offer: Offer) -> int:
+    """Serve until stdin ends, stdout breaks or a signal comes; all of these are good ends."""
+    with suppress(KeyboardInterrupt), asyncio.Runner() as runner:
+        runner.run(_serve(session, offer))
+    return 0
+
+
+async def _serve(session: Session, offer: Offer) -> None:
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(_serve_streams(session, offer))
+
+        def stop() -> None:
+            _exit_at_the_latest()
+            serving.cancel()
+
+        for name in _SIGNALS:
+            # Windows has other signals, and its loop takes none.
+            with suppress(AttributeError, NotImplementedError):
+                loop.add_signal_handler(getattr(signal, name), stop)
+    _exit_at_the_latest()
+
+
+async def _serve_streams(session: Session, offer: Offer) -> None:
+    source, sink = _own_streams()
+    await serve(Stdin(source), Stdout(sink), session, offer)
+
+
+def _own_streams() -> tuple[int, int]:
+    """Take stdin and stdout for the protocol alone.
+
+    What prints, here or in a child process, prints to stderr; what reads, reads nothing.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    source, sink = _copy(0, nothing), _copy(1, nothing)
+    os.dup2(nothing, 0)
+    os.dup2(_copy(2, nothing), 1)
+    sys.stdout = sys.stderr
+    return source, sink
+
+
+def _copy(descriptor: int, otherwise: int) -> int:
+    try:
+        copy = os.dup(descriptor)
+    except OSError:  # started without this stream
+        return otherwise
+    os.set_blocking(copy, True)
+    return copy
+
+
+def _exit_at_the_latest() -> None:
+    """End the process even if a library's thread hangs, on a keyring or a name server."""
+    timer = threading.Timer(EXIT_S, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+def _waiting(descriptor: int) -> int:
+    """Count the bytes that the operating system holds for a reader; 0 where it can't tell."""
+    try:
+        import fcntl
+        import termios
+
+        count = bytearray(4)
+        fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    except (ImportError, OSError):
+        return 0
+    return int.from_bytes(count, sys.byteorder)
+
+
+def _settle(done: asyncio.Future[None], failure: OSError | None) -> None:
+    if done.done():
+        return
+    if failure is None:
+        done.set_result(None)
+    else:
+        done.set_exception(failure)

@@ -1,0 +1,17 @@
+"""Say which name was probably meant; whoever refuses an unknown name asks here."""
+
+from collections.abc import Iterable
+from typing import Final
+
+_AT_MOST: Final = 3
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Give one sentence with the names nearest to `name`, or with all there are."""
+    import difflib
+
+    known = sorted(names)
+    near = difflib.get_close_matches(name, known, n=_AT_MOST)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"There are: {', '.join(known)}." if known else "There are none."
