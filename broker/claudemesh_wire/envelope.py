@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -93,7 +93,7 @@ class Header(canonical.Signed):
     exp: int
     to: Annotated[list[PeerId], Field(min_length=1, max_length=MAX_RECIPIENTS)]
     kgen: list[int]
-    kc: Digest = ""
+    kc: Digest | Literal[""] = ""
     re: MessageId | None = None
     hop: Annotated[int, Field(ge=0, le=MAX_HOPS)] | None = None
     via: Annotated[str, Field(max_length=80)] | None = None
@@ -109,7 +109,7 @@ def parse_header(raw: bytes) -> Header:
         header = canonical.decode(raw, Header, "envelope header")
     except Invalid as error:
         raise Refusal(error.reason, error.hint, code=error.code) from error
-    if not header.model_fields_set.issuperset({"alg", "kc"}):
+    if "alg" not in header.model_fields_set or not header.kc:
         raise Refusal("The envelope names no algorithm or no commitment.", code="malformed")
     if header.alg != ALGORITHM:
         raise Refusal("The envelope is of an unknown algorithm.", code="unsupported_version")
