@@ -1,20 +1,20 @@
 """What stands behind the MCP front of one client: a ``Mesh``, opened in the background.
 
-``__main__.py`` asks ``open_front`` for it and ``server.py`` starts it once `initialize` is
-answered; it hands tool calls to ``tools.run``, and rows whose print is proved back to the ``Mesh``.
+``front.py`` imports and starts it once `initialize` is answered; it hands tool calls to
+``tools.run``, and rows whose print is proved back to the ``Mesh``.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from claudemesh_mcp import tools
 from claudemesh_mcp.calls import CallContext
 from claudemesh_mcp.config import Settings
-from claudemesh_mcp.offer import Offer, switched_off
-from claudemesh_wire.errors import Forbidden, MeshError, Unavailable
+from claudemesh_wire.errors import MeshError, Unavailable
 
 if TYPE_CHECKING:
     from claudemesh_mcp.sdk import Mesh
@@ -24,74 +24,34 @@ DEPART_S: Final = 1.5
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 
-Opening = Callable[[], AbstractAsyncContextManager["Mesh"]]
+Opening = Callable[[Settings], AbstractAsyncContextManager["Mesh"]]
 
 logger = logging.getLogger(__name__)
 
 
-def open_front(flags: Mapping[str, object]) -> tuple["MeshSession | NoSession", Offer]:
-    """Give what one client is served with.
+def connect(settings: Settings) -> AbstractAsyncContextManager["Mesh"]:
+    """Open the mesh of this user, as a session of an MCP client."""
+    from claudemesh_mcp.sdk import Mesh
 
-    Args:
-        flags: The flags of `claudemesh mcp`, by the names of their settings.
-
-    Returns:
-        The session, not yet connected, and what it offers.
-    """
-
-    def opening() -> AbstractAsyncContextManager["Mesh"]:
-        # Read anew for each attempt: a file that is wrong may be corrected meanwhile.
-        settings = Settings.load(flags)
-        from claudemesh_mcp.sdk import Mesh
-
-        return Mesh.connect(settings=settings, session_type="session")
-
-    # Settings that make no sense are told by the first tool call, where a model can read it; a
-    # client hides what a server writes to stderr, and shows an early end as "failed" only.
-    with suppress(MeshError):
-        if Settings.load(flags).off:
-            return NoSession(), switched_off()
-    return MeshSession(opening), Offer()
-
-
-class NoSession:
-    """The session of a client for which claudemesh is switched off."""
-
-    async def start(self) -> None:
-        """Connect with nothing."""
-
-    async def call(self, name: str, arguments: dict[str, Any], context: CallContext) -> Any:
-        """Refuse.
-
-        Raises:
-            Forbidden: ``switched_off``.
-        """
-        del name, arguments, context
-        raise Forbidden(
-            "claudemesh is switched off in this session.",
-            "Start the session without CLAUDEMESH=off to take part in the mesh.",
-            code="switched_off",
-        )
-
-    def evidence(self, tokens: Iterable[str]) -> None:
-        """Nothing was handed out."""
-
-    def withdrawn(self, tokens: Iterable[str]) -> None:
-        """Nothing was handed out."""
-
-    async def close(self) -> None:
-        """Nothing is open."""
+    return Mesh.connect(settings=settings, session_type="session")
 
 
 class MeshSession:
     """One client's place in the mesh.
 
     Args:
+        settings: How this process was set up.
         opening: Opens the mesh.
         opened_within_s: How long a call waits for the mesh before it says that there is none yet.
     """
 
-    def __init__(self, opening: Opening, opened_within_s: float = OPENED_WITHIN_S) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        opening: Opening = connect,
+        opened_within_s: float = OPENED_WITHIN_S,
+    ) -> None:
+        self._settings = settings
         self._opening = opening
         self._opened_within_s = opened_within_s
         self._task: asyncio.Task[None] | None = None
@@ -132,8 +92,6 @@ class MeshSession:
             MeshError: what keeps the mesh from opening, or what the tool refused with.
         """
         mesh = await self._opened()
-        from claudemesh_mcp import tools
-
         # What this call proves to have been read must not be handed out by it once more.
         await self._settle(mesh)
         return await tools.run(mesh, name, arguments, context)
@@ -162,7 +120,7 @@ class MeshSession:
         pause_s = _FIRST_PAUSE_S
         while not self._closing:
             try:
-                async with self._opening() as mesh:
+                async with self._opening(self._settings) as mesh:
                     await self._stay(mesh)
                 return
             except MeshError as error:
