@@ -10,7 +10,7 @@ import pytest
 
 from claudemesh_mcp.config import Paths
 from claudemesh_mcp.home import Home
-from claudemesh_mcp.keystore import profile_file
+from claudemesh_mcp.keystore import profile_file, wrapping_key_file
 from tests.support.starts import Starts
 
 
@@ -46,6 +46,15 @@ def test_a_keyring_that_keeps_nothing_gives_way_to_a_file_for_ever(
     again = start()
     assert (again["profile"], again["key"]) == (first["profile"], first["key"])
     assert (again["storage"], again["warned"], again["asked"]) == ("file", False, False)
+
+
+def test_a_key_that_a_killed_start_put_in_a_file_stays_there(start: Starts, home: Home) -> None:
+    start.use("keyring.backends.null.Keyring")
+    assert start(kill_at="key:after") == {"killed": "key:after"}
+    before = wrapping_key_file(home).read_bytes()
+    start.use("tests.support.keyring_backends.Kept")
+    assert start()["storage"] == "file"
+    assert wrapping_key_file(home).read_bytes() == before
 
 
 def test_a_working_keyring_keeps_the_key_and_no_file_does(start: Starts, home: Home) -> None:
