@@ -215,10 +215,9 @@ class Client:
             case Asked(number, _):
                 refusal = ProtocolError("A session serves no requests.", code="unsupported")
                 await self._link.send(self._exchange.answer(number, refusal))
-            case Malformed(_, answer):
-                if answer is not None:
-                    await self._link.send(answer)
-            case None:
+            case Malformed(_, str() as answer):
+                await self._link.send(answer)
+            case _:
                 pass
 
     def _lost(self) -> MeshError:

@@ -258,8 +258,7 @@ def _renewed(device: Device, now_ms: int) -> Device:
 
 def _encode(device: Device) -> bytes:
     kems = [
-        [kem.generation, b64(kem.key.raw), kem.created_ms, kem.superseded_ms]
-        for kem in device.kems
+        [kem.generation, b64(kem.key.raw), kem.created_ms, kem.superseded_ms] for kem in device.kems
     ]
     return json.dumps({"v": 1, "sign": b64(device.sign.seed), "kems": kems}).encode()
 

@@ -110,6 +110,11 @@ class PeerFile:
         self._jobs.put((change, future))
         return await _wait(future)
 
+    def post(self, change: Change[Any]) -> None:
+        """Hand a change in without waiting for it; it comes after those handed in before."""
+        if not self._closed:
+            self._jobs.put((change, Future()))
+
     async def close(self) -> None:
         """Finish what was handed in and close the file."""
         if not self._closed:

@@ -78,9 +78,8 @@ def wished_handle(name: str) -> str:
     lowered = name.strip().lower()
     if not is_handle(lowered):
         raise Invalid(
-            f"{ascii(name[:60])} can't be a handle.",
-            "Use 1 to 40 of a-z, 0-9, '.', '_' and '-', as"
-            f" {handle_from(name, otherwise='ada')}.",
+            f"{name[:60]!a} can't be a handle.",
+            f"Use 1 to 40 of a-z, 0-9, '.', '_' and '-', as {handle_from(name, otherwise='ada')}.",
             code="bad_handle",
         )
     return lowered

@@ -5,6 +5,7 @@
 sessions of the home; a shorter or different history than the one on disk is refused.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,6 +35,8 @@ class Trust:
     def __init__(self, folder: Path, chain: Chain) -> None:
         self.chain = chain
         self._folder = folder
+        # The file's thread asks for certificates while the loop learns new ones.
+        self._lock = threading.Lock()
         self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
 
     @classmethod
@@ -79,7 +82,8 @@ class Trust:
             if fresh:
                 atomic_write(self._folder / "log", _write(chain.entries))
             self.chain = chain
-        self._certificates.clear()
+        with self._lock:
+            self._certificates.clear()
 
     def check_head(self, seq: int, head: bytes) -> bool:
         """Compare the broker's head with the history that is known.
@@ -121,12 +125,13 @@ class Trust:
             Invalid: it is malformed.
         """
         certificate = Certificate.parse(blob)
-        if certificate.hash in self._certificates:
+        if self.known(certificate.hash) is not None:
             return certificate
         self.chain.member_behind(certificate)
-        self._certificates[certificate.hash] = certificate
-        if len(self._certificates) > _MOST_CERTIFICATES:
-            self._certificates.popitem(last=False)
+        with self._lock:
+            self._certificates[certificate.hash] = certificate
+            if len(self._certificates) > _MOST_CERTIFICATES:
+                self._certificates.popitem(last=False)
         return certificate
 
     def learn(self, blobs: Iterable[bytes]) -> list[MeshError]:
@@ -141,9 +146,10 @@ class Trust:
 
     def known(self, digest: bytes) -> Certificate | None:
         """Give a verified certificate by its hash."""
-        certificate = self._certificates.get(digest)
-        if certificate is not None:
-            self._certificates.move_to_end(digest)
+        with self._lock:
+            certificate = self._certificates.get(digest)
+            if certificate is not None:
+                self._certificates.move_to_end(digest)
         return certificate
 
     def sender_of(self, header: Header) -> Certificate:

@@ -1,0 +1,291 @@
+"""Keeps a peer connected: dial, shake hands, settle, serve, and all of that again when it ends.
+
+``sdk.py`` runs one for as long as a ``Mesh`` lives and asks it for the present client. It outlives
+broker restarts and reconnects with jitter; a peer that was continued elsewhere stays away.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from claudemesh_mcp import inbox
+from claudemesh_mcp.client import Client, Credentials
+from claudemesh_mcp.connection import Link, LinkClosed, pauses
+from claudemesh_mcp.home import FileLock
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.receiving import Receiving
+from claudemesh_mcp.sending import Sending, catch_up
+from claudemesh_wire import DATA_VERSION
+from claudemesh_wire.errors import Conflict, MeshError, Unavailable
+from claudemesh_wire.handshake import Facts, Mode
+from claudemesh_wire.keys import unb64
+from claudemesh_wire.meshes import LogGrew
+from claudemesh_wire.message import Notice
+from claudemesh_wire.messages import Deliver
+from claudemesh_wire.presence import Certify, PresenceChanged
+from claudemesh_wire.receipts import ReceiptNews
+
+logger: Final = logging.getLogger(__name__)
+
+RENEW_BEFORE_MS: Final = 12 * 3600 * 1000
+_RENEW_CHECK_S: Final = 600
+_LOCK_ATTEMPTS: Final = 100
+_LOCK_PAUSE_S: Final = 0.05
+_REPLACED: Final = "replaced"
+
+
+@dataclass(frozen=True)
+class Dialed:
+    """A transport to a broker, and what is known of that broker beforehand.
+
+    Args:
+        link: The transport.
+        broker: The id it must prove to have.
+        url: Where it is, for display.
+        token: The local token, if it is local.
+        version: Of its program.
+    """
+
+    link: Link
+    broker: str
+    url: str
+    token: bytes | None
+    version: str
+
+
+Dial = Callable[[], AbstractAsyncContextManager[Dialed]]
+
+
+class Attachment:
+    """The connection of one peer through all its interruptions.
+
+    Args:
+        peer: The peer.
+        sending: What sends on each connection.
+        receiving: What takes in from each connection.
+        dial: Opens a transport; finds or starts the broker first.
+        mode: Attach, or call only.
+    """
+
+    def __init__(
+        self, peer: Peer, sending: Sending, receiving: Receiving, dial: Dial, mode: Mode
+    ) -> None:
+        self.broker: Dialed | None = None
+        self.facts: Facts | None = None
+        self._peer = peer
+        self._sending = sending
+        self._receiving = receiving
+        self._dial = dial
+        self._mode = mode
+        self._client: Client | None = None
+        self._changed = anyio.Event()
+        self._failure: MeshError | None = None
+        self._lock: FileLock | None = None
+
+    @property
+    def holder(self) -> str:
+        """The name under which this process holds what it offers."""
+        nonce = self._peer.nonce
+        return inbox.attached_holder(nonce) if self._mode is Mode.ATTACH else f"call:{nonce}"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._client is not None
+
+    async def ready(self, timeout_s: float) -> Client:
+        """Give the client of the present connection, waiting a little for one.
+
+        Raises:
+            Conflict: ``replaced``: the peer was continued in another process.
+            MeshError: why there is no connection.
+        """
+        with anyio.move_on_after(timeout_s):
+            while self._client is None and not self._is_replaced:
+                await self._changed.wait()
+        if self._client is not None:
+            return self._client
+        raise self._failure or Unavailable(
+            "The connection to the broker is still being made.",
+            "Try again in a few seconds; claudemesh status shows the broker.",
+            code="connecting",
+        )
+
+    async def run(self) -> None:
+        """Stay connected until cancelled, or until the peer is continued elsewhere."""
+        waits = pauses()
+        try:
+            while not self._is_replaced:
+                try:
+                    if await self._connect_once():
+                        waits = pauses()
+                except (MeshError, LinkClosed, OSError) as error:
+                    self._fail(error)
+                except Exception as error:
+                    logger.exception("a connection ended unexpectedly")
+                    self._fail(error)
+                if not self._is_replaced:
+                    await anyio.sleep(next(waits))
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    @property
+    def _is_replaced(self) -> bool:
+        return self._failure is not None and self._failure.code == _REPLACED
+
+    def _fail(self, error: Exception) -> None:
+        if not self._is_replaced:
+            known = error if isinstance(error, MeshError) else None
+            self._failure = known or Unavailable(f"The broker can't be reached: {error}.")
+            if known is not None and known.code in {"wrong_broker", "membership_rollback"}:
+                self._peer.detect(known)
+        self._signal()
+
+    def _signal(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    async def _connect_once(self) -> bool:
+        """Hold one connection from dialling to its end; tell whether it ever stood."""
+        failure: MeshError | None = None
+        stood = False
+        async with self._dial() as dialed:
+            client = Client(dialed.link)
+            facts = await self._greet(client, dialed)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._run_client, client, tasks.cancel_scope)
+                try:
+                    await self._settle(client, facts)
+                    tasks.start_soon(self._receiving.report, client)
+                    tasks.start_soon(self._renew, client)
+                    tasks.start_soon(self._take_notices, client)
+                    await self._sending.start(client, tasks)
+                    self.broker, self.facts, self._client = dialed, facts, client
+                    self._failure, stood = None, True
+                    self._signal()
+                except MeshError as error:
+                    failure = error
+                    tasks.cancel_scope.cancel()
+            self._ended(client)
+        if failure is not None:
+            raise failure
+        return stood
+
+    async def _greet(self, client: Client, dialed: Dialed) -> Facts:
+        peer = self._peer
+        await peer.renew_keys()
+        wishes = peer.setup.handles
+        handle = peer.handle or (wishes[0] if wishes else "peer")
+        facts, entries = await client.greet(
+            Credentials(
+                broker=dialed.broker,
+                token=dialed.token,
+                device=peer.device,
+                certificate=peer.renew(handle),
+                trust=peer.trust,
+                mode=self._mode,
+                session=peer.setup.session,
+                handles=wishes,
+            )
+        )
+        peer.set_clock(facts.now)
+        if facts.data_version > DATA_VERSION:
+            peer.note("upgrade", "The broker's data is of a newer version: upgrade claudemesh.")
+        if entries:
+            await anyio.to_thread.run_sync(peer.trust.extend, entries)
+        return facts
+
+    async def _settle(self, client: Client, facts: Facts) -> None:
+        """Learn what the broker knows more, be addressable, and own what earlier runs offered."""
+        peer = self._peer
+        await catch_up(peer, client, facts.head_seq, unb64(facts.head))
+        if peer.certified().fields.handle != facts.handle:
+            await client.call(Certify(certificate=peer.renew(facts.handle).blob))
+        peer.handle = facts.handle
+        if self._mode is Mode.ATTACH:
+            await self._take_lock()
+        now_ms = peer.now_ms()
+        await peer.file.write(lambda sql: inbox.forget_old(sql, now_ms))
+
+    async def _take_lock(self) -> None:
+        """Take the peer's lock from a process that was replaced, or is dead."""
+        if self._lock is None:
+            # The system tells nobody that a lock is free: ask a few times, then do without.
+            for _ in range(_LOCK_ATTEMPTS):
+                self._lock = self._peer.take_lock()
+                if self._lock is not None:
+                    break
+                await anyio.sleep(_LOCK_PAUSE_S)
+        if self._lock is not None:
+            await self._peer.file.write(lambda sql: inbox.release_orphans(sql, self.holder))
+
+    async def _run_client(self, client: Client, scope: anyio.CancelScope) -> None:
+        await client.run()
+        self._ended(client)
+        scope.cancel()
+
+    def _ended(self, client: Client) -> None:
+        if client.closing is not None and client.closing.code == _REPLACED:
+            self._failure = Conflict(
+                "This session was continued in another process, which has its messages now.",
+                "Use that one; or restart this one to take it back.",
+                code=_REPLACED,
+            )
+        if self._client is client:
+            self._client = None
+            self._sending.stop()
+        self._signal()
+
+    async def _renew(self, client: Client) -> None:
+        """Renew the certificate of a connection that lasts long."""
+        while True:
+            await anyio.sleep(_RENEW_CHECK_S)
+            left_ms = self._peer.certified().fields.not_after - self._peer.now_ms()
+            if left_ms < RENEW_BEFORE_MS:
+                with suppress(MeshError):
+                    renewed = self._peer.renew(self._peer.handle)
+                    await client.call(Certify(certificate=renewed.blob))
+
+    async def _take_notices(self, client: Client) -> None:
+        async with client.notices:
+            async for notice in client.notices:
+                batch = [notice]
+                with suppress(anyio.WouldBlock):
+                    while True:
+                        batch.append(client.notices.receive_nowait())
+                await self._take_batch(client, batch)
+
+    async def _take_batch(self, client: Client, batch: list[Notice]) -> None:
+        """Act on the notices that have gathered; deliveries of all of them are one commit."""
+        delivers = [notice for notice in batch if isinstance(notice, Deliver)]
+        for notice in batch:
+            match notice:
+                case ReceiptNews(batches=receipts, certificates=certificates):
+                    self._peer.trust.learn(certificates)
+                    for one in receipts:
+                        self._check(lambda one=one: self._peer.trust.check_receipts(one))
+                case LogGrew(entries=entries):
+                    await anyio.to_thread.run_sync(
+                        self._check, lambda entries=entries: self._peer.trust.extend(entries)
+                    )
+                    self._sending.forget_resolutions()
+                case PresenceChanged():
+                    self._sending.forget_resolutions()
+                case _:
+                    pass
+        if delivers:
+            deliveries = [one for notice in delivers for one in notice.deliveries]
+            certificates = [one for notice in delivers for one in notice.certificates]
+            await self._receiving.take(client, deliveries, certificates)
+
+    def _check(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except MeshError as error:
+            self._peer.detect(error)

@@ -1,0 +1,104 @@
+"""Checks that the peers a broker resolved are the ones that were asked for.
+
+``sending.py`` asks before it seals. A certificate proves peer, handle and member; this proves that
+they answer to the addresses, that nobody was added, and that a name still means the member it
+meant before.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from claudemesh_mcp.peer import Peer
+from claudemesh_wire.address import Address, AddressKind, direct_conversation, parse
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.errors import Conflict, Forbidden, MeshError
+from claudemesh_wire.messages import Resolved
+
+_HINT: Final = "Nothing was sent. The broker may be lying; write to a peer id you trust."
+
+
+def check_audience(
+    sql: sqlite3.Connection,
+    peer: Peer,
+    to: Sequence[str],
+    resolved: Resolved,
+    certificates: Sequence[Certificate],
+) -> None:
+    """Refuse an audience that is not the one asked for; remember new names.
+
+    Args:
+        sql: The peer file, which keeps the names seen.
+        peer: Who sends.
+        to: The addresses as written.
+        resolved: The broker's answer.
+        certificates: Those of its recipients, verified, in its order.
+
+    Raises:
+        Forbidden: ``audience_forged``: somebody was added, swapped or left out.
+        Conflict: ``name_changed``: a handle stands for another member than before.
+    """
+    for recipient, certificate in zip(resolved.recipients, certificates, strict=True):
+        if certificate.fields.peer != recipient.peer:
+            raise _forged("The broker shows one peer under the certificate of another.")
+    peers = [certificate.fields.peer for certificate in certificates]
+    if peer.id in peers or len(set(peers)) != len(peers) or not peers:
+        raise _forged("The broker resolved to oneself, to nobody, or to one peer twice.")
+    addresses = [parse(one) for one in to]
+    direct = [one for one in addresses if not one.is_multicast]
+    answered = {_answer(peer, one, certificates) for one in direct}
+    if len(direct) == len(addresses) and answered != set(peers):
+        raise _forged("The broker added recipients that nobody named.")
+    if resolved.conversation != _conversation(peer, addresses, peers):
+        raise _forged("The broker names another conversation.")
+    for address in direct:
+        _pin(sql, peer, address, certificates)
+
+
+def _answer(peer: Peer, address: Address, certificates: Sequence[Certificate]) -> str:
+    """Give the one peer among the resolved that answers to a direct address."""
+    for certificate in certificates:
+        fields = certificate.fields
+        member = peer.trust.member_of(certificate)
+        match address.kind:
+            case AddressKind.PEER_ID:
+                fits = fields.peer.startswith(address.name)
+            case AddressKind.MEMBER_HANDLE:
+                named = address.member in {member.name, member.id}
+                fits = named and fields.handle == address.name
+            case _:
+                fits = fields.handle == address.name
+        if fits:
+            return fields.peer
+    raise _forged(f"Nobody the broker resolved answers to {address}.")
+
+
+def _conversation(peer: Peer, addresses: list[Address], peers: list[str]) -> str:
+    if len(addresses) == 1 and addresses[0].is_multicast:
+        return str(addresses[0])
+    return direct_conversation([peer.id, *peers])
+
+
+def _pin(
+    sql: sqlite3.Connection, peer: Peer, address: Address, certificates: Sequence[Certificate]
+) -> None:
+    """Hold a handle to the member it stood for when it was first used."""
+    if address.kind is not AddressKind.HANDLE:
+        return
+    certificate = next(one for one in certificates if one.fields.handle == address.name)
+    sql.execute(
+        "INSERT OR IGNORE INTO names (name, member, first_ms) VALUES (?, ?, ?)",
+        (address.name, certificate.fields.member, peer.now_ms()),
+    )
+    (member,) = sql.execute("SELECT member FROM names WHERE name = ?", (address.name,)).fetchone()
+    if member != certificate.fields.member:
+        now = peer.trust.member_of(certificate).name
+        raise Conflict(
+            f"{address.name} is now a peer of {now}, and was another member's before.",
+            f"Nothing was sent. If that is right, write to {now}/{address.name}.",
+            code="name_changed",
+        )
+
+
+def _forged(reason: str) -> MeshError:
+    return Forbidden(reason, _HINT, code="audience_forged")

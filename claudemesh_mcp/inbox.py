@@ -1,0 +1,343 @@
+"""The durable inbox: what was opened, offered and – on evidence – seen; and what to report of it.
+
+``receiving.py`` takes envelopes in, ``sdk.py`` hands rows to a route. Every function is one change
+of a ``PeerFile``. A row goes ``waiting → handed → seen``: handed is committed before anything is
+printed and holds for 30 s; seen needs evidence that came after the print. Without it the row is
+offered again, marked ``redelivered``.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from claudemesh_mcp.cleaning import clean
+from claudemesh_wire.content import KIND, unpack
+from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy, parse_header
+from claudemesh_wire.errors import NotFound
+from claudemesh_wire.receipts import MAX_BATCH, ReceiptItem, ReceiptStatus
+
+LEASE_MS: Final = 30_000
+KEPT_MS: Final = 30 * 24 * 3600 * 1000
+REPLAY_MEMORY_MS: Final = 24 * 3600 * 1000
+_ATTACHED: Final = "attached:"
+
+
+@dataclass(frozen=True)
+class Sender:
+    """What was proved of a sender: its certificate's hash, handle and member."""
+
+    certificate: bytes
+    handle: str
+    member: str
+    member_name: str
+    e2e: bool
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of one copy.
+
+    Args:
+        header: ``None`` when not even that could be read.
+        refusal: Why it was not taken in; ``None`` when it was, or was there already.
+        missed: How many messages of this direct conversation should have come before it.
+        fresh: Whether it is a new row.
+    """
+
+    header: Header | None
+    refusal: Refusal | None = None
+    missed: int = 0
+    fresh: bool = False
+
+
+def take_in(
+    sql: sqlite3.Connection,
+    copy: Copy,
+    reader: Callable[[Callable[[str, str], bool]], Reader],
+    prove: Callable[[Opened], Sender],
+    now_ms: int,
+) -> Taken:
+    """Open one copy and keep it, or note why not; either way note the receipt that is due.
+
+    Args:
+        sql: The peer file.
+        copy: What the broker handed over.
+        reader: Makes the reader it is checked against, given the test for a known message.
+        prove: Says who the sender is proved to be.
+        now_ms: The time.
+    """
+    try:
+        header = parse_header(copy.header)
+    except Refusal as refusal:
+        return Taken(None, refusal)
+
+    def seen_before(sender: str, message: str) -> bool:
+        return _find(sql, sender, message) is not None
+
+    try:
+        opened = open_copy(copy, reader(seen_before))
+        fields, text = _content(opened)
+    except Refusal as refusal:
+        return _refuse(sql, copy, header, refusal, now_ms)
+    sender = prove(opened)
+    cleaned = clean(text)
+    thread = clean(fields.thread).text if fields.thread else None
+    sql.execute(
+        "INSERT INTO inbox (sender, id, header_hash, certificate, conv, seq, handle, member,"
+        " member_name, text, stripped, priority, thread, re, via, e2e, sent_ms, received_ms,"
+        " expires_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            header.sender,
+            header.id,
+            opened.header_hash,
+            sender.certificate,
+            header.conv,
+            header.seq,
+            sender.handle,
+            sender.member,
+            sender.member_name,
+            cleaned.text,
+            cleaned.stripped,
+            fields.priority,
+            thread,
+            header.re,
+            clean(header.via).text if header.via else None,
+            int(sender.e2e),
+            header.ts,
+            now_ms,
+            header.exp,
+        ),
+    )
+    _report(sql, header, opened.header_hash, ReceiptStatus.DELIVERED, at_ms=now_ms)
+    return Taken(header, missed=_missed(sql, header), fresh=True)
+
+
+def _content(opened: Opened) -> tuple[Any, str]:
+    if opened.header.kind != KIND:
+        raise Refusal("The envelope is of an unknown kind.", code="unsupported_kind")
+    return unpack(opened.plaintext)
+
+
+def _refuse(
+    sql: sqlite3.Connection, copy: Copy, header: Header, refusal: Refusal, now_ms: int
+) -> Taken:
+    """Decline for good, or leave unacknowledged what may still succeed."""
+    if refusal.code == "replay":
+        kept = _find(sql, header.sender, header.id)
+        if kept is not None and kept["header_hash"] == copy.header_hash:
+            # The ack was lost on its way: say it again.
+            _report(sql, header, copy.header_hash, ReceiptStatus.DELIVERED, at_ms=now_ms)
+            return Taken(header)
+    if refusal.permanent:
+        _report(
+            sql,
+            header,
+            copy.header_hash,
+            ReceiptStatus.DECLINED,
+            at_ms=now_ms,
+            reason=refusal.code,
+        )
+    return Taken(header, refusal)
+
+
+def _missed(sql: sqlite3.Connection, header: Header) -> int:
+    """Count the gap before a message in a direct conversation, whose readers do not change."""
+    if not header.conv.startswith("d_"):
+        return 0
+    found = sql.execute(
+        "SELECT highest FROM inbox_seq WHERE sender = ? AND conv = ?", (header.sender, header.conv)
+    ).fetchone()
+    sql.execute(
+        "INSERT INTO inbox_seq (sender, conv, highest) VALUES (?, ?, ?) ON CONFLICT (sender, conv)"
+        " DO UPDATE SET highest = max(highest, excluded.highest)",
+        (header.sender, header.conv, header.seq),
+    )
+    return max(0, header.seq - found["highest"] - 1) if found else 0
+
+
+def hand_out(
+    sql: sqlite3.Connection, limit: int, thread: str | None, holder: str, now_ms: int
+) -> list[sqlite3.Row]:
+    """Hand the oldest waiting rows to one route, before it prints them.
+
+    Returns:
+        The rows as they stand now; ``offers`` above 1 means that they are offered again.
+    """
+    rows = peek(sql, limit, thread, now_ms)
+    sql.executemany(
+        "UPDATE inbox SET state = 'handed', holder = ?, lease_until_ms = ?, offers = offers + 1"
+        " WHERE row = ?",
+        [(holder, now_ms + LEASE_MS, row["row"]) for row in rows],
+    )
+    marks = ",".join("?" * len(rows))
+    fresh = sql.execute(
+        f"SELECT * FROM inbox WHERE row IN ({marks})",  # noqa: S608 - question marks only
+        [row["row"] for row in rows],
+    ).fetchall()
+    return _in_order(fresh)
+
+
+def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -> list[sqlite3.Row]:
+    """Give the oldest rows that are waiting, or whose offer ended without evidence."""
+    return _in_order(
+        sql.execute(
+            "SELECT * FROM inbox WHERE (state = 'waiting' OR (state = 'handed'"
+            " AND lease_until_ms <= ?)) AND (? IS NULL OR thread = ?) ORDER BY row LIMIT ?",
+            (now_ms, thread, thread, limit),
+        ).fetchall()
+    )
+
+
+def count_unread(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> int:
+    """Count the rows that ``peek`` could give."""
+    (count,) = sql.execute(
+        "SELECT count(*) FROM inbox WHERE (state = 'waiting' OR (state = 'handed'"
+        " AND lease_until_ms <= ?)) AND (? IS NULL OR thread = ?)",
+        (now_ms, thread, thread),
+    ).fetchone()
+    return int(count)
+
+
+def give_back(sql: sqlite3.Connection, holder: str, rows: Iterable[int] | None = None) -> None:
+    """Take back an offer that was never printed: the rows wait as if nothing had been.
+
+    Args:
+        sql: The peer file.
+        holder: The process, or one hand-out of it, that held the offer.
+        rows: Only these rows; all that the holder has if not given.
+    """
+    only = None if rows is None else set(rows)
+    for row in sql.execute(
+        "SELECT row FROM inbox WHERE state = 'handed' AND holder GLOB ? || '*'", (holder,)
+    ).fetchall():
+        if only is None or row["row"] in only:
+            sql.execute(
+                "UPDATE inbox SET state = 'waiting', holder = NULL, lease_until_ms = 0,"
+                " offers = offers - 1 WHERE row = ?",
+                (row["row"],),
+            )
+
+
+def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: int) -> int:
+    """Take evidence that rows were printed; note the receipts.
+
+    Returns:
+        How many rows were not seen before.
+    """
+    marked = 0
+    for row in rows:
+        found = sql.execute(
+            "UPDATE inbox SET state = 'seen', route = ?, seen_ms = ? WHERE row = ?"
+            " AND state <> 'seen' RETURNING sender, id, header_hash",
+            (route, now_ms, row),
+        ).fetchone()
+        if found is not None:
+            marked += 1
+            told = (found["sender"], found["id"], found["header_hash"])
+            _enter_report(sql, (*told, str(ReceiptStatus.SEEN), route, "", now_ms))
+    return marked
+
+
+def release_orphans(sql: sqlite3.Connection, holder: str) -> None:
+    """Offer again what an earlier attached process of this peer held: it is dead."""
+    sql.execute(
+        "UPDATE inbox SET lease_until_ms = 0 WHERE state = 'handed'"
+        " AND NOT holder GLOB ? || '*' AND holder GLOB ? || '*'",
+        (holder, _ATTACHED),
+    )
+
+
+def attached_holder(nonce: str) -> str:
+    """Name the offers of a process that holds the peer's lock."""
+    return _ATTACHED + nonce
+
+
+def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
+    """Give a received message by its id.
+
+    Raises:
+        NotFound: there is none; it may have been removed after 30 days.
+    """
+    found = sql.execute(
+        "SELECT * FROM inbox WHERE id = ? ORDER BY row DESC LIMIT 1", (message,)
+    ).fetchone()
+    if found is None:
+        raise NotFound(
+            f"There is no received message {message[:60]!a}.",
+            "Take an id that inbox showed; messages are kept for 30 days.",
+        )
+    return found
+
+
+def due_reports(sql: sqlite3.Connection) -> dict[str, list[tuple[int, ReceiptItem]]]:
+    """Give receipts not yet reported, by sender, each list at most one signature long."""
+    due: dict[str, list[tuple[int, ReceiptItem]]] = {}
+    for found in sql.execute("SELECT * FROM reports ORDER BY row LIMIT 2048"):
+        group = due.setdefault(found["sender"], [])
+        if len(group) < MAX_BATCH:
+            item = ReceiptItem(
+                id=found["id"],
+                header_hash=found["header_hash"],
+                status=found["status"],
+                route=found["route"],
+                reason=found["reason"],
+                at_ms=found["at_ms"],
+            )
+            group.append((found["row"], item))
+    return due
+
+
+def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> None:
+    """Forget receipts that the broker has taken."""
+    sql.executemany("DELETE FROM reports WHERE row = ?", [(row,) for row in rows])
+
+
+def forget_old(sql: sqlite3.Connection, now_ms: int) -> None:
+    """Remove what is older than 30 days and can't be replayed any more."""
+    sql.execute(
+        "DELETE FROM inbox WHERE received_ms < ? AND expires_ms < ?",
+        (now_ms - KEPT_MS, now_ms - REPLAY_MEMORY_MS),
+    )
+
+
+def _find(sql: sqlite3.Connection, sender: str, message: str) -> sqlite3.Row | None:
+    return sql.execute(
+        "SELECT row, header_hash FROM inbox WHERE sender = ? AND id = ?", (sender, message)
+    ).fetchone()
+
+
+def _in_order(rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
+    """Keep arrival order, but put each sender's rows of a conversation in their own order."""
+    rows = sorted(rows, key=lambda row: row["row"])
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault((row["sender"], row["conv"]), []).append(place)
+    ordered = list(rows)
+    for spots in places.values():
+        by_seq = sorted((rows[spot] for spot in spots), key=lambda row: row["seq"])
+        for spot, row in zip(spots, by_seq, strict=True):
+            ordered[spot] = row
+    return ordered
+
+
+def _report(
+    sql: sqlite3.Connection,
+    header: Header,
+    header_hash: bytes,
+    status: ReceiptStatus,
+    *,
+    at_ms: int,
+    reason: str = "",
+) -> None:
+    _enter_report(sql, (header.sender, header.id, header_hash, str(status), "", reason, at_ms))
+
+
+def _enter_report(
+    sql: sqlite3.Connection, values: tuple[str, str, bytes, str, str, str, int]
+) -> None:
+    sql.execute(
+        "INSERT OR IGNORE INTO reports (sender, id, header_hash, status, route, reason, at_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        values,
+    )

@@ -1,0 +1,76 @@
+"""Says which peer a process is, from its settings: its anchor, its wishes, what it tells others.
+
+``sdk.py`` asks once, before the peer is opened.
+"""
+
+import getpass
+import secrets
+from pathlib import Path
+from typing import Final
+
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.peer import Setup
+from claudemesh_mcp.project import find_project, host_label, wished_handle
+from claudemesh_wire.address import handle_from
+from claudemesh_wire.errors import Unavailable
+from claudemesh_wire.handshake import Session
+
+HUMAN: Final = "human"
+
+
+def set_up(
+    settings: Settings, session_type: str, *, name: str | None = None, resume: str | None = None
+) -> Setup:
+    """Describe the peer to open.
+
+    Args:
+        settings: Of this process.
+        session_type: ``claude``, ``human``, ``sdk`` …
+        name: The handle wished for, before the settings' own.
+        resume: The resume id, before the settings' own.
+
+    Raises:
+        Invalid: ``bad_handle``.
+        Unavailable: ``off``: claudemesh is switched off here.
+    """
+    if settings.off:
+        raise Unavailable(
+            "claudemesh is switched off here (CLAUDEMESH=off).",
+            "Start without that setting to take part.",
+            code="off",
+        )
+    project = find_project(settings.project_dir or Path.cwd())
+    wish = name or settings.name
+    if wish:
+        handles = [wished_handle(wish)]
+    elif session_type == HUMAN:
+        handles = [handle_from(_user_name(), otherwise=HUMAN)]
+    else:
+        handles = project.handles()
+    return Setup(
+        settings=settings,
+        anchor=_anchor(settings, resume),
+        session=Session(
+            type=session_type,
+            host=(settings.host or host_label())[:80],
+            project=project.name[:200],
+            cwd=str(project.cwd)[:1000],
+        ),
+        handles=tuple(handles),
+    )
+
+
+def _anchor(settings: Settings, resume: str | None) -> str:
+    resumed = resume or settings.resume
+    if resumed:
+        return resumed if resumed.startswith("p_") else f"resume:{resumed}"
+    if settings.session_id:
+        return f"claude:{settings.session_id}"
+    return f"once:{secrets.token_hex(16)}"
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return HUMAN

@@ -1,0 +1,258 @@
+"""The durable outbox: what was sealed, in order, until the broker has answered for it.
+
+``sending.py`` composes into it and sends from it. Every function here is one change of a
+``PeerFile``: sequence number, sealing and the row are one transaction, and a row is sent byte for
+byte as it stands until an answer is recorded, whatever dies in between.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from claudemesh_wire.envelope import Sealed
+from claudemesh_wire.errors import Conflict, NotFound
+from claudemesh_wire.keys import make_id, pae
+from claudemesh_wire.messages import Accepted
+
+MAX_SEALINGS: Final = 4
+
+
+@dataclass(frozen=True)
+class Audience:
+    """One recipient as it was resolved: what the sender is shown of it."""
+
+    peer: str
+    handle: str
+    member: str
+    e2e: bool
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A message before it is sealed.
+
+    Args:
+        id: The message's id, which stays through every sealing.
+        conv: The conversation the resolve named.
+        request_hash: SHA-256 of what was asked for, to tell a repeat from a clash.
+        addresses: As the user wrote them, for a later resolve.
+        audience: Whom they stood for.
+        plaintext: The content, kept until an answer is there.
+        resolved_ms: When the broker fixed the audience, by its clock.
+        ttl_ms: How long the message may wait.
+        re: The message it answers.
+    """
+
+    id: str
+    conv: str
+    request_hash: bytes
+    addresses: tuple[str, ...]
+    audience: tuple[Audience, ...]
+    plaintext: bytes
+    resolved_ms: int
+    ttl_ms: int
+    re: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the outbox: the draft, its place in the conversation, and where it stands."""
+
+    draft: Draft
+    seq: int
+    sealed: bytes
+    header_hash: bytes
+    created_ms: int
+    sealings: int
+    state: str
+    answer: dict[str, Any] | None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the broker has not answered for it yet."""
+        return self.state == "waiting"
+
+    def accepted(self) -> Accepted | None:
+        """Give the broker's answer, if it took the message."""
+        return Accepted.model_validate(self.answer) if self.state == "accepted" else None
+
+
+Seal = Callable[[Draft, int], Sealed]
+
+
+def message_id(peer: str, sixteen: bytes, idempotency_key: str | None) -> str:
+    """Give a message's id: random, or the same for the same key of the same peer."""
+    if idempotency_key is None:
+        return make_id("msg_", sixteen)
+    digest = hashlib.sha256(pae("claudemesh/idempotency/v1", peer, idempotency_key)).digest()
+    return make_id("msg_", digest)
+
+
+def request_hash(addresses: tuple[str, ...], plaintext: bytes, re: str | None) -> bytes:
+    """Sum up what a send asks for."""
+    return hashlib.sha256(pae(json.dumps(addresses), plaintext, re or "")).digest()
+
+
+def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> Row:
+    """Number, seal and keep a message; a repeat of the same request gives the first row.
+
+    Raises:
+        Conflict: ``idempotency_conflict``: the id was used for something else.
+    """
+    kept = find(sql, draft.id)
+    if kept is not None:
+        if kept.draft.request_hash != draft.request_hash:
+            raise Conflict(
+                "This idempotency_key was used for another message.",
+                "Use a new key for a new message.",
+                code="idempotency_conflict",
+            )
+        return kept
+    seq = _next_seq(sql, draft.conv)
+    sealed = seal(draft, seq)
+    sql.execute(
+        "INSERT INTO outbox (id, conv, seq, request_hash, addresses, plaintext, sealed,"
+        " header_hash, audience, resolved_ms, re, ttl_ms, created_ms, sealings)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+        (
+            draft.id,
+            draft.conv,
+            seq,
+            draft.request_hash,
+            json.dumps(draft.addresses),
+            draft.plaintext,
+            sealed.to_bytes(),
+            sealed.header_hash,
+            _audience_text(draft.audience),
+            draft.resolved_ms,
+            draft.re,
+            draft.ttl_ms,
+            now_ms,
+        ),
+    )
+    return get(sql, draft.id)
+
+
+def seal_again(sql: sqlite3.Connection, draft: Draft, seal: Seal) -> Row:
+    """Replace a sealing that the broker refused and did not store; the id stays.
+
+    Only such a refusal permits it: a row of unknown fate is sent again as it is.
+    """
+    kept = get(sql, draft.id)
+    same = kept.draft.conv == draft.conv
+    seq = kept.seq if same else _next_seq(sql, draft.conv)
+    sealed = seal(draft, seq)
+    sql.execute(
+        "UPDATE outbox SET conv = ?, seq = ?, sealed = ?, header_hash = ?, audience = ?,"
+        " resolved_ms = ?, sealings = sealings + 1 WHERE id = ? AND state = 'waiting'",
+        (
+            draft.conv,
+            seq,
+            sealed.to_bytes(),
+            sealed.header_hash,
+            _audience_text(draft.audience),
+            draft.resolved_ms,
+            draft.id,
+        ),
+    )
+    return get(sql, draft.id)
+
+
+def next_waiting(sql: sqlite3.Connection, conv: str) -> Row | None:
+    """Give the oldest unanswered message of a conversation."""
+    found = sql.execute(
+        "SELECT * FROM outbox WHERE conv = ? AND state = 'waiting' ORDER BY seq LIMIT 1", (conv,)
+    ).fetchone()
+    return _row(found) if found else None
+
+
+def waiting_conversations(sql: sqlite3.Connection) -> list[str]:
+    """Name the conversations that have unanswered messages."""
+    found = sql.execute("SELECT DISTINCT conv FROM outbox WHERE state = 'waiting'")
+    return [conv for (conv,) in found]
+
+
+def count_waiting(sql: sqlite3.Connection) -> int:
+    """Count the unanswered messages."""
+    (count,) = sql.execute("SELECT count(*) FROM outbox WHERE state = 'waiting'").fetchone()
+    return int(count)
+
+
+def answered(sql: sqlite3.Connection, accepted: Accepted) -> None:
+    """Record that the broker has the message on disk; its text is not needed any more."""
+    sql.execute(
+        "UPDATE outbox SET state = 'accepted', answer = ?, plaintext = NULL, sealed = NULL"
+        " WHERE id = ? AND state = 'waiting'",
+        (accepted.model_dump_json(), accepted.id),
+    )
+
+
+def refused(sql: sqlite3.Connection, message: str, error: dict[str, Any]) -> None:
+    """Record that the broker will never take the message, and why."""
+    sql.execute(
+        "UPDATE outbox SET state = 'refused', answer = ?, plaintext = NULL, sealed = NULL"
+        " WHERE id = ? AND state = 'waiting'",
+        (json.dumps(error), message),
+    )
+
+
+def find(sql: sqlite3.Connection, message: str) -> Row | None:
+    """Give a message of one's own, if there is one of this id."""
+    found = sql.execute("SELECT * FROM outbox WHERE id = ?", (message,)).fetchone()
+    return _row(found) if found else None
+
+
+def get(sql: sqlite3.Connection, message: str) -> Row:
+    """Give a message of one's own.
+
+    Raises:
+        NotFound: this session sent no such message.
+    """
+    row = find(sql, message)
+    if row is None:
+        raise NotFound(
+            f"This session sent no message {message[:60]!a}.",
+            "Only the sender can ask for a message's receipts; take the id that send gave.",
+        )
+    return row
+
+
+def _next_seq(sql: sqlite3.Connection, conv: str) -> int:
+    (seq,) = sql.execute(
+        "INSERT INTO outbox_seq (conv, last) VALUES (?, 1)"
+        " ON CONFLICT (conv) DO UPDATE SET last = last + 1 RETURNING last",
+        (conv,),
+    ).fetchone()
+    return int(seq)
+
+
+def _audience_text(audience: tuple[Audience, ...]) -> str:
+    return json.dumps([[one.peer, one.handle, one.member, one.e2e] for one in audience])
+
+
+def _row(found: sqlite3.Row) -> Row:
+    draft = Draft(
+        id=found["id"],
+        conv=found["conv"],
+        request_hash=found["request_hash"],
+        addresses=tuple(json.loads(found["addresses"])),
+        audience=tuple(Audience(*one) for one in json.loads(found["audience"])),
+        plaintext=found["plaintext"] or b"",
+        resolved_ms=found["resolved_ms"],
+        ttl_ms=found["ttl_ms"],
+        re=found["re"],
+    )
+    answer = json.loads(found["answer"]) if found["answer"] else None
+    return Row(
+        draft,
+        found["seq"],
+        found["sealed"] or b"",
+        found["header_hash"],
+        found["created_ms"],
+        found["sealings"],
+        found["state"],
+        answer,
+    )

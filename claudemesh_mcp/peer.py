@@ -1,0 +1,161 @@
+"""The state of one peer in one process: keys, trust, file, clock, and what was detected.
+
+``sdk.py`` opens it; ``attachment.py``, ``sending.py`` and ``receiving.py`` share it. Nothing here
+talks to the broker.
+"""
+
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.home import FileLock, Home, try_lock
+from claudemesh_mcp.identity import Device, Identity, open_device, open_identity
+from claudemesh_mcp.peerfile import PeerFile
+from claudemesh_mcp.results import Problem, rfc3339
+from claudemesh_mcp.trust import Trust
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.errors import MeshError
+from claudemesh_wire.handshake import MAX_CLOCK_ERROR_MS, Session
+from claudemesh_wire.membership import Custody, Member
+
+logger: Final = logging.getLogger(__name__)
+_MOST_PROBLEMS: Final = 50
+
+
+def system_ms() -> int:
+    """Give the system's time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a peer is opened.
+
+    Args:
+        settings: Of this process.
+        anchor: What the peer is anchored on, with its kind (``claude:…``, ``resume:…``).
+        session: What it says of itself.
+        handles: The handles it wishes for, best first; none to keep the one it has.
+        now_ms: The system's clock, or a test's.
+    """
+
+    settings: Settings
+    anchor: str
+    session: Session
+    handles: tuple[str, ...]
+    now_ms: Callable[[], int] = system_ms
+
+
+class Peer:
+    """One peer, opened from its home.
+
+    Args:
+        setup: How it was opened.
+        device: Its keys.
+        trust: What its home believes of the mesh.
+        file: Its SQLite file.
+    """
+
+    def __init__(self, setup: Setup, device: Device, trust: Trust, file: PeerFile) -> None:
+        self.setup = setup
+        self.device = device
+        self.trust = trust
+        self.file = file
+        self.handle = ""
+        self.certificate: Certificate | None = None
+        self.problems: deque[Problem] = deque(maxlen=_MOST_PROBLEMS)
+        self.nonce = secrets.token_hex(8)
+        self._offset_ms = 0
+
+    @classmethod
+    async def open(cls, setup: Setup) -> "Peer":
+        """Open identity, keys and file in worker threads.
+
+        Raises:
+            MeshError: keys, log or file can't be used; each says what to do.
+        """
+
+        def keys() -> tuple[Device, Trust]:
+            home = Home.open(setup.settings.paths())
+            identity = open_identity(home, setup.settings)
+            peer = identity.peer(setup.anchor)
+            return open_device(identity, peer, setup.now_ms()), Trust.open(identity)
+
+        device, trust = await anyio.to_thread.run_sync(keys)
+        path = device.identity.home.sessions / device.peer / "peer.db"
+        return cls(setup, device, trust, await PeerFile.open(path))
+
+    @property
+    def id(self) -> str:
+        """The peer's id."""
+        return self.device.peer
+
+    @property
+    def identity(self) -> Identity:
+        """The member it belongs to."""
+        return self.device.identity
+
+    @property
+    def home(self) -> Home:
+        """The home it lives in."""
+        return self.identity.home
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.home.sessions / self.id
+
+    def now_ms(self) -> int:
+        """Give the time as the broker's welcome corrected it."""
+        return self.setup.now_ms() + self._offset_ms
+
+    def set_clock(self, broker_ms: int) -> None:
+        """Take the broker's time; say so plainly when the own clock is far off."""
+        self._offset_ms = broker_ms - self.setup.now_ms()
+        if abs(self._offset_ms) > MAX_CLOCK_ERROR_MS:
+            behind = "behind" if self._offset_ms > 0 else "ahead of"
+            minutes = abs(self._offset_ms) / 60_000
+            self.note("clock_off", f"This clock is {minutes:.1f} minutes {behind} the broker's.")
+
+    def renew(self, handle: str) -> Certificate:
+        """Certify the present keys for a handle and use that certificate from now on."""
+        self.certificate = self.device.certify(handle, self.now_ms())
+        return self.certificate
+
+    async def renew_keys(self) -> None:
+        """Renew the sealing key when it is old; the new one is on disk before it is shown."""
+        self.device = await anyio.to_thread.run_sync(
+            open_device, self.identity, self.id, self.now_ms()
+        )
+
+    def certified(self) -> Certificate:
+        """Give the certificate in use; there is one from the first handshake on."""
+        return self.certificate or self.renew(self.handle)
+
+    def note(self, code: str, message: str) -> None:
+        """Keep what was detected, for ``mesh_info`` and the log."""
+        if not any(one.code == code and one.message == message for one in self.problems):
+            logger.warning("detected %s: %s", code, message)
+            self.problems.append(Problem(code=code, message=message, at=rfc3339(self.now_ms())))
+
+    def detect(self, error: MeshError) -> None:
+        """Keep an error as something detected."""
+        self.note(error.code, error.reason)
+
+    def take_lock(self) -> FileLock | None:
+        """Take the lock that the attached process of a peer holds, if it is free."""
+        return try_lock(self.folder / "attached.lock")
+
+    def proven_e2e(self, *members: Member) -> bool:
+        """Tell whether every one of these members, and this one, holds its own key."""
+        own = self.trust.chain.member(self.identity.member)
+        return all(one.custody is Custody.SELF for one in (own, *members))

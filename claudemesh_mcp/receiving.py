@@ -1,0 +1,208 @@
+"""Takes in what the broker hands over: open, verify, keep, then acknowledge by signed receipts.
+
+``attachment.py`` feeds it the deliveries of a connection and runs its reporter; ``sdk.py`` waits on
+its arrivals. A receipt leaves only after the inbox has committed what it speaks of; one that was
+not taken by the broker stays in the file and is reported on the next connection.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+import anyio
+
+from claudemesh_mcp import inbox
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.inbox import Sender, Taken
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.sending import catch_up
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
+from claudemesh_wire.errors import MeshError
+from claudemesh_wire.keys import unb64
+from claudemesh_wire.meshes import ReadLog
+from claudemesh_wire.messages import Delivery
+from claudemesh_wire.presence import FetchCertificates
+from claudemesh_wire.receipts import Report, sign_receipts
+
+_MOST_BATCHES: Final = 64
+_MOST_HASHES: Final = 64
+_PAUSE_S: Final = 1.0
+
+
+class Receiving:
+    """The recipient's side of one peer.
+
+    Args:
+        peer: The peer.
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._reports = anyio.Event()
+        self._arrived = anyio.Event()
+
+    async def take(
+        self, client: Client, deliveries: Iterable[Delivery], certificates: Iterable[bytes]
+    ) -> None:
+        """Take in deliveries; fetch once what is lacking to believe some of them."""
+        peer = self._peer
+        for refused in peer.trust.learn(certificates):
+            peer.detect(refused)
+        copies = [copy for one in deliveries if (copy := self._parse(one)) is not None]
+        results = await self._keep(copies)
+        again = [copy for copy, taken in zip(copies, results, strict=True) if _lacks(taken)]
+        if again:
+            await self._fetch_what_lacks(client, [one.header for one in results if _lacks(one)])
+            done = [one for one in results if not _lacks(one)]
+            results = [*done, *await self._keep(again)]
+        self._tell(results)
+
+    async def report(self, client: Client) -> None:
+        """Hand over receipts as they come due, until the connection ends."""
+        while True:
+            self._reports = anyio.Event()
+            try:
+                while await self._report_once(client):
+                    pass
+            except MeshError as error:
+                if error.code == "connection_lost":
+                    return
+                await anyio.sleep(error.retry_after_s or _PAUSE_S)
+                continue
+            await self._reports.wait()
+
+    async def flush_reports(self, client: Client) -> None:
+        """Hand over what is due now, for a connection that only calls."""
+        while await self._report_once(client):
+            pass
+
+    def reports_are_due(self) -> None:
+        """Wake the reporter: something was marked seen."""
+        self._reports.set()
+
+    def arrival(self) -> anyio.Event:
+        """Give the event that the next arrival sets; take it before looking into the inbox."""
+        return self._arrived
+
+    def _parse(self, delivery: Delivery) -> Copy | None:
+        try:
+            return Copy.parse(delivery.envelope)
+        except Refusal as refusal:
+            # Its sender can't be told: not even who that is can be read.
+            self._peer.note("malformed_delivery", f"The broker delivered junk: {refusal.reason}")
+            return None
+
+    async def _keep(self, copies: list[Copy]) -> list[Taken]:
+        peer = self._peer
+        now_ms = peer.now_ms()
+
+        def keep(sql: sqlite3.Connection) -> list[Taken]:
+            return [
+                inbox.take_in(sql, copy, partial(_reader, peer, now_ms), self._prove, now_ms)
+                for copy in copies
+            ]
+
+        return await peer.file.write(keep) if copies else []
+
+    def _prove(self, opened: Opened) -> Sender:
+        peer = self._peer
+        member = peer.trust.member_of(opened.certificate)
+        return Sender(
+            opened.certificate.hash,
+            opened.certificate.fields.handle,
+            member.id,
+            member.name,
+            peer.proven_e2e(member),
+        )
+
+    async def _fetch_what_lacks(self, client: Client, headers: list[Header | None]) -> None:
+        peer = self._peer
+        known = [header for header in headers if header is not None]
+        try:
+            ahead = max((header.mh.seq for header in known), default=0)
+            if ahead > peer.trust.head.seq:
+                log = await client.call(ReadLog(after_seq=peer.trust.head.seq, limit=1))
+                await catch_up(peer, client, log.head_seq, log.head)
+                if ahead > peer.trust.head.seq:
+                    peer.note(
+                        "membership_hidden",
+                        "A sender knows membership entries that the broker does not show.",
+                    )
+            await self._fetch_certificates(client, {unb64(header.cert) for header in known})
+        except MeshError as error:
+            if error.code != "connection_lost":
+                peer.detect(error)
+
+    async def _fetch_certificates(self, client: Client, hashes: set[bytes]) -> None:
+        peer = self._peer
+        unknown = [digest for digest in hashes if peer.trust.known(digest) is None]
+        for start in range(0, len(unknown), _MOST_HASHES):
+            asked = FetchCertificates(hashes=unknown[start : start + _MOST_HASHES])
+            found = await client.call(asked)
+            for refused in peer.trust.learn(found.certificates):
+                peer.detect(refused)
+
+    def _tell(self, results: list[Taken]) -> None:
+        """Make known what arrived and what was wrong with it."""
+        for taken in results:
+            if taken.refusal is not None:
+                sender = taken.header.sender if taken.header else "an unknown sender"
+                self._peer.note(
+                    taken.refusal.code, f"A message from {sender}: {taken.refusal.reason}"
+                )
+            if taken.missed and taken.header is not None:
+                self._peer.note(
+                    "message_gap",
+                    f"{taken.missed} message(s) from {taken.header.sender} before"
+                    f" {taken.header.id} did not arrive: refused, expired or withheld.",
+                )
+        if any(taken.fresh for taken in results):
+            arrived, self._arrived = self._arrived, anyio.Event()
+            arrived.set()
+        self._reports.set()
+
+    async def _report_once(self, client: Client) -> bool:
+        """Report what is due; tell whether there may be more."""
+        peer = self._peer
+        due = await peer.file.write(inbox.due_reports)
+        groups = [(sender, group) for sender, group in due.items() if group][:_MOST_BATCHES]
+        if not groups:
+            return False
+        mesh, key, own = peer.trust.mesh, peer.device.sign, peer.certified()
+        batches = [
+            sign_receipts(mesh, sender, [item for _, item in group], key, own)
+            for sender, group in groups
+        ]
+        await client.call(Report(batches=batches))
+        rows = [row for _, group in groups for row, _ in group]
+        await peer.file.write(lambda sql: inbox.reported(sql, rows))
+        return True
+
+
+def _reader(peer: Peer, now_ms: int, seen_before: Callable[[str, str], bool]) -> Reader:
+    def certificate(header: Header) -> Certificate:
+        found = peer.trust.sender_of(header)
+        try:
+            peer.trust.member_of(found)
+        except MeshError as error:
+            raise Refusal(error.reason, code="revoked") from error
+        return found
+
+    return Reader(
+        mesh=peer.trust.mesh,
+        peer=peer.id,
+        now_ms=now_ms,
+        certificate=certificate,
+        seen_before=seen_before,
+        kem_key=peer.device.kem_key,
+    )
+
+
+def _lacks(taken: Taken) -> bool:
+    """Tell whether a fetch may help."""
+    return taken.refusal is not None and taken.refusal.code in {
+        "unknown_certificate",
+        "membership_behind",
+    }

@@ -1,0 +1,379 @@
+"""``Mesh``: what a session, a program or the command line can do in a mesh.
+
+``tools/*``, ``cli/`` and programs call it; it composes ``attachment.py``, ``sending.py`` and
+``receiving.py`` around one ``Peer``::
+
+    async with Mesh.connect(name="ada") as mesh:
+        await mesh.send("bob", "hello")
+        async for message in mesh.messages():
+            print(message.handle, message.text)
+"""
+
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+import anyio
+
+from claudemesh_mcp import inbox, shown_mesh, shown_messages
+from claudemesh_mcp.attachment import Attachment, Dial
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.dialling import embedded
+from claudemesh_mcp.opening import set_up
+from claudemesh_mcp.peer import Peer, Setup
+from claudemesh_mcp.receiving import Receiving
+from claudemesh_mcp.results import (
+    GroupResult,
+    InboxMessage,
+    InboxResult,
+    MeshInfo,
+    PeersResult,
+    ProfileResult,
+    SendResult,
+    StatusResult,
+)
+from claudemesh_mcp.sending import Outgoing, Sending
+from claudemesh_wire.address import AddressKind, parse
+from claudemesh_wire.content import ContentFields, Priority
+from claudemesh_wire.errors import Invalid, MeshError, TooMuch
+from claudemesh_wire.handshake import Mode
+from claudemesh_wire.messages import DEFAULT_TTL_MS, MAX_ADDRESSES, MAX_TEXT_BYTES
+
+READY_S: Final = 10.0
+_DEPART_S: Final = 2.0
+_POLL_S: Final = 0.5
+_ROUTE: Final = "tool"
+
+
+class Handing(Protocol):
+    """A call whose result shows rows; it is told which, so that evidence can name them."""
+
+    def hands_out(self, tokens: Iterable[str]) -> None:
+        """Take the tokens of the rows that the result shows."""
+        ...
+
+
+class Mesh:
+    """A peer in a mesh. Use ``Mesh.connect``; every method raises ``MeshError`` when refused.
+
+    Args:
+        peer: The peer.
+        dial: Opens a transport to its broker.
+        mode: Attach, or call only.
+    """
+
+    def __init__(self, peer: Peer, dial: Dial, mode: Mode) -> None:
+        self.peer = peer
+        self.settings: Settings = peer.setup.settings
+        self._mode = mode
+        self._sending = Sending(peer)
+        self._receiving = Receiving(peer)
+        self._attachment = Attachment(peer, self._sending, self._receiving, dial, mode)
+        self._unconfirmed: list[str] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        *,
+        settings: Settings | None = None,
+        name: str | None = None,
+        resume: str | None = None,
+        home: str | Path | None = None,
+        attach: bool = True,
+        wait_s: float = READY_S,
+        session_type: str = "sdk",
+    ) -> AsyncGenerator[Self]:
+        """Open this home's identity, find or start its broker, and connect.
+
+        Args:
+            settings: Of this process; read from flags' defaults, environment and file if not given.
+            name: The handle wished for.
+            resume: Be the peer of this resume id, or of this peer id, again.
+            home: The folder with all state, instead of ``CLAUDEMESH_HOME`` or the platform's.
+            attach: Be present and receive; False for requests only, beside an attached process.
+            wait_s: How long to wait for the connection; 0 to go on while it is made.
+            session_type: What others see: ``claude``, ``human``, ``sdk`` …
+
+        Raises:
+            Unavailable: no connection within ``wait_s``.
+            MeshError: the home can't be used, or the broker refused.
+        """
+        given = {"name": name, "resume": resume, "home": home}
+        settings = settings or Settings.load({k: v for k, v in given.items() if v is not None})
+        setup = set_up(settings, session_type, name=name, resume=resume)
+        dial = partial(embedded, settings)
+        mode = Mode.ATTACH if attach else Mode.CALL
+        async with cls.over(setup, dial, mode) as mesh:
+            if wait_s:
+                await mesh.ready(wait_s)
+            yield mesh
+
+    @classmethod
+    @asynccontextmanager
+    async def over(cls, setup: Setup, dial: Dial, mode: Mode) -> AsyncGenerator[Self]:
+        """Open a peer over any transport: a socket in life, memory in tests."""
+        peer = await Peer.open(setup)
+        failure: Exception | None = None
+        try:
+            mesh = cls(peer, dial, mode)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(mesh._attachment.run)
+                try:
+                    yield mesh
+                except Exception as error:  # noqa: BLE001 - raised below, outside of the group
+                    failure = error
+                tasks.cancel_scope.cancel()
+        finally:
+            await peer.file.close()
+        if failure is not None:
+            raise failure
+
+    async def ready(self, timeout_s: float = READY_S) -> Client:
+        """Wait until connected; raises why not."""
+        return await self._attachment.ready(timeout_s)
+
+    async def send(
+        self,
+        to: str | Sequence[str],
+        text: str,
+        *,
+        priority: str = Priority.NEXT,
+        reply_to: str | None = None,
+        thread: str | None = None,
+        expires_in_s: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> SendResult:
+        """Seal a message to whoever the addresses stand for, and send it.
+
+        Args:
+            to: A handle, ``member/handle``, peer id or its first 8 characters, ``@group``, ``*``,
+                or several of these.
+            text: At most 256 KiB of UTF-8.
+            priority: ``now``, ``next`` or ``low``.
+            reply_to: The id of the message it answers.
+            thread: A label that its readers see and can filter by.
+            expires_in_s: How long it may wait for an absent recipient; 7 days at most.
+            idempotency_key: Sending again with the same key is the same message.
+
+        Returns:
+            The message's id and each recipient's status; ``pending`` when the broker has not
+            confirmed in time: it is kept on disk and sent by itself.
+        """
+        outgoing = _outgoing(to, text, priority, reply_to, thread)
+        ttl_ms = DEFAULT_TTL_MS if expires_in_s is None else int(expires_in_s * 1000)
+        if not 0 < ttl_ms <= DEFAULT_TTL_MS:
+            raise Invalid("expires_in_s is more than 0 and at most 604800 (7 days).")
+        await self.ready()
+        row = await self._sending.send(
+            Outgoing(outgoing.to, text, outgoing.fields, reply_to, ttl_ms, idempotency_key or None)
+        )
+        return shown_messages.sent(row)
+
+    async def inbox(
+        self,
+        *,
+        limit: int = 20,
+        wait_s: float = 0,
+        thread: str | None = None,
+        peek: bool = False,
+        id: str | None = None,
+        offset: int = 0,
+        call: Handing | None = None,
+    ) -> InboxResult:
+        """Hand out the messages that wait, oldest first.
+
+        Args:
+            limit: At most so many.
+            wait_s: How long to wait for one when there is none.
+            thread: Only those of this thread.
+            peek: Look without taking: they stay unread.
+            id: Read on in this received message instead, from byte ``offset``.
+            offset: Where to read on.
+            call: Is told the rows handed out. Without it they count as seen when this method is
+                called again, or at ``confirm``.
+        """
+        if id is not None:
+            return await shown_messages.chunk(self.peer, id, offset)
+        await self.confirm()
+        if not await self._waiting_now(thread) and wait_s:
+            with anyio.move_on_after(wait_s):
+                await self._next_arrival(thread)
+                while not await self._waiting_now(thread):
+                    await self._next_arrival(thread)
+        if peek:
+            return await shown_messages.peeked(self.peer, limit, thread)
+        result, tokens = await self._hand_out(limit, thread)
+        if call is not None:
+            call.hands_out(tokens)
+        else:
+            self._unconfirmed += tokens
+        return result
+
+    async def messages(self) -> AsyncIterator[InboxMessage]:
+        """Give each message as it arrives; it counts as seen when the next one is asked for."""
+        while True:
+            result = await self.inbox(limit=1, wait_s=3600)
+            for message in result.messages:
+                yield message
+
+    async def message_status(self, id: str) -> StatusResult:
+        """Give the receipts of a message this peer sent, verified.
+
+        Raises:
+            NotFound: this peer sent no such message.
+            Forbidden: ``forged_receipt``: the broker shows a receipt the recipient never signed.
+        """
+        return await shown_messages.status(self.peer, id, partial(self.ready, READY_S))
+
+    async def search_peers(
+        self,
+        query: str = "",
+        *,
+        filters: Mapping[str, Any] | None = None,
+        limit: int = 20,
+        detail: bool = False,
+    ) -> PeersResult:
+        """Find peers by handle, member, project, summary; all of them without a query."""
+        request = shown_mesh.search(query, filters, limit)
+        return await shown_mesh.peers(self.peer, await self.ready(), request, detail=detail)
+
+    async def set_profile(
+        self,
+        *,
+        handle: str | None = None,
+        role: str | None = None,
+        status: str | None = None,
+        summary: str | None = None,
+        profile: dict[str, Any] | None = None,
+    ) -> ProfileResult:
+        """Change what others see of this peer; what is left out stays."""
+        change = {
+            "handle": handle,
+            "role": role,
+            "status": status,
+            "summary": summary,
+            "profile": profile,
+        }
+        return await shown_mesh.profile(self.peer, await self.ready(), change)
+
+    async def join(self, address: str, role: str = "") -> GroupResult:
+        """Enter a group, ``@name``; again with another role changes the role."""
+        return await shown_mesh.join(await self.ready(), _group(address), role)
+
+    async def leave(self, address: str) -> GroupResult:
+        """Go out of a group."""
+        return await shown_mesh.leave(await self.ready(), _group(address))
+
+    async def mesh_info(self) -> MeshInfo:
+        """Say where one is connected and as whom; works without a connection too."""
+        with suppress(MeshError):
+            await self._attachment.ready(1.0)
+        return await shown_mesh.mesh_info(self.peer, self._attachment)
+
+    async def evidence(self, tokens: Iterable[str]) -> None:
+        """Take evidence that rows were shown: they are seen, and their senders are told."""
+        rows, now_ms = [int(token) for token in tokens], self.peer.now_ms()
+        await self.peer.file.write(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
+        self._receiving.reports_are_due()
+
+    async def withdrawn(self, tokens: Iterable[str]) -> None:
+        """Give rows back that were not shown."""
+        rows, holder = [int(token) for token in tokens], self._attachment.holder
+        await self.peer.file.write(lambda sql: inbox.give_back(sql, holder, rows))
+
+    async def confirm(self) -> None:
+        """Say that everything this object handed out without a ``call`` was shown."""
+        tokens, self._unconfirmed = self._unconfirmed, []
+        if tokens:
+            await self.evidence(tokens)
+            if self._mode is Mode.CALL and self._attachment.is_connected:
+                await self._receiving.flush_reports(await self.ready())
+
+    async def depart(self) -> None:
+        """Leave on purpose: others see it at once, what is sent meanwhile waits."""
+        from claudemesh_wire.presence import Depart
+
+        if self._attachment.is_connected and self._mode is Mode.ATTACH:
+            with suppress(MeshError), anyio.move_on_after(_DEPART_S):
+                client = await self._attachment.ready(0)
+                await self._receiving.flush_reports(client)
+                await client.call(Depart())
+
+    async def _waiting_now(self, thread: str | None) -> bool:
+        """Look whether there is something to hand out, at the broker too when not attached."""
+        if self._mode is Mode.CALL:
+            await shown_messages.fetch(await self.ready(), self._receiving)
+        now_ms = self.peer.now_ms()
+        return bool(await self.peer.file.write(lambda sql: inbox.count_unread(sql, now_ms, thread)))
+
+    async def _next_arrival(self, thread: str | None) -> None:
+        arrival = self._receiving.arrival()
+        now_ms = self.peer.now_ms()
+        if await self.peer.file.write(lambda sql: inbox.count_unread(sql, now_ms, thread)):
+            return
+        # An attached process elsewhere, or the end of a lease, gives no sign of its own here.
+        with anyio.move_on_after(_POLL_S if self._mode is Mode.CALL else inbox.LEASE_MS / 1000):
+            await arrival.wait()
+
+    async def _hand_out(self, limit: int, thread: str | None) -> tuple[InboxResult, list[str]]:
+        """Hand rows out; a caller that is cancelled in between has them given back."""
+        peer, holder = self.peer, f"{self._attachment.holder}"
+        handing = secrets.token_hex(4)
+        now_ms = peer.now_ms()
+        handed = False
+        try:
+            rows, unread = await peer.file.write(
+                lambda sql: shown_messages.hand_out(
+                    sql, limit, thread, f"{holder}:{handing}", now_ms
+                )
+            )
+            handed = True
+        finally:
+            if not handed:
+                peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
+        return shown_messages.inbox_result(peer, rows, unread), [str(row["row"]) for row in rows]
+
+
+def _outgoing(
+    to: str | Sequence[str], text: str, priority: str, re: str | None, thread: str | None
+) -> Outgoing:
+    addresses = (to,) if isinstance(to, str) else tuple(to)
+    if not addresses:
+        raise Invalid("A message needs at least one address.", "Name a handle, @group or *.")
+    if len(addresses) > MAX_ADDRESSES:
+        raise TooMuch(
+            f"A message has at most {MAX_ADDRESSES} addresses, and 256 recipients.",
+            "Use a group.",
+            code="too_many_recipients",
+        )
+    for address in addresses:
+        parse(address)
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if not text.strip() or size > MAX_TEXT_BYTES:
+        if size > MAX_TEXT_BYTES:
+            raise TooMuch(
+                f"The text has {size} bytes; {MAX_TEXT_BYTES} are the most.",
+                "Send a part of it, or say where it can be read.",
+                code="message_too_large",
+            )
+        raise Invalid("The text is empty.", "Say something.", code="empty_text")
+    try:
+        text.encode()
+        fields = ContentFields(priority=Priority(priority), thread=thread or None)
+    except UnicodeError as error:
+        raise Invalid("The text is not valid Unicode: it holds half a character.") from error
+    except ValueError as error:
+        raise Invalid("priority is now, next or low; thread at most 120 characters.") from error
+    return Outgoing(addresses, text, fields, re)
+
+
+def _group(address: str) -> str:
+    parsed = parse(address)
+    if parsed.kind is not AddressKind.GROUP:
+        raise Invalid(f"{address} is not a group.", "Write it as @name.", code="not_a_group")
+    return parsed.name

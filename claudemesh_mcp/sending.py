@@ -1,0 +1,324 @@
+"""Sends what the outbox holds, per conversation in order, until the broker has answered.
+
+``sdk.py`` composes through it; ``attachment.py`` starts it on each new connection. One message of a
+conversation is under way at a time: a refusal that is worth a repeat can then never let a later
+message overtake an earlier one. Conversations do not wait for each other.
+"""
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from claudemesh_mcp import outbox
+from claudemesh_mcp.audience import check_audience
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.outbox import Audience, Draft, Row
+from claudemesh_mcp.peer import Peer
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.content import KIND, ContentFields, pack
+from claudemesh_wire.envelope import Header, MembershipHead, Sealed, seal
+from claudemesh_wire.errors import MeshError, TooMuch, Unavailable
+from claudemesh_wire.keys import b64
+from claudemesh_wire.messages import DEFAULT_TTL_MS, Resolve, Resolved, Send
+
+ANSWER_TIMEOUT_S: Final = 10.0
+_FRESH_MS: Final = 20_000
+_PAUSE_S: Final = 0.5
+_MOST_CACHED: Final = 512
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """What a user asks to send.
+
+    Args:
+        to: The addresses as written.
+        text: What to say.
+        fields: Priority and thread.
+        re: The message it answers.
+        ttl_ms: How long it may wait for its recipients.
+        idempotency_key: The same key is the same message.
+    """
+
+    to: tuple[str, ...]
+    text: str
+    fields: ContentFields = ContentFields()  # noqa: RUF009 - frozen
+    re: str | None = None
+    ttl_ms: int = DEFAULT_TTL_MS
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class _Resolution:
+    resolved: Resolved
+    certificates: tuple[Certificate, ...]
+    audience: tuple[Audience, ...]
+
+
+class Sending:
+    """The sender's side of one peer.
+
+    Args:
+        peer: The peer.
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._client: Client | None = None
+        self._tasks: TaskGroup | None = None
+        self._working: set[str] = set()
+        self._woken: set[str] = set()
+        self._waiting: dict[str, anyio.Event] = {}
+        self._resolutions: dict[tuple[str, ...], _Resolution] = {}
+
+    async def start(self, client: Client, tasks: TaskGroup) -> None:
+        """Send on this connection, beginning with what earlier ones left unanswered."""
+        self._client, self._tasks = client, tasks
+        self._working.clear()
+        self._resolutions.clear()
+        for conv in await self._peer.file.write(outbox.waiting_conversations):
+            self._wake(conv)
+
+    def stop(self) -> None:
+        """The connection is gone: rows stay and wait for the next one."""
+        self._client = self._tasks = None
+
+    def forget_resolutions(self) -> None:
+        """Ask anew who is meant: somebody came, went or changed."""
+        self._resolutions.clear()
+
+    async def send(self, outgoing: Outgoing, timeout_s: float = ANSWER_TIMEOUT_S) -> Row:
+        """Resolve, seal, keep and send; wait for the broker's answer as long as it is sensible.
+
+        Returns:
+            The row; still waiting when the answer did not come in time.
+
+        Raises:
+            Unavailable: there is no connection; nothing was kept.
+            MeshError: the broker does not know or not allow the addressees, or refused for good.
+        """
+        peer = self._peer
+        plaintext = pack(outgoing.fields, outgoing.text)
+        identifier = outbox.message_id(peer.id, secrets.token_bytes(16), outgoing.idempotency_key)
+        asked = outbox.request_hash(outgoing.to, plaintext, outgoing.re)
+        row = await self._known(identifier, asked, outgoing)
+        if row is None:
+            resolution = await self._resolve(outgoing.to)
+            draft = Draft(
+                id=identifier,
+                conv=resolution.resolved.conversation,
+                request_hash=asked,
+                addresses=outgoing.to,
+                audience=resolution.audience,
+                plaintext=plaintext,
+                resolved_ms=resolution.resolved.resolved_ms,
+                ttl_ms=outgoing.ttl_ms,
+                re=outgoing.re,
+            )
+            sealer = self._sealer(resolution)
+            row = await peer.file.write(
+                lambda sql: outbox.compose(sql, draft, sealer, peer.now_ms())
+            )
+        return await self._answer(row, timeout_s)
+
+    async def _known(self, identifier: str, asked: bytes, outgoing: Outgoing) -> Row | None:
+        """Give the row of a repeated request, which must not depend on a fresh resolve."""
+        if outgoing.idempotency_key is None:
+            return None
+        row = await self._peer.file.write(lambda sql: outbox.find(sql, identifier))
+        return row if row is not None and row.draft.request_hash == asked else None
+
+    async def _answer(self, row: Row, timeout_s: float) -> Row:
+        if row.is_waiting:
+            done = self._waiting.setdefault(row.draft.id, anyio.Event())
+            self._wake(row.draft.conv)
+            with anyio.move_on_after(timeout_s):
+                await done.wait()
+            self._waiting.pop(row.draft.id, None)
+            row = await self._peer.file.write(lambda sql: outbox.get(sql, row.draft.id))
+        if row.state == "refused" and row.answer is not None:
+            raise _kept_error(row.answer)
+        return row
+
+    def _wake(self, conv: str) -> None:
+        """Have one worker at a time send what waits in a conversation."""
+        self._woken.add(conv)
+        if self._tasks is not None and conv not in self._working:
+            self._working.add(conv)
+            self._tasks.start_soon(self._work, conv)
+
+    async def _work(self, conv: str) -> None:
+        client = self._client
+        try:
+            while client is not None and conv in self._woken:
+                self._woken.discard(conv)
+                while row := await self._peer.file.write(
+                    lambda sql: outbox.next_waiting(sql, conv)
+                ):
+                    if not await self._deliver(client, row):
+                        return
+        finally:
+            if client is self._client:
+                self._working.discard(conv)
+
+    async def _deliver(self, client: Client, row: Row) -> bool:
+        """Send one row; tell whether the connection is still good for the next."""
+        identifier = row.draft.id
+        try:
+            accepted = await client.call(
+                Send(envelope=row.sealed, resolved_ms=row.draft.resolved_ms)
+            )
+            await self._peer.file.write(lambda sql: outbox.answered(sql, accepted))
+        except MeshError as error:
+            if error.code == "connection_lost":
+                self._woken.add(row.draft.conv)
+                return False
+            if error.code == "stale_recipients" and row.sealings < outbox.MAX_SEALINGS:
+                return await self._seal_again(row)
+            if _is_worth_a_repeat(error):
+                await anyio.sleep(error.retry_after_s or _PAUSE_S)
+                return True
+            await self._give_up(identifier, error)
+        self._done(identifier)
+        return True
+
+    async def _seal_again(self, row: Row) -> bool:
+        """Seal anew for the audience of now; the broker stored nothing of the old sealing."""
+        try:
+            resolution = await self._resolve(row.draft.addresses, fresh=True)
+        except MeshError as error:
+            if error.code == "connection_lost":
+                self._woken.add(row.draft.conv)
+                return False
+            if _is_worth_a_repeat(error):
+                await anyio.sleep(error.retry_after_s or _PAUSE_S)
+                return True
+            await self._give_up(row.draft.id, error)
+            self._done(row.draft.id)
+            return True
+        draft = replace(
+            row.draft,
+            conv=resolution.resolved.conversation,
+            audience=resolution.audience,
+            resolved_ms=resolution.resolved.resolved_ms,
+        )
+        sealer = self._sealer(resolution)
+        await self._peer.file.write(lambda sql: outbox.seal_again(sql, draft, sealer))
+        if draft.conv != row.draft.conv:
+            self._wake(draft.conv)
+        return True
+
+    async def _give_up(self, identifier: str, error: MeshError) -> None:
+        refusal = {**error.as_dict(), "category": error.category}
+        await self._peer.file.write(lambda sql: outbox.refused(sql, identifier, refusal))
+
+    def _done(self, identifier: str) -> None:
+        if done := self._waiting.get(identifier):
+            done.set()
+
+    async def _resolve(self, to: tuple[str, ...], *, fresh: bool = False) -> _Resolution:
+        client = self._client
+        if client is None:
+            raise Unavailable("There is no connection to the broker.", code="not_connected")
+        kept = self._resolutions.get(to)
+        if kept and not fresh and self._peer.now_ms() - kept.resolved.resolved_ms < _FRESH_MS:
+            return kept
+        resolved = await client.call(Resolve(to=list(to)))
+        resolution = await self._check(client, to, resolved)
+        if len(self._resolutions) >= _MOST_CACHED:
+            self._resolutions.clear()
+        self._resolutions[to] = resolution
+        return resolution
+
+    async def _check(self, client: Client, to: tuple[str, ...], resolved: Resolved) -> _Resolution:
+        """Believe the broker's answer as far as certificates and earlier names prove it."""
+        peer = self._peer
+        await catch_up(peer, client, resolved.head_seq, resolved.head)
+        certificates = tuple(peer.trust.verify(one.certificate) for one in resolved.recipients)
+        try:
+            await peer.file.write(lambda sql: check_audience(sql, peer, to, resolved, certificates))
+        except MeshError as error:
+            peer.detect(error)
+            raise
+        audience: list[Audience] = []
+        for certificate in certificates:
+            member = peer.trust.member_of(certificate)
+            fields = certificate.fields
+            audience.append(
+                Audience(fields.peer, fields.handle, member.name, peer.proven_e2e(member))
+            )
+        return _Resolution(resolved, certificates, tuple(audience))
+
+    def _sealer(self, resolution: _Resolution) -> outbox.Seal:
+        """Give the function that seals a draft under the number it got."""
+        peer = self._peer
+        own = peer.certified()
+        head = peer.trust.head
+
+        def sealed(draft: Draft, seq: int) -> Sealed:
+            now_ms = peer.now_ms()
+            header = Header(
+                mesh=peer.trust.mesh,
+                conv=draft.conv,
+                kind=KIND,
+                id=draft.id,
+                sender=peer.id,
+                cert=b64(own.hash),
+                mh=MembershipHead(seq=head.seq, head=b64(head.hash)),
+                seq=seq,
+                ts=now_ms,
+                exp=now_ms + draft.ttl_ms,
+                to=[one.fields.peer for one in resolution.certificates],
+                kgen=[one.fields.kem_generation for one in resolution.certificates],
+                kc="",
+                re=draft.re,
+            )
+            readers = [one.kem_key for one in resolution.certificates]
+            return seal(header, draft.plaintext, readers, peer.device.sign, secrets.token_bytes(32))
+
+        return sealed
+
+
+async def catch_up(peer: Peer, client: Client, seq: int, head: bytes) -> None:
+    """Fetch and verify membership entries until the broker's head is reached.
+
+    Raises:
+        Conflict: ``membership_rollback``: the broker shows a shorter or another history.
+        MeshError: an entry was refused by the walk.
+    """
+    from claudemesh_wire.meshes import ReadLog
+
+    try:
+        while peer.trust.check_head(seq, head):
+            got = await client.call(ReadLog(after_seq=peer.trust.head.seq))
+            before = peer.trust.head.seq
+            await anyio.to_thread.run_sync(peer.trust.extend, got.entries)
+            if peer.trust.head.seq == before:
+                raise Unavailable("The broker did not send the membership log it speaks of.")
+    except MeshError as error:
+        if error.code.startswith("membership"):
+            peer.detect(error)
+        raise
+
+
+def _is_worth_a_repeat(error: MeshError) -> bool:
+    """Tell whether nothing speaks against the same send a little later."""
+    if isinstance(error, TooMuch):
+        return error.retry_after_s is not None
+    return isinstance(error, Unavailable)
+
+
+def _kept_error(answer: dict[str, object]) -> MeshError:
+    from claudemesh_wire.errors import CLASSES, ProtocolError
+
+    kind = CLASSES.get(str(answer.get("category")), ProtocolError)
+    details = answer.get("details")
+    return kind(
+        str(answer.get("message", "The broker refused the message.")),
+        str(answer.get("hint", "")),
+        code=str(answer.get("code", kind.category)),
+        details=details if isinstance(details, dict) else None,
+    )

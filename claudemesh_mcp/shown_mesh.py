@@ -1,0 +1,197 @@
+"""Builds answers about the mesh itself: its peers, one's profile, groups, and where one is.
+
+``sdk.py`` calls it. What peers supplied is cleaned here, and a peer is shown only as far as its
+certificate proves it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp.attachment import Attachment
+from claudemesh_mcp.cleaning import clean_line, clean_value
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.project import wished_handle
+from claudemesh_mcp.results import (
+    BrokerShown,
+    GroupResult,
+    GroupShown,
+    MeshInfo,
+    PeerRow,
+    PeersResult,
+    ProfileResult,
+    SelfShown,
+    rfc3339,
+)
+from claudemesh_wire.errors import Forbidden, Invalid, MeshError
+from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
+from claudemesh_wire.meshes import AskMesh
+from claudemesh_wire.presence import MAX_PROFILE_BYTES, Certify, PeerCard, UpdatePresence
+from claudemesh_wire.search import PeerFilters, SearchPeers
+
+
+def search(query: str, filters: Mapping[str, Any] | None, limit: int) -> SearchPeers:
+    """Read what is searched for.
+
+    Raises:
+        Invalid: a filter or limit makes no sense.
+    """
+    try:
+        wanted = PeerFilters.model_validate(dict(filters or {}))
+        return SearchPeers(query=query, filters=wanted, limit=limit)
+    except ValidationError as error:
+        raise Invalid(
+            f"The search makes no sense: {error.errors()[0]['msg']}.",
+            "filters: online, status, type, member, group, project; limit 1 to 200.",
+        ) from error
+
+
+async def peers(peer: Peer, client: Client, request: SearchPeers, *, detail: bool) -> PeersResult:
+    """Show the peers found; one whose certificate does not prove it is left out and reported."""
+    found = await client.call(request)
+    rows: list[PeerRow] = []
+    for card in found.peers:
+        try:
+            rows.append(_peer_row(peer, card, detail=detail))
+        except MeshError as error:
+            peer.detect(error)
+    return PeersResult(peers=rows, total=found.total)
+
+
+def _peer_row(peer: Peer, card: PeerCard, *, detail: bool) -> PeerRow:
+    certificate = peer.trust.verify(card.certificate)
+    fields = certificate.fields
+    if (fields.peer, fields.handle, fields.member) != (card.peer, card.handle, card.member):
+        raise Forbidden(
+            f"The broker shows {card.handle} under the certificate of {fields.handle}.",
+            code="certificate_swapped",
+        )
+    member = peer.trust.member_of(certificate)
+    local = certificate.is_local_to(peer.identity.machine_secret)
+    more: dict[str, Any] = {}
+    if detail:
+        more = {
+            "role": _line(card.role),
+            "channel": _line(card.channel),
+            "model": _line(card.model),
+            "host": _line(card.host),
+            "cwd": _line(card.cwd),
+            "profile": clean_value(card.profile).value,
+            "online": card.online,
+            "first_seen": rfc3339(card.first_seen_ms),
+            "certificate": certificate.hash.hex(),
+        }
+    return PeerRow.model_validate(
+        {
+            "handle": fields.handle,
+            "peer": fields.peer,
+            "member": member.name,
+            "type": _line(card.type),
+            "status": _line(card.status) if card.online else "offline",
+            "summary": _line(card.summary),
+            "project": _line(card.project),
+            "locality": "here" if local else "remote",
+            "groups": [f"@{group.name}" for group in card.groups],
+            "last_seen": rfc3339(card.last_seen_ms),
+            "self": True if card.peer == peer.id else None,
+            **more,
+        }
+    )
+
+
+async def profile(peer: Peer, client: Client, change: dict[str, Any]) -> ProfileResult:
+    """Change what others see of this peer; a new handle is certified before it counts."""
+    if change["handle"] is not None:
+        change["handle"] = wished_handle(change["handle"])
+    try:
+        request = UpdatePresence(**change)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Invalid(f"{first['loc'][0]}: {first['msg']}.") from error
+    if len(request.model_dump_json(include={"profile"})) > 2 * MAX_PROFILE_BYTES:
+        raise Invalid(f"profile is at most {MAX_PROFILE_BYTES} bytes of JSON.")
+    card = (await client.call(request)).card
+    if card.handle != peer.handle:
+        await client.call(Certify(certificate=peer.renew(card.handle).blob))
+        peer.handle = card.handle
+    return ProfileResult(
+        handle=card.handle,
+        role=card.role,
+        status=card.status,
+        summary=card.summary,
+        profile=card.profile,
+    )
+
+
+async def join(client: Client, group: str, role: str) -> GroupResult:
+    """Enter a group."""
+    try:
+        request = JoinGroup(group=group, role=role)
+    except ValidationError as error:
+        raise Invalid("role is at most 80 characters.") from error
+    return _groups(await client.call(request))
+
+
+async def leave(client: Client, group: str) -> GroupResult:
+    """Go out of a group."""
+    return _groups(await client.call(LeaveGroup(group=group)))
+
+
+def _groups(mine: MyGroups) -> GroupResult:
+    return GroupResult(
+        groups=[GroupShown(name=f"@{one.name}", role=_line(one.role)) for one in mine.groups],
+        changed=mine.changed,
+        members=mine.members,
+    )
+
+
+async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
+    """Show where one is connected and as whom."""
+    now_ms = peer.now_ms()
+    unread, pending = await peer.file.write(
+        lambda sql: (inbox.count_unread(sql, now_ms), outbox.count_waiting(sql))
+    )
+    facts, dialed, chain = attachment.facts, attachment.broker, peer.trust.chain
+    told: dict[str, Any] = {}
+    groups: list[str] = []
+    if attachment.is_connected:
+        client = await attachment.ready(0)
+        mesh = await client.call(AskMesh())
+        told = {"peers": mesh.peers, "online": mesh.online}
+        own = await client.call(SearchPeers(query=peer.id, limit=1))
+        groups = [f"@{g.name}" for card in own.peers if card.peer == peer.id for g in card.groups]
+    me = chain.member(peer.identity.member)
+    last_seen = facts.last_seen if facts else None
+    return MeshInfo(
+        mesh=chain.mesh,
+        name=chain.name,
+        me=SelfShown(
+            peer=peer.id,
+            handle=peer.handle,
+            member=me.name,
+            member_id=me.id,
+            role=me.role,
+            resume=peer.id,
+            groups=groups,
+            last_seen=rfc3339(last_seen) if last_seen else None,
+        ),
+        broker=BrokerShown(
+            id=dialed.broker if dialed else "",
+            url=dialed.url if dialed else "",
+            version=facts.version if facts else "",
+            connected=attachment.is_connected,
+        ),
+        members=sum(not one.removed for one in chain.members.values()),
+        unread=unread,
+        pending=pending,
+        key_storage=peer.identity.wrapping.storage,
+        problems=list(peer.problems),
+        **told,
+    )
+
+
+def _line(text: str) -> str:
+    return clean_line(text).text

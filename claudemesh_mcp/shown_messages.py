@@ -1,0 +1,212 @@
+"""Builds answers about messages: from rows of the peer file and the broker's word to results.
+
+``sdk.py`` calls it. A receipt is shown only as far as its recipient's signature proves it.
+"""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.outbox import Row
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.receiving import Receiving
+from claudemesh_mcp.results import (
+    InboxMessage,
+    InboxResult,
+    RecipientStatus,
+    SendResult,
+    SentTo,
+    StatusResult,
+    rfc3339,
+)
+from claudemesh_wire.errors import Forbidden, Invalid, MeshError
+from claudemesh_wire.messages import Fetch
+from claudemesh_wire.receipts import AskStatus, ReceiptItem, RecipientReceipts, SignedReceipts
+
+INLINE_BYTES: Final = 8 * 1024
+_MOST_FETCHES: Final = 20
+
+
+def sent(row: Row) -> SendResult:
+    """Show what became of a send so far."""
+    accepted = row.accepted()
+    states = {one.peer: one.status for one in accepted.recipients} if accepted else {}
+    return SendResult(
+        id=row.draft.id,
+        recipients=[
+            SentTo.model_validate(
+                {
+                    "peer": one.peer,
+                    "handle": one.handle,
+                    "member": one.member,
+                    "status": states.get(one.peer, "pending"),
+                    "e2e": one.e2e,
+                }
+            )
+            for one in row.draft.audience
+        ],
+    )
+
+
+def hand_out(
+    sql: sqlite3.Connection, limit: int, thread: str | None, holder: str, now_ms: int
+) -> tuple[list[sqlite3.Row], int]:
+    """Hand rows out and count what is left."""
+    rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
+    return rows, inbox.count_unread(sql, now_ms, thread)
+
+
+async def peeked(peer: Peer, limit: int, thread: str | None) -> InboxResult:
+    """Show what waits without taking it."""
+    now_ms = peer.now_ms()
+
+    def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
+        rows = inbox.peek(sql, limit, thread, now_ms)
+        return rows, inbox.count_unread(sql, now_ms, thread) - len(rows)
+
+    rows, unread = await peer.file.write(look)
+    return inbox_result(peer, rows, unread)
+
+
+def inbox_result(peer: Peer, rows: list[sqlite3.Row], unread: int) -> InboxResult:
+    """Show rows of the inbox; long texts begin here and go on with ``chunk``."""
+    return InboxResult(messages=[_message(peer, row, 0) for row in rows], unread=unread)
+
+
+async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
+    """Show a part of a received message, from a byte offset on."""
+    row = await peer.file.write(lambda sql: inbox.find_message(sql, message))
+    if not 0 <= offset <= len(row["text"].encode()):
+        raise Invalid("offset is beyond the end of the text.", "Start at 0.", code="bad_offset")
+    now_ms = peer.now_ms()
+    unread = await peer.file.write(lambda sql: inbox.count_unread(sql, now_ms))
+    return InboxResult(messages=[_message(peer, row, offset)], unread=unread)
+
+
+def _message(peer: Peer, row: sqlite3.Row, offset: int) -> InboxMessage:
+    raw = row["text"].encode()
+    # A cut through a character is moved back to its beginning.
+    part = raw[offset : offset + INLINE_BYTES].decode("utf-8", "ignore")
+    left = len(raw) - offset - len(part.encode())
+    return InboxMessage.model_validate(
+        {
+            "id": row["id"],
+            "from": row["sender"],
+            "handle": row["handle"],
+            "member": row["member_name"],
+            "text": part,
+            "priority": row["priority"],
+            "sent_at": rfc3339(row["sent_ms"]),
+            "thread": row["thread"],
+            "reply_to": row["re"],
+            "trust": "own" if row["member"] == peer.identity.member else "member",
+            "e2e": bool(row["e2e"]),
+            "via": row["via"],
+            "stripped": row["stripped"] or None,
+            "more_bytes": left or None,
+            "redelivered": True if row["offers"] > 1 else None,
+        }
+    )
+
+
+async def fetch(client: Client, receiving: Receiving) -> None:
+    """Take in what waits at the broker over a connection that only calls."""
+    after = 0
+    for _ in range(_MOST_FETCHES):
+        got = await client.call(Fetch(after_row=after))
+        await receiving.take(client, got.deliveries, got.certificates)
+        if not got.more or not got.deliveries:
+            break
+        after = got.deliveries[-1].row
+    await receiving.flush_reports(client)
+
+
+async def status(peer: Peer, message: str, ready: Callable[[], Awaitable[Client]]) -> StatusResult:
+    """Show the receipts of a message one sent; a forged one is an error, not a status."""
+    row = await peer.file.write(lambda sql: outbox.get(sql, message))
+    if row.state != "accepted":
+        reason = str((row.answer or {}).get("code", "")) or None
+        return StatusResult(
+            id=message,
+            recipients=[
+                RecipientStatus(
+                    peer=one.peer,
+                    handle=one.handle,
+                    status="pending" if row.is_waiting else "refused",
+                    accepted_at=None,
+                    reason=reason,
+                )
+                for one in row.draft.audience
+            ],
+        )
+    client = await ready()
+    found = await client.call(AskStatus(id=message))
+    for refused in peer.trust.learn(found.certificates):
+        peer.detect(refused)
+    try:
+        recipients = [_recipient(peer, row, one) for one in found.recipients]
+    except MeshError as error:
+        peer.detect(error)
+        raise
+    return StatusResult(id=message, recipients=recipients)
+
+
+def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus:
+    proofs = {
+        "delivered": _proof(peer, row, told, told.delivered, "delivered"),
+        "seen": _proof(peer, row, told, told.seen, "seen"),
+        "declined": _proof(peer, row, told, told.declined, "declined"),
+    }
+    claimed = str(told.status)
+    if claimed in proofs and proofs[claimed] is None and not _is_broker_word(told):
+        raise Forbidden(
+            f"The broker says {claimed} for {told.handle} and shows no receipt of it.",
+            "Do not rely on this broker's word about it.",
+            code="forged_receipt",
+        )
+    latest = proofs["seen"] or proofs["declined"] or proofs["delivered"]
+    delivered = proofs["delivered"]
+    seen = proofs["seen"]
+    return RecipientStatus.model_validate(
+        {
+            "peer": told.peer,
+            "handle": told.handle,
+            "status": claimed,
+            "route": (seen.route if seen else None) or None,
+            "accepted_at": rfc3339(told.accepted_ms),
+            "queued_at": rfc3339(told.queued_ms) if told.queued_ms else None,
+            "delivered_at": rfc3339(delivered.at_ms) if delivered else None,
+            "seen_at": rfc3339(seen.at_ms) if seen else None,
+            "reason": latest.reason or None if latest else None,
+            "proved": True if latest else None,
+        }
+    )
+
+
+def _is_broker_word(told: RecipientReceipts) -> bool:
+    """Tell whether ``declined`` is the broker's own: the recipient was removed or blocks us."""
+    return told.status == "declined" and told.queued_ms is None
+
+
+def _proof(
+    peer: Peer,
+    row: Row,
+    told: RecipientReceipts,
+    batch: SignedReceipts | None,
+    status_name: str,
+) -> ReceiptItem | None:
+    """Find the signed word of this recipient on this message, or say that it was forged."""
+    if batch is None:
+        return None
+    peer.trust.check_receipts(batch)
+    for item in batch.items:
+        fits = item.id == row.draft.id and item.header_hash == row.header_hash
+        if fits and item.status == status_name and batch.recipient == told.peer:
+            return item
+    raise Forbidden(
+        f"The broker shows a receipt of {told.handle} for another message.",
+        "Do not rely on this broker's word about it.",
+        code="forged_receipt",
+    )
