@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
@@ -269,11 +270,10 @@ class Attachment:
                 case ReceiptNews(batches=receipts, certificates=certificates):
                     self._peer.trust.learn(certificates)
                     for one in receipts:
-                        self._check(lambda one=one: self._peer.trust.check_receipts(one))
+                        self._check(partial(self._peer.trust.check_receipts, one))
                 case LogGrew(entries=entries):
-                    await anyio.to_thread.run_sync(
-                        self._check, lambda entries=entries: self._peer.trust.extend(entries)
-                    )
+                    extend = partial(self._peer.trust.extend, entries)
+                    await anyio.to_thread.run_sync(self._check, extend)
                     self._sending.forget_resolutions()
                 case PresenceChanged():
                     self._sending.forget_resolutions()

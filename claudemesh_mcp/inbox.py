@@ -109,7 +109,7 @@ def take_in(
             header.exp,
         ),
     )
-    _report(sql, header, opened.header_hash, ReceiptStatus.DELIVERED, at_ms=now_ms)
+    _report(sql, header, opened.header_hash, (ReceiptStatus.DELIVERED, "", now_ms))
     return Taken(header, missed=_missed(sql, header), fresh=True)
 
 
@@ -127,17 +127,10 @@ def _refuse(
         kept = _find(sql, header.sender, header.id)
         if kept is not None and kept["header_hash"] == copy.header_hash:
             # The ack was lost on its way: say it again.
-            _report(sql, header, copy.header_hash, ReceiptStatus.DELIVERED, at_ms=now_ms)
+            _report(sql, header, copy.header_hash, (ReceiptStatus.DELIVERED, "", now_ms))
             return Taken(header)
     if refusal.permanent:
-        _report(
-            sql,
-            header,
-            copy.header_hash,
-            ReceiptStatus.DECLINED,
-            at_ms=now_ms,
-            reason=refusal.code,
-        )
+        _report(sql, header, copy.header_hash, (ReceiptStatus.DECLINED, refusal.code, now_ms))
     return Taken(header, refusal)
 
 
@@ -325,11 +318,10 @@ def _report(
     sql: sqlite3.Connection,
     header: Header,
     header_hash: bytes,
-    status: ReceiptStatus,
-    *,
-    at_ms: int,
-    reason: str = "",
+    said: tuple[ReceiptStatus, str, int],
 ) -> None:
+    """Note a receipt that is due: its status, the reason of a refusal, and the time."""
+    status, reason, at_ms = said
     _enter_report(sql, (header.sender, header.id, header_hash, str(status), "", reason, at_ms))
 
 

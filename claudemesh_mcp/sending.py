@@ -7,7 +7,7 @@ message overtake an earlier one. Conversations do not wait for each other.
 
 import secrets
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,8 +20,9 @@ from claudemesh_mcp.peer import Peer
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.content import KIND, ContentFields, pack
 from claudemesh_wire.envelope import Header, MembershipHead, Sealed, seal
-from claudemesh_wire.errors import MeshError, TooMuch, Unavailable
+from claudemesh_wire.errors import CLASSES, MeshError, ProtocolError, TooMuch, Unavailable
 from claudemesh_wire.keys import b64
+from claudemesh_wire.meshes import ReadLog
 from claudemesh_wire.messages import DEFAULT_TTL_MS, Resolve, Resolved, Send
 
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -289,8 +290,6 @@ async def catch_up(peer: Peer, client: Client, seq: int, head: bytes) -> None:
         Conflict: ``membership_rollback``: the broker shows a shorter or another history.
         MeshError: an entry was refused by the walk.
     """
-    from claudemesh_wire.meshes import ReadLog
-
     try:
         while peer.trust.check_head(seq, head):
             got = await client.call(ReadLog(after_seq=peer.trust.head.seq))
@@ -311,14 +310,8 @@ def _is_worth_a_repeat(error: MeshError) -> bool:
     return isinstance(error, Unavailable)
 
 
-def _kept_error(answer: dict[str, object]) -> MeshError:
-    from claudemesh_wire.errors import CLASSES, ProtocolError
-
-    kind = CLASSES.get(str(answer.get("category")), ProtocolError)
-    details = answer.get("details")
+def _kept_error(answer: dict[str, Any]) -> MeshError:
+    kind = CLASSES.get(answer["category"], ProtocolError)
     return kind(
-        str(answer.get("message", "The broker refused the message.")),
-        str(answer.get("hint", "")),
-        code=str(answer.get("code", kind.category)),
-        details=details if isinstance(details, dict) else None,
+        answer["message"], answer["hint"], code=answer["code"], details=answer.get("details")
     )
