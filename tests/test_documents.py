@@ -27,6 +27,7 @@ from tests.support.documents import README, TABLES, between_marks, commands, def
 CODE = python_files(SESSION, BROKER, WIRE)
 QUOTED = re.compile(r"(?<!`)`([a-z]+(?:_[a-z]+)*)(?:\(|`)(?!`)")
 REFUSAL = {"error", "code", "message", "hint"}
+EXAMPLES = {"ada", "bob"}
 DOCUMENTS = [path for path in files() if path.suffix == ".md"]
 SCRIPTS = [ROOT / "install.sh", ROOT / ".ci" / "run"]
 
@@ -65,7 +66,7 @@ def test_every_command_that_is_named_exists() -> None:
 def words_of_the_tools() -> set[str]:
     """Names of tools, arguments, results and closed sets of values, without what is prose."""
     schemas = json.loads(json.dumps(definitions()), object_hook=without_prose)
-    return REFUSAL | set(re.findall(r"[a-z]+(?:_[a-z]+)*", json.dumps(schemas)))
+    return REFUSAL | EXAMPLES | set(re.findall(r"[a-z]+(?:_[a-z]+)*", json.dumps(schemas)))
 
 
 def without_prose(schema: dict[str, object]) -> dict[str, object]:
