@@ -36,17 +36,19 @@ from claudemesh_mcp.results import (
     SendResult,
     StatusResult,
 )
-from claudemesh_mcp.sending import Outgoing, Sending
+from claudemesh_mcp.sending import Outgoing, Sending, check, content_fields
 from claudemesh_wire.address import AddressKind, parse
-from claudemesh_wire.content import ContentFields, Priority
-from claudemesh_wire.errors import Invalid, MeshError, TooMuch
+from claudemesh_wire.content import Priority
+from claudemesh_wire.errors import Invalid, MeshError
 from claudemesh_wire.handshake import Mode
-from claudemesh_wire.messages import DEFAULT_TTL_MS, MAX_ADDRESSES, MAX_TEXT_BYTES
+from claudemesh_wire.messages import DEFAULT_TTL_MS
 
 READY_S: Final = 10.0
 _DEPART_S: Final = 2.0
 _POLL_S: Final = 0.5
 _ROUTE: Final = "tool"
+_AT_ONCE: Final = 50
+_LONG_WAIT_S: Final = 3600
 
 
 class Handing(Protocol):
@@ -55,6 +57,17 @@ class Handing(Protocol):
     def hands_out(self, tokens: Iterable[str]) -> None:
         """Take the tokens of the rows that the result shows."""
         ...
+
+
+class _Handing:
+    """Keeps the tokens of one hand-out."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    def hands_out(self, tokens: Iterable[str]) -> None:
+        """Take them."""
+        self.tokens += tokens
 
 
 class Mesh:
@@ -164,15 +177,18 @@ class Mesh:
             The message's id and each recipient's status; ``pending`` when the broker has not
             confirmed in time: it is kept on disk and sent by itself.
         """
-        outgoing = _outgoing(to, text, priority, reply_to, thread)
         ttl_ms = DEFAULT_TTL_MS if expires_in_s is None else int(expires_in_s * 1000)
-        if not 0 < ttl_ms <= DEFAULT_TTL_MS:
-            raise Invalid("expires_in_s is more than 0 and at most 604800 (7 days).")
-        await self.ready()
-        row = await self._sending.send(
-            Outgoing(outgoing.to, text, outgoing.fields, reply_to, ttl_ms, idempotency_key or None)
+        outgoing = Outgoing(
+            to=(to,) if isinstance(to, str) else tuple(to),
+            text=text,
+            fields=content_fields(priority, thread),
+            re=reply_to,
+            ttl_ms=ttl_ms,
+            idempotency_key=idempotency_key or None,
         )
-        return shown_messages.sent(row)
+        check(outgoing)
+        await self.ready()
+        return shown_messages.sent(await self._sending.send(outgoing))
 
     async def inbox(
         self,
@@ -217,9 +233,26 @@ class Mesh:
     async def messages(self) -> AsyncIterator[InboxMessage]:
         """Give each message as it arrives; it counts as seen when the next one is asked for."""
         while True:
-            result = await self.inbox(limit=1, wait_s=3600)
-            for message in result.messages:
-                yield message
+            handing = _Handing()
+            result = await self.inbox(limit=_AT_ONCE, wait_s=_LONG_WAIT_S, call=handing)
+            handed = list(handing.tokens)
+            try:
+                for message in result.messages:
+                    yield message
+                    self._shown_one(int(handed.pop(0)))
+            finally:
+                # The one that was given last may have been read; those behind it were not.
+                self._not_shown([int(token) for token in handed[1:]])
+
+    def _shown_one(self, row: int) -> None:
+        # Not waited for: the file's thread commits what has gathered.
+        now_ms = self.peer.now_ms()
+        self.peer.file.post(lambda sql: inbox.mark_seen(sql, [row], _ROUTE, now_ms))
+        self._receiving.reports_are_due()
+
+    def _not_shown(self, rows: list[int]) -> None:
+        holder = self._attachment.holder
+        self.peer.file.post(lambda sql: inbox.give_back(sql, holder, rows))
 
     async def message_status(self, id: str) -> StatusResult:
         """Give the receipts of a message this peer sent, verified.
@@ -337,39 +370,6 @@ class Mesh:
             if not handed:
                 peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
         return shown_messages.inbox_result(peer, rows, unread), [str(row["row"]) for row in rows]
-
-
-def _outgoing(
-    to: str | Sequence[str], text: str, priority: str, re: str | None, thread: str | None
-) -> Outgoing:
-    addresses = (to,) if isinstance(to, str) else tuple(to)
-    if not addresses:
-        raise Invalid("A message needs at least one address.", "Name a handle, @group or *.")
-    if len(addresses) > MAX_ADDRESSES:
-        raise TooMuch(
-            f"A message has at most {MAX_ADDRESSES} addresses, and 256 recipients.",
-            "Use a group.",
-            code="too_many_recipients",
-        )
-    for address in addresses:
-        parse(address)
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if not text.strip() or size > MAX_TEXT_BYTES:
-        if size > MAX_TEXT_BYTES:
-            raise TooMuch(
-                f"The text has {size} bytes; {MAX_TEXT_BYTES} are the most.",
-                "Send a part of it, or say where it can be read.",
-                code="message_too_large",
-            )
-        raise Invalid("The text is empty.", "Say something.", code="empty_text")
-    try:
-        text.encode()
-        fields = ContentFields(priority=Priority(priority), thread=thread or None)
-    except UnicodeError as error:
-        raise Invalid("The text is not valid Unicode: it holds half a character.") from error
-    except ValueError as error:
-        raise Invalid("priority is now, next or low; thread at most 120 characters.") from error
-    return Outgoing(addresses, text, fields, re)
 
 
 def _group(address: str) -> str:

@@ -17,13 +17,21 @@ from claudemesh_mcp.audience import check_audience
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.outbox import Audience, Draft, Row
 from claudemesh_mcp.peer import Peer
+from claudemesh_wire.address import parse
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.content import KIND, ContentFields, pack
+from claudemesh_wire.content import KIND, ContentFields, Priority, pack
 from claudemesh_wire.envelope import Header, MembershipHead, Sealed, seal
-from claudemesh_wire.errors import CLASSES, MeshError, ProtocolError, TooMuch, Unavailable
+from claudemesh_wire.errors import CLASSES, Invalid, MeshError, ProtocolError, TooMuch, Unavailable
 from claudemesh_wire.keys import b64
 from claudemesh_wire.meshes import ReadLog
-from claudemesh_wire.messages import DEFAULT_TTL_MS, Resolve, Resolved, Send
+from claudemesh_wire.messages import (
+    DEFAULT_TTL_MS,
+    MAX_ADDRESSES,
+    MAX_TEXT_BYTES,
+    Resolve,
+    Resolved,
+    Send,
+)
 
 ANSWER_TIMEOUT_S: Final = 10.0
 _FRESH_MS: Final = 20_000
@@ -50,6 +58,52 @@ class Outgoing:
     re: str | None = None
     ttl_ms: int = DEFAULT_TTL_MS
     idempotency_key: str | None = None
+
+
+def content_fields(priority: str, thread: str | None) -> ContentFields:
+    """Read what goes with a text.
+
+    Raises:
+        Invalid: no such priority, or too long a thread.
+    """
+    try:
+        return ContentFields(priority=Priority(priority), thread=thread or None)
+    except ValueError as error:
+        raise Invalid("priority is now, next or low; thread at most 120 characters.") from error
+
+
+def check(outgoing: Outgoing) -> None:
+    """Refuse what makes no sense before anything is asked or kept.
+
+    Raises:
+        Invalid: no address, not an address, ``empty_text``, half a character, or a lifetime that
+            is not within 7 days.
+        TooMuch: ``too_many_recipients`` or ``message_too_large``.
+    """
+    if not outgoing.to:
+        raise Invalid("A message needs at least one address.", "Name a handle, @group or *.")
+    if len(outgoing.to) > MAX_ADDRESSES:
+        raise TooMuch(
+            f"A message has at most {MAX_ADDRESSES} addresses, and 256 recipients.",
+            "Use a group.",
+            code="too_many_recipients",
+        )
+    for address in outgoing.to:
+        parse(address)
+    if not outgoing.text.strip():
+        raise Invalid("The text is empty.", "Say something.", code="empty_text")
+    try:
+        size = len(outgoing.text.encode())
+    except UnicodeError as error:
+        raise Invalid("The text is not valid Unicode: it holds half a character.") from error
+    if size > MAX_TEXT_BYTES:
+        raise TooMuch(
+            f"The text has {size} bytes; {MAX_TEXT_BYTES} are the most.",
+            "Send a part of it, or say where it can be read.",
+            code="message_too_large",
+        )
+    if not 0 < outgoing.ttl_ms <= DEFAULT_TTL_MS:
+        raise Invalid("expires_in_s is more than 0 and at most 604800 (7 days).")
 
 
 @dataclass(frozen=True)
