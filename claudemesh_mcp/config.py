@@ -204,6 +204,20 @@ class Settings:
         return Paths.of(self.home)
 
 
+def locate(environ: Mapping[str, str] = os.environ) -> Paths:
+    """Say where this user's state lives, also when the config file there makes no sense.
+
+    Args:
+        environ: The environment.
+
+    Raises:
+        Invalid: ``CLAUDEMESH_HOME`` is no path.
+    """
+    variable = RULES["home"].variable
+    home = environ.get(variable)
+    return Paths.of(_read("home", home, f"the variable {variable}") if home else None)
+
+
 def _read(key: str, value: object, origin: str) -> Any:
     try:
         return RULES[key].read(value)

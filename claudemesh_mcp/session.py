@@ -33,7 +33,8 @@ def connect(settings: Settings) -> AbstractAsyncContextManager["Mesh"]:
     """Open the mesh of this user, as a session of an MCP client."""
     from claudemesh_mcp.sdk import Mesh
 
-    return Mesh.connect(settings=settings, session_type="session")
+    # Not waiting here: each call waits for the connection itself, and then says what is wrong.
+    return Mesh.connect(settings=settings, session_type="claude", wait_s=0)
 
 
 class MeshSession:

@@ -1,0 +1,206 @@
+"""The commands ``send``, ``inbox`` and ``message-status``.
+
+They ask ``Mesh`` as the command line's own peer and print through ``show.py``.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
+
+import anyio
+import typer
+
+from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli.asking import ask, open_mesh
+from claudemesh_wire.errors import Invalid, TooMuch
+from claudemesh_wire.messages import MAX_TEXT_BYTES
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.results import InboxResult
+    from claudemesh_mcp.sdk import Mesh
+
+Priority = Literal["now", "next", "low"]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_STDIN: Final = "-"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(send)
+    app.command()(inbox)
+    app.command("message-status")(message_status)
+
+
+def send(
+    to: Annotated[
+        str, typer.Argument(help="A handle, member/handle, peer id, @group or *; commas between.")
+    ],
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from stdin.")],
+    *,
+    priority: Annotated[Priority, typer.Option(help="How soon it should be read.")] = "next",
+    reply_to: Annotated[
+        str | None, typer.Option(metavar="ID", help="The message that this one answers.")
+    ] = None,
+    thread: Annotated[str | None, typer.Option(help="What keeps an exchange together.")] = None,
+    expires_in: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="When it is useless; 7 days if not given.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Send a sealed message.
+
+    \b
+    Examples:
+      claudemesh send ada "The build is green."
+      claudemesh send ada,bob "Who takes the review?" --priority now
+      git diff | claudemesh send @reviewers -
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    addresses = [one.strip() for one in to.split(",")]
+    said = _read_stdin() if text == _STDIN else text
+    sent = ask(
+        lambda mesh: mesh.send(
+            addresses,
+            said,
+            priority=priority,
+            reply_to=reply_to,
+            thread=thread,
+            expires_in_s=expires_in,
+        )
+    )
+    if json:
+        show.data(sent)
+        return
+    show.line(sent.id)
+    for one in sent.recipients:
+        sealed = "sealed" if one.e2e else "not sealed"
+        show.word(f"  {one.handle} ({one.member}): {one.status}, {sealed}")
+
+
+def inbox(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many.")] = 20,
+    thread: Annotated[str | None, typer.Option(help="Only those of this thread.")] = None,
+    peek: Annotated[bool, typer.Option("--peek", help="Look without taking.")] = False,
+    id: Annotated[  # noqa: A002 - the word for it
+        str | None, typer.Option("--id", help="Print the whole of this one message.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Be present and print what arrives.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Print the messages sent to you, oldest first.
+
+    You are the command line's own peer in this home, the same for each command. With --follow and --json each message is one line. What is printed counts as seen.
+
+    \b
+    Examples:
+      claudemesh inbox
+      claudemesh inbox --follow
+      claudemesh inbox --json | jq -r .messages[].text
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    if follow:
+        if peek or id or thread:
+            raise typer.BadParameter("--follow goes with --json only.")
+        anyio.run(_follow, json)
+    elif id:
+        anyio.run(_print_whole, id, json)
+    else:
+        anyio.run(_print_waiting, limit, thread, peek, json)
+
+
+def message_status(
+    id: Annotated[str, typer.Argument(help="What `claudemesh send` printed.")],  # noqa: A002
+    json: Json = False,
+) -> None:
+    """Print how far a message of yours has come.
+
+    And who says so: `delivered` and `seen` are signed by the recipient.
+
+    \b
+    Examples:
+      claudemesh message-status msg_aebagbafaydqqcikbmga2dqpca
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    status = ask(lambda mesh: mesh.message_status(id))
+    if json:
+        show.data(status)
+    else:
+        show.receipts(status.recipients)
+
+
+async def _print_waiting(limit: int, thread: str | None, peek: bool, json: bool) -> None:
+    async with open_mesh() as mesh:
+        found = await mesh.inbox(limit=limit, thread=thread, peek=peek)
+        if json:
+            show.data(found)
+        else:
+            _print(found)
+        await _confirm(mesh)
+
+
+def _print(found: "InboxResult") -> None:
+    if found.messages:
+        show.word(found.notice)
+    else:
+        show.word("There is no message.")
+    for one in found.messages:
+        show.message(one)
+    if found.unread:
+        show.word(f"{found.unread} more: run it again.")
+
+
+async def _print_whole(identifier: str, json: bool) -> None:
+    """Print one message with all of its text, which comes in parts."""
+    async with open_mesh() as mesh:
+        found = await mesh.inbox(id=identifier)
+        whole = found.messages[0]
+        while whole.more_bytes:
+            offset = len(whole.text.encode())
+            part = (await mesh.inbox(id=identifier, offset=offset)).messages[0]
+            whole.text += part.text
+            whole.more_bytes = part.more_bytes
+        if json:
+            show.data(found)
+        else:
+            show.message(whole)
+        await _confirm(mesh)
+
+
+async def _follow(json: bool) -> None:
+    async with open_mesh(attach=True) as mesh:
+        show.word("Waiting for messages; Ctrl-C ends it.")
+        async for one in mesh.messages():
+            if json:
+                show.data(one, indent=None)
+            else:
+                show.message(one)
+            # Only a message that was handed over counts as seen when the next one is asked for.
+            show.flush()
+
+
+async def _confirm(mesh: "Mesh") -> None:
+    show.flush()
+    await mesh.confirm()
+
+
+def _read_stdin() -> str:
+    """Read a text from stdin, without the line end that `echo` puts behind it.
+
+    Raises:
+        TooMuch: it is longer than a message may be; the rest is not read.
+        Invalid: it is not text.
+    """
+    raw = cast("bytes", sys.stdin.buffer.read(MAX_TEXT_BYTES + 2))
+    if len(raw) > MAX_TEXT_BYTES + 1:
+        raise TooMuch(
+            "The text on stdin is longer than 256 KiB.",
+            "Send a summary, or the place where the whole can be read.",
+            code="text_too_long",
+        )
+    try:
+        return raw.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"What is on stdin is not UTF-8 text (byte {error.start}).",
+            "Send text; encode other data first.",
+            code="not_text",
+        ) from error
