@@ -90,7 +90,8 @@ def inbox(
 ) -> None:
     """Print the messages sent to you, oldest first.
 
-    You are the command line's own peer in this home, the same for each command. With --follow and --json each message is one line. What is printed counts as seen.
+    You are the command line's own peer in this home, the same for each command. With --follow and
+    --json each message is one line. What is printed counts as seen.
 
     \b
     Examples:
