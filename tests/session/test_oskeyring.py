@@ -83,7 +83,8 @@ def alternative(start: Starts) -> None:
     package = start.folder / "extra" / "keyrings" / "alt"
     package.mkdir(parents=True)
     (package / "file.py").write_text(ALTERNATIVE)
-    start.environ["PYTHONPATH"] = f"{start.whole_environ()['PYTHONPATH']}:{start.folder / 'extra'}"
+    before = start.whole_environ().get("PYTHONPATH", "")
+    start.environ["PYTHONPATH"] = f"{start.folder / 'extra'}:{before}"
 
 
 @pytest.mark.usefixtures("alternative")
