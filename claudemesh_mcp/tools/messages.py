@@ -36,7 +36,7 @@ async def send(
     ],
     text: Annotated[
         str,
-        Field(min_length=1, description="What to say: 1 byte to 256 KiB of text, seen as it is."),
+        Field(description="What to say: up to 256 KiB of text."),
     ],
     priority: Annotated[
         Literal["now", "next", "low"],

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from claudemesh_mcp.results import ProfileResult
 from claudemesh_mcp.tools import tool
-from claudemesh_wire.address import HANDLE_PATTERN
 
 if TYPE_CHECKING:
     from claudemesh_mcp.sdk import Mesh
@@ -27,8 +26,6 @@ async def set_profile(
     handle: Annotated[
         str | None,
         Field(
-            pattern=f"^{HANDLE_PATTERN}$",
-            max_length=40,
             description="The name wished for: 1 to 40 of a-z, 0-9, `.`, `_`, `-`, beginning and"
             " ending with a letter or digit. It gets a number when somebody has it.",
         ),
