@@ -85,13 +85,14 @@ class ComingSession:
 
     async def start(self) -> None:
         """Import the session, and be it."""
-        # In a thread, so that `tools/list` is answered meanwhile.
         try:
+            # In a thread, so that `tools/list` is answered meanwhile.
             module = await asyncio.to_thread(_import_session)
-            self._session = module.MeshSession(self._settings)
+            session = module.MeshSession(self._settings)
+            self._session = session
         finally:
             self._came.set()
-        await self._session.start()
+        await session.start()
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         """Run a tool.

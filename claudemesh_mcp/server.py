@@ -7,15 +7,14 @@ refused, whereupon clients fall back to `initialize`.
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from claudemesh_mcp import jsonrpc
+from claudemesh_mcp.answers import Replies, internal_error, invalid_params, refusal, shown
 from claudemesh_mcp.calls import CallContext
 from claudemesh_mcp.clientlog import LEVELS, ClientLog
 from claudemesh_mcp.jsonrpc import Fault, Id, Json, Line, Message, Notification, Request
@@ -60,36 +59,15 @@ class Session(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Replies:
-    """Gathers what one line is answered with: one response, or a batch of them.
-
-    Args:
-        send: Takes the finished answer, and what to do once it has been written.
-        awaited: How many answers are still to come.
-        batch: Whether the line was a batch; then the answers are one too.
-    """
-
-    send: Callable[[Json | list[Json], list[Then]], None]
-    awaited: int = 1
-    batch: bool = False
-    _responses: list[Json] = field(default_factory=list[Json])
-    _then: list[Then] = field(default_factory=list[Then])
-
-    def add(self, response: Json | None, then: Then | None = None) -> None:
-        """Take one answer, or None where a cancelled call has none; send with the last."""
-        self.awaited -= 1
-        if response is not None:
-            self._responses.append(response)
-        if then is not None:
-            self._then.append(then)
-        if not self.awaited and self._responses:
-            self.send(self._responses if self.batch else self._responses[0], self._then)
-
-
-async def serve(reader: Reader, writer: Writer, session: Session, offer: Offer) -> None:
-    """Serve a client until it is gone or this call is cancelled; close the session in any case."""
-    await Connection(reader, writer, session, offer).run()
+async def serve(
+    reader: Reader,
+    writer: Writer,
+    session: Session,
+    offer: Offer,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve a client until it is gone, or until ``stop``; close the session in any case."""
+    await Connection(reader, writer, session, offer).run(stop or asyncio.Event())
 
 
 class Connection:
@@ -110,23 +88,27 @@ class Connection:
         self._proofs = Proofs()
         self._log = ClientLog(self._notify)
 
-    async def run(self) -> None:
-        """Serve until the client's streams end or break, or the caller cancels."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until the client's streams end or break, or somebody sets ``stop``."""
         async with self._tasks:
-            with self._log:
-                writing = self._tasks.create_task(self._write())
-                reading = self._tasks.create_task(self._read())
-                try:
-                    await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-                    await self._finish_calls(writing)
-                finally:
-                    reading.cancel()
-                    await self._stop(writing)
+            # A task of its own has the time to close the session when this one is cancelled.
+            self._tasks.create_task(self._serve(stop))
 
-    async def _finish_calls(self, writing: asyncio.Task[None]) -> None:
-        """Let what was asked before the end of the input be answered, if that is soon."""
-        if self._calls and not writing.done():
-            await asyncio.wait(self._calls.values(), timeout=FINISH_S)
+    async def _serve(self, stop: asyncio.Event) -> None:
+        with self._log:
+            writing = self._tasks.create_task(self._write())
+            reading = self._tasks.create_task(self._read())
+            stopped = self._tasks.create_task(stop.wait())
+            try:
+                await _first_of(reading, writing, stopped)
+                if self._calls and not writing.done():
+                    # What was asked before the end of the input is answered, if that is soon.
+                    finished = self._tasks.create_task(_all_of(self._calls.values()))
+                    await _first_of(finished, stopped, timeout_s=FINISH_S)
+            finally:
+                stopped.cancel()
+                reading.cancel()
+                await self._stop(writing)
 
     async def _stop(self, writing: asyncio.Task[None]) -> None:
         self._stopping = True
@@ -170,16 +152,18 @@ class Connection:
 
     def _take(self, line: Line) -> None:
         """Act on one line; whatever it holds, the next one is read."""
+        message = None
         try:
             message = jsonrpc.read(line)
             if isinstance(message, list):
                 self._take_batch(message, line.start)
             elif message is not None:
-                self._take_message(message, line.start, _Replies(self._send))
+                self._take_message(message, line.start, Replies(self._send))
         except Exception:
-            error = _internal()
+            error = internal_error()
             logger.exception("A line could not be handled: %s", error.reason)
-            self._send(Fault(jsonrpc.INTERNAL_ERROR, error).response())
+            request_id = message.id if isinstance(message, Request) else None
+            self._send(Fault(jsonrpc.INTERNAL_ERROR, error, request_id).response())
 
     def _take_batch(self, messages: list[Message], start: int) -> None:
         if self._version != BATCHING or not messages:
@@ -188,11 +172,11 @@ class Connection:
             self._send(Fault(jsonrpc.INVALID_REQUEST, error).response())
             return
         answered = sum(isinstance(one, Request | Fault) for one in messages)
-        replies = _Replies(self._send, answered, batch=True)
+        replies = Replies(self._send, answered, batch=True)
         for message in messages:
             self._take_message(message, start, replies)
 
-    def _take_message(self, message: Message, start: int, replies: _Replies) -> None:
+    def _take_message(self, message: Message, start: int, replies: Replies) -> None:
         match message:
             case Request():
                 self._tell(self._session.evidence, self._proofs.request_began(start))
@@ -204,7 +188,7 @@ class Connection:
             case _:
                 pass
 
-    def _answer(self, request: Request, replies: _Replies) -> None:
+    def _answer(self, request: Request, replies: Replies) -> None:
         answer = self._result(request, replies)
         if isinstance(answer, Fault):
             replies.add(Fault(answer.code, answer.error, request.id).response())
@@ -212,7 +196,7 @@ class Connection:
             then = self._begin if request.method == "initialize" else None
             replies.add(jsonrpc.success(request.id, answer), then)
 
-    def _result(self, request: Request, replies: _Replies) -> Json | Fault | None:
+    def _result(self, request: Request, replies: Replies) -> Json | Fault | None:
         """Give a request's result, or None when its call has been started."""
         params = request.params
         match request.method:
@@ -239,7 +223,7 @@ class Connection:
             error = Conflict("`initialize` was answered before.", code="already_initialized")
             return Fault(jsonrpc.INVALID_REQUEST, error)
         if not isinstance(wanted, str):
-            return _invalid_params("`protocolVersion` is not a text.", f"Ask for {NEWEST}.")
+            return invalid_params("`protocolVersion` is not a text.", f"Ask for {NEWEST}.")
         self._version = wanted if wanted in PROTOCOL_VERSIONS else NEWEST
         if isinstance(client, dict):
             self._client = str(cast("Json", client).get("name", ""))
@@ -260,22 +244,22 @@ class Connection:
 
     def _list_tools(self, cursor: object) -> Json | Fault:
         if cursor is not None:
-            return _invalid_params("There is no such cursor.", "The list has one page.")
+            return invalid_params("There is no such cursor.", "The list has one page.")
         return {"tools": self._offer.tools}
 
     def _set_level(self, level: object) -> Json | Fault:
         if not isinstance(level, str) or level not in LEVELS:
-            return _invalid_params("`level` is no log level.", f"There are: {', '.join(LEVELS)}.")
+            return invalid_params("`level` is no log level.", f"There are: {', '.join(LEVELS)}.")
         self._log.setLevel(LEVELS[level])
         return {}
 
-    def _begin_call(self, request: Request, replies: _Replies) -> Json | Fault | None:
+    def _begin_call(self, request: Request, replies: Replies) -> Json | Fault | None:
         """Start a call in a task of its own, unless its parameters can't be right."""
         name, arguments = request.params.get("name"), request.params.get("arguments")
         if not isinstance(name, str):
-            return _invalid_params("`name` is not a text.", "Name a tool of `tools/list`.")
+            return invalid_params("`name` is not a text.", "Name a tool of `tools/list`.")
         if not isinstance(arguments, dict | None):
-            return _invalid_params("`arguments` is not an object.", "Name the arguments.")
+            return invalid_params("`arguments` is not an object.", "Name the arguments.")
         if name not in self._offer.names:
             error = NotFound(f"There is no tool {name!r}.", did_you_mean(name, self._offer.names))
             return Fault(jsonrpc.INVALID_PARAMS, error)
@@ -284,7 +268,7 @@ class Connection:
             return Fault(jsonrpc.INVALID_REQUEST, error)
         if len(self._calls) >= MAX_CALLS_AT_ONCE:
             reason = f"{MAX_CALLS_AT_ONCE} calls are open already."
-            return _refusal(TooMuch(reason, "Wait for some of them.", retry_after_s=1))
+            return refusal(TooMuch(reason, "Wait for some of them.", retry_after_s=1))
         context = CallContext(_progress_token(request.params), self._client, self._notify)
         task = self._tasks.create_task(self._call(name, cast("Json", arguments or {}), context))
         self._calls[request.id] = task
@@ -293,16 +277,16 @@ class Connection:
 
     async def _call(self, name: str, arguments: Json, context: CallContext) -> Json:
         try:
-            return _shown(await self._session.call(name, arguments, context))
+            return shown(await self._session.call(name, arguments, context))
         except MeshError as refused:
-            return _refusal(refused)
+            return refusal(refused)
         except Exception:
-            error = _internal()
+            error = internal_error()
             logger.exception("The tool %s failed: %s", name, error.reason)
-            return _refusal(error)
+            return refusal(error)
 
     def _end_call(
-        self, request_id: Id, context: CallContext, replies: _Replies, task: asyncio.Task[Json]
+        self, request_id: Id, context: CallContext, replies: Replies, task: asyncio.Task[Json]
     ) -> None:
         del self._calls[request_id]
         if request_id in self._cancelled:
@@ -311,7 +295,7 @@ class Connection:
             replies.add(None)
             return
         stopped = Unavailable("The call was interrupted.", "Try it again.", code="interrupted")
-        result = _refusal(stopped) if task.cancelled() else task.result()
+        result = refusal(stopped) if task.cancelled() else task.result()
         then = None
         if "isError" in result:
             self._tell(self._session.withdrawn, context.tokens)
@@ -350,34 +334,15 @@ class Connection:
         self._sender.send(jsonrpc.encode(message), then)
 
 
+async def _first_of(*tasks: asyncio.Task[Any], timeout_s: float | None = None) -> None:
+    await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _all_of(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    await asyncio.wait(list(tasks))
+
+
 def _progress_token(params: Json) -> str | int | None:
     meta = params.get("_meta")
     token = cast("Json", meta).get("progressToken") if isinstance(meta, dict) else None
     return token if isinstance(token, str | int) else None
-
-
-def _shown(content: Json) -> Json:
-    """Give a tool's result in both forms: a client shows the model the one or the other."""
-    # Its patterns are compiled with the first result, not before `initialize` is answered.
-    from claudemesh_mcp.cleaning import clean_value
-
-    content = clean_value(content).value
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    return {"content": [{"type": "text", "text": text}], "structuredContent": content}
-
-
-def _refusal(error: MeshError) -> Json:
-    return {**_shown({"error": error.as_dict()}), "isError": True}
-
-
-def _internal() -> MeshError:
-    """Name a bug of ours so that what the client is told and the log can be matched."""
-    import secrets
-
-    number = secrets.token_hex(4)
-    hint = f"The log of this session tells more under {number}."
-    return MeshError(f"internal error ({number})", hint, code="internal_error")
-
-
-def _invalid_params(reason: str, hint: str) -> Fault:
-    return Fault(jsonrpc.INVALID_PARAMS, Invalid(reason, hint))

@@ -115,23 +115,19 @@ def run(session: Session, offer: Offer) -> int:
 
 async def _serve(session: Session, offer: Offer) -> None:
     loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(_serve_streams(session, offer))
+    stopping = asyncio.Event()
 
-        def stop() -> None:
-            _exit_at_the_latest()
-            serving.cancel()
+    def stop() -> None:
+        _exit_at_the_latest()
+        stopping.set()
 
-        for name in _SIGNALS:
-            # Windows has other signals, and its loop takes none.
-            with suppress(AttributeError, NotImplementedError):
-                loop.add_signal_handler(getattr(signal, name), stop)
-    _exit_at_the_latest()
-
-
-async def _serve_streams(session: Session, offer: Offer) -> None:
+    for name in _SIGNALS:
+        # Windows has other signals, and its loop takes none.
+        with suppress(AttributeError, NotImplementedError):
+            loop.add_signal_handler(getattr(signal, name), stop)
     source, sink = _own_streams()
-    await serve(Stdin(source), Stdout(sink), session, offer)
+    await serve(Stdin(source), Stdout(sink), session, offer, stopping)
+    _exit_at_the_latest()
 
 
 def _own_streams() -> tuple[int, int]:

@@ -1,0 +1,68 @@
+"""The shapes of what a client is answered with: results, refusals, one response or a batch.
+
+``server.py`` fills them and hands the finished ones to its ``Sender``.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from claudemesh_mcp.jsonrpc import INVALID_PARAMS, Fault, Json
+from claudemesh_mcp.streams import Then
+from claudemesh_wire.errors import Invalid, MeshError
+
+
+@dataclass(slots=True)
+class Replies:
+    """Gathers what one line is answered with: one response, or a batch of them.
+
+    Args:
+        send: Takes the finished answer, and what to do once it has been written.
+        awaited: How many answers are still to come.
+        batch: Whether the line was a batch; then the answers are one too.
+    """
+
+    send: Callable[[Json | list[Json], list[Then]], None]
+    awaited: int = 1
+    batch: bool = False
+    _responses: list[Json] = field(default_factory=list[Json])
+    _then: list[Then] = field(default_factory=list[Then])
+
+    def add(self, response: Json | None, then: Then | None = None) -> None:
+        """Take one answer, or None where a cancelled call has none; send with the last."""
+        self.awaited -= 1
+        if response is not None:
+            self._responses.append(response)
+        if then is not None:
+            self._then.append(then)
+        if not self.awaited and self._responses:
+            self.send(self._responses if self.batch else self._responses[0], self._then)
+
+
+def shown(content: Json) -> Json:
+    """Give a tool's result in both forms: a client shows the model the one or the other."""
+    # Its patterns are compiled with the first result, not before `initialize` is answered.
+    from claudemesh_mcp.cleaning import clean_value
+
+    content = clean_value(content).value
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return {"content": [{"type": "text", "text": text}], "structuredContent": content}
+
+
+def refusal(error: MeshError) -> Json:
+    """Give the result of a call that was refused."""
+    return {**shown({"error": error.as_dict()}), "isError": True}
+
+
+def internal_error() -> MeshError:
+    """Name a bug of ours so that what the client is told and the log can be matched."""
+    import secrets
+
+    number = secrets.token_hex(4)
+    hint = f"The log of this session tells more under {number}."
+    return MeshError(f"internal error ({number})", hint, code="internal_error")
+
+
+def invalid_params(reason: str, hint: str) -> Fault:
+    """Give the fault of a request whose parameters can't be right."""
+    return Fault(INVALID_PARAMS, Invalid(reason, hint))
