@@ -149,6 +149,13 @@ class Sealed:
         prefix = _PREFIX.pack(VERSION, len(self.header), len(slots))
         return b"".join((prefix, self.header, slots, self.body, self.signature))
 
+    def read_header(self) -> Header:
+        """Give the header; raises ``Refusal`` as ``parse_header``, and unless slots fit readers."""
+        header = parse_header(self.header)
+        if len(header.to) != len(self.slots):
+            raise Refusal("The envelope's slots do not fit its readers.", code="malformed")
+        return header
+
     @cached_property
     def header_hash(self) -> bytes:
         """SHA-256 of the header bytes."""
