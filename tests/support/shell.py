@@ -1,0 +1,116 @@
+"""A user at a shell: runs `claudemesh` as a process, on a home of the test's own.
+
+The process tests of the command line, the demo and the README drive the program through here.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from claudemesh_mcp.cli.stage import Actor, Failed, Stage
+from claudemesh_mcp.config import broker_environment
+
+LIMIT_S = 60
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, read as JSON."""
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> Any:
+        """What it refused with, as it says with `--json`."""
+        return self.json["error"]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A shell whose programs see one home and nothing of the machine's own settings."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        """Where all of this user's state is."""
+        return self.folder / "home"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What a program started here finds."""
+        machine = broker_environment().items()
+        kept = {name: value for name, value in machine if "CLAUDEMESH" not in name}
+        own = {"HOME": str(self.folder), "USER": "max", "LOGNAME": "max"}
+        home = {"CLAUDEMESH_HOME": str(self.home), "CLAUDEMESH_KEYRING": "off"}
+        return kept | own | home | more
+
+    def run(self, *words: str, stdin: bytes = b"", **environment: str) -> Done:
+        """Run a command to its end, without a terminal."""
+        done = subprocess.run(
+            [sys.executable, "-m", "claudemesh_mcp", *words],
+            env=self.environment(**environment),
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    async def runs(self, *words: str, stdin: bytes = b"") -> Done:
+        """Run a command while the test's own sessions go on."""
+        return await anyio.to_thread.run_sync(lambda: self.run(*words, stdin=stdin))
+
+    @contextmanager
+    def running(self, *words: str) -> "Iterator[subprocess.Popen[bytes]]":
+        """Run a command beside the test, and end it."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "claudemesh_mcp", *words],
+            env=self.environment(),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @asynccontextmanager
+    async def session(self, name: str, session: str = "") -> AsyncGenerator[Actor]:
+        """Open a session of `claudemesh mcp`, as its client sees it; close it well."""
+        stage = Stage(self.home, self.environment())
+        actor = await stage.enter(name, session or f"session of {name}")
+        try:
+            yield actor
+            await actor.leave()
+        finally:
+            if actor.process.returncode is None:
+                with suppress(ProcessLookupError, Failed):
+                    await actor.kill()
+            await actor.process.aclose()
+
+
+@contextmanager
+def shell_in(folder: Path) -> Iterator[Shell]:
+    """Give a shell on an empty home, and leave no broker behind."""
+    shell = Shell(folder)
+    shell.home.mkdir(mode=0o700)
+    yield shell
+    ended = shell.run("down", "--force")
+    assert ended.code == 0, ended.err
