@@ -87,7 +87,7 @@ class ComingSession:
         """Import the session, and be it."""
         try:
             # In a thread, so that `tools/list` is answered meanwhile.
-            module = await asyncio.to_thread(_import_session)
+            module = await asyncio.to_thread(_import_session, self._settings)
             session = module.MeshSession(self._settings)
             self._session = session
         finally:
@@ -123,6 +123,10 @@ class ComingSession:
             await self._session.close()
 
 
-def _import_session() -> ModuleType:
+def _import_session(settings: Settings) -> ModuleType:
+    from claudemesh_mcp.logs import log_to_file, log_to_stderr
+
+    log_to_stderr(settings.log_level)
+    log_to_file(settings.paths().logs)
     import_module("claudemesh_mcp.sdk")
     return import_module("claudemesh_mcp.session")

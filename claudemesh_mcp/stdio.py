@@ -20,6 +20,7 @@ from claudemesh_mcp.server import Session, serve
 CHUNK_BYTES: Final = 65_536
 AHEAD: Final = 4
 EXIT_S: Final = 6.0
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 _SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
@@ -108,12 +109,13 @@ class Stdout:
 
 def run(session: Session, offer: Offer) -> int:
     """Serve until stdin ends, stdout breaks or a signal comes; all of these are good ends."""
+    source, sink = _own_streams()
     with suppress(KeyboardInterrupt), asyncio.Runner() as runner:
-        runner.run(_serve(session, offer))
+        runner.run(_serve(source, sink, session, offer))
     return 0
 
 
-async def _serve(session: Session, offer: Offer) -> None:
+async def _serve(source: int, sink: int, session: Session, offer: Offer) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -125,7 +127,6 @@ async def _serve(session: Session, offer: Offer) -> None:
         # Windows has other signals, and its loop takes none.
         with suppress(AttributeError, NotImplementedError):
             loop.add_signal_handler(getattr(signal, name), stop)
-    source, sink = _own_streams()
     await serve(Stdin(source), Stdout(sink), session, offer, stopping)
     _exit_at_the_latest()
 
@@ -135,21 +136,17 @@ def _own_streams() -> tuple[int, int]:
 
     What prints, here or in a child process, prints to stderr; what reads, reads nothing.
     """
-    nothing = os.open(os.devnull, os.O_RDWR)
-    source, sink = _copy(0, nothing), _copy(1, nothing)
-    os.dup2(nothing, 0)
-    os.dup2(_copy(2, nothing), 1)
+    # Where a stream was closed its number is free: nothing else may come to lie there.
+    while (nothing := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    source, sink = os.dup(_STDIN), os.dup(_STDOUT)
+    os.dup2(nothing, _STDIN)
+    os.dup2(_STDERR, _STDOUT)
+    os.close(nothing)
+    for descriptor in (source, sink):
+        os.set_blocking(descriptor, True)
     sys.stdout = sys.stderr
     return source, sink
-
-
-def _copy(descriptor: int, otherwise: int) -> int:
-    try:
-        copy = os.dup(descriptor)
-    except OSError:  # started without this stream
-        return otherwise
-    os.set_blocking(copy, True)
-    return copy
 
 
 def _exit_at_the_latest() -> None:
