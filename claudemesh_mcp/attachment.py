@@ -214,17 +214,28 @@ class Attachment:
         now_ms = peer.now_ms()
         await peer.file.write(lambda sql: inbox.forget_old(sql, now_ms))
 
+    async def own(self) -> None:
+        """Take the peer's lock if it is free, and offer again what a dead holder had offered.
+
+        Before anything is handed out: a later message must not be printed before an earlier one
+        that only waits for the end of a dead process's lease.
+        """
+        if self._mode is Mode.ATTACH and self._lock is None:
+            self._lock = self._peer.take_lock()
+            if self._lock is not None:
+                holder = self.holder
+                await self._peer.file.write(lambda sql: inbox.release_orphans(sql, holder))
+
     async def _take_lock(self) -> None:
-        """Take the peer's lock from a process that was replaced, or is dead."""
-        if self._lock is None:
-            # The system tells nobody that a lock is free: ask a few times, then do without.
-            for _ in range(_LOCK_ATTEMPTS):
-                self._lock = self._peer.take_lock()
-                if self._lock is not None:
-                    break
-                await anyio.sleep(_LOCK_PAUSE_S)
-        if self._lock is not None:
-            await self._peer.file.write(lambda sql: inbox.release_orphans(sql, self.holder))
+        """Take the lock from the process that was replaced; it needs a moment to notice.
+
+        The system tells nobody that a lock is free: ask a few times, then do without.
+        """
+        for _ in range(_LOCK_ATTEMPTS):
+            await self.own()
+            if self._lock is not None:
+                break
+            await anyio.sleep(_LOCK_PAUSE_S)
 
     async def _run_client(self, client: Client, scope: anyio.CancelScope) -> None:
         await client.run()

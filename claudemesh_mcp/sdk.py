@@ -134,6 +134,7 @@ class Mesh:
         failure: Exception | None = None
         try:
             mesh = cls(peer, dial, mode)
+            await mesh._attachment.own()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(mesh._attachment.run)
                 try:

@@ -1,0 +1,294 @@
+"""Kills broker and sessions under load, and counts what was lost, repeated or out of order.
+
+Run it by ``python tests/campaigns/kill.py``. Real `claudemesh mcp` processes write to each other at
+a given rate while a seeded schedule sends SIGKILL to the broker and to sessions: at any moment,
+while a send or an inbox call is under way, and between a printed inbox and the request that would
+prove it. The last line is one JSON object; the exit code is 1 when anything was lost, repeated
+without its mark, or out of order.
+
+A message counts as acknowledged when a `send` with its idempotency key has answered, pending or
+not; the driver repeats a send whose process died. Deliveries are counted at what `inbox` printed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from actor import Actor, Gone, Refused
+
+DRAIN_S = 120
+RETRY_S = 0.2
+# The limits stay on; they are set to what this campaign sends.
+SETTINGS = {
+    "CLAUDEMESH_BROKER_CHAT_PER_S": "5000",
+    "CLAUDEMESH_BROKER_CHAT_BURST": "20000",
+    "CLAUDEMESH_BROKER_RPC_PER_S": "5000",
+    "CLAUDEMESH_BROKER_RPC_BURST": "20000",
+    "CLAUDEMESH_BROKER_AUTH_PER_S": "1000",
+    "CLAUDEMESH_BROKER_AUTH_BURST": "1000",
+}
+
+
+@dataclass
+class Tally:
+    """What was sent and what was printed.
+
+    Args:
+        acked: Numbers acknowledged, by (from, to).
+        printed: (number, whether marked), by (from, to), in the order of printing.
+    """
+
+    acked: dict[tuple[str, str], set[int]] = field(default_factory=lambda: defaultdict(set))
+    printed: dict[tuple[str, str], list[tuple[int, bool]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    refusals: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def shown(self, pair: tuple[str, str]) -> set[int]:
+        """Give the numbers that were printed at least once."""
+        return {number for number, _ in self.printed[pair]}
+
+    def missing(self) -> int:
+        """Count what was acknowledged and not printed yet."""
+        return sum(len(numbers - self.shown(pair)) for pair, numbers in self.acked.items())
+
+    def sums(self) -> dict[str, int]:
+        """Give the figures of the last line."""
+        unmarked = marked = disorder = 0
+        for printed in self.printed.values():
+            seen: set[int] = set()
+            highest = 0
+            for number, mark in printed:
+                if number in seen:
+                    marked += mark
+                    unmarked += not mark
+                    continue
+                seen.add(number)
+                disorder += number < highest
+                highest = max(highest, number)
+        return {
+            "acknowledged": sum(len(numbers) for numbers in self.acked.values()),
+            "lost": self.missing(),
+            "unmarked_repeats": unmarked,
+            "marked_repeats": marked,
+            "order_violations": disorder,
+        }
+
+
+class Campaign:
+    """One run.
+
+    Args:
+        options: The command line.
+        folder: A throw-away home.
+    """
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.home = folder / "home"
+        self.errors = folder / "stderr.log"
+        self.chance = random.Random(options.seed)  # noqa: S311 - it chooses victims
+        self.tally = Tally()
+        self.sending = True
+        self.kills = {"broker": 0, "session": 0}
+        environment = {
+            name: value
+            for name, value in os.environ.items()  # noqa: TID251 - it makes the children's
+            if not name.startswith(("CLAUDE", "ANTHROPIC"))
+        }
+        environment |= SETTINGS | {"CLAUDEMESH_HOME": str(self.home), "CLAUDEMESH_KEYRING": "off"}
+        self.actors = {
+            name: Actor(name, environment) for name in (f"s{i}" for i in range(options.sessions))
+        }
+        self.up = {name: asyncio.Event() for name in self.actors}
+        self.after_print: dict[str, asyncio.Event] = {}
+
+    async def run(self) -> dict[str, object]:
+        """Play the whole campaign and give its figures."""
+        for actor in self.actors.values():
+            await self._start(actor)
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as tasks:
+            readers = [tasks.create_task(self._read(actor)) for actor in self.actors.values()]
+            writers = [
+                tasks.create_task(self._write(actor, to))
+                for actor in self.actors.values()
+                for to in self.actors
+                if to != actor.name
+            ]
+            await self._kill_all()
+            self.sending = False
+            await asyncio.gather(*writers)
+            seconds = time.monotonic() - began
+            await self._drain()
+            for reader in readers:
+                reader.cancel()
+        sums = self.tally.sums()
+        return {
+            "seed": self.options.seed,
+            "sessions": len(self.actors),
+            **{f"{name}_kills": count for name, count in self.kills.items()},
+            **sums,
+            "messages_per_s": round(sums["acknowledged"] / seconds, 1),
+            "seconds": round(seconds, 1),
+            "refusals": dict(self.tally.refusals),
+        }
+
+    async def _start(self, actor: Actor) -> None:
+        await actor.start(self.errors)
+        while True:
+            try:
+                await actor.call("search_peers", limit=1)
+                break
+            except Refused:
+                await asyncio.sleep(RETRY_S)
+        self.up[actor.name].set()
+
+    async def _write(self, actor: Actor, to: str) -> None:
+        """Send numbered messages to one peer, repeating what has no answer, in order."""
+        pair = (actor.name, to)
+        pause_s = len(self.actors) * (len(self.actors) - 1) / self.options.rate
+        number = 0
+        while self.sending:
+            number += 1
+            began = time.monotonic()
+            await self._send(actor, pair, number)
+            await asyncio.sleep(max(0.0, pause_s - (time.monotonic() - began)))
+
+    async def _send(self, actor: Actor, pair: tuple[str, str], number: int) -> None:
+        key = f"{pair[0]}>{pair[1]}:{number}"
+        while True:
+            await self.up[actor.name].wait()
+            try:
+                await actor.call("send", to=pair[1], text=key, idempotency_key=key)
+            except Gone:
+                await asyncio.sleep(0)
+            except Refused as refusal:
+                self.tally.refusals[refusal.code] += 1
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.tally.acked[pair].add(number)
+                return
+
+    async def _read(self, actor: Actor) -> None:
+        while True:
+            await self.up[actor.name].wait()
+            try:
+                result = await actor.call("inbox", limit=50, wait_s=1)
+            except Gone:
+                await asyncio.sleep(0)
+                continue
+            except Refused as refusal:
+                self.tally.refusals[refusal.code] += 1
+                await asyncio.sleep(RETRY_S)
+                continue
+            for message in result["messages"]:
+                pair, _, number = message["text"].partition(":")
+                sender, _, recipient = pair.partition(">")
+                self.tally.printed[(sender, recipient)].append(
+                    (int(number), bool(message.get("redelivered")))
+                )
+            waits = self.after_print.pop(actor.name, None) if result["messages"] else None
+            if waits is not None:
+                # The victim was to die between its print and the proof: nothing more is asked.
+                waits.set()
+                self.up[actor.name].clear()
+
+    async def _kill_all(self) -> None:
+        """Kill by the seeded schedule, spread over the campaign's length."""
+        plan = ["broker"] * self.options.broker_kills + ["session"] * self.options.session_kills
+        self.chance.shuffle(plan)
+        for victim in plan:
+            await asyncio.sleep(self.options.pause * self.chance.uniform(0.5, 1.5))
+            if victim == "broker":
+                await self._kill_broker()
+            else:
+                await self._kill_session(self.chance.choice(list(self.actors.values())))
+            self.kills[victim] += 1
+        await asyncio.sleep(self.options.pause)
+
+    async def _kill_broker(self) -> None:
+        while True:
+            try:
+                info = json.loads((self.home / "run" / "broker.json").read_text())
+                os.kill(info["pid"], signal.SIGKILL)
+            except (OSError, ValueError):
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _kill_session(self, actor: Actor) -> None:
+        if self.chance.random() < 0.5:
+            printed = self.after_print[actor.name] = asyncio.Event()
+            try:
+                async with asyncio.timeout(self.options.pause * 4):
+                    await printed.wait()
+            except TimeoutError:
+                self.after_print.pop(actor.name, None)
+        self.up[actor.name].clear()
+        await actor.kill()
+        await self._start(actor)
+
+    async def _drain(self) -> None:
+        deadline = time.monotonic() + DRAIN_S
+        # What is still to come is printed by other processes: there is nothing here to wait on.
+        while self.tally.missing() and time.monotonic() < deadline:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(RETRY_S)
+
+    async def close(self) -> None:
+        """End everything that was started."""
+        for actor in self.actors.values():
+            try:
+                await asyncio.wait_for(actor.end(), 10)
+            except (Gone, TimeoutError):
+                await actor.kill()
+        try:
+            info = json.loads((self.home / "run" / "broker.json").read_text())
+            os.kill(info["pid"], signal.SIGTERM)
+        except (OSError, ValueError):
+            pass
+
+
+async def play(options: argparse.Namespace) -> int:
+    """Run one campaign in a throw-away home."""
+    folder = Path(tempfile.mkdtemp(prefix="claudemesh-kill-"))
+    campaign = Campaign(options, folder)
+    try:
+        figures = await campaign.run()
+    finally:
+        await campaign.close()
+        if options.keep:
+            print(f"kept: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps(figures))
+    bad = (figures["lost"], figures["unmarked_repeats"], figures["order_violations"])
+    return 0 if bad == (0, 0, 0) else 1
+
+
+def main() -> int:
+    """Read the command line and play."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sessions", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=400, help="messages per second, all together")
+    parser.add_argument("--broker-kills", type=int, default=20)
+    parser.add_argument("--session-kills", type=int, default=10)
+    parser.add_argument("--pause", type=float, default=2.0, help="mean seconds between two kills")
+    parser.add_argument("--keep", action="store_true", help="keep the home for a look")
+    return asyncio.run(play(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
