@@ -31,8 +31,11 @@ from typing import Any
 
 import anyio
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "broker")]
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.home import Home
+from claudemesh_mcp.identity import open_identity
+from claudemesh_mcp.launcher import Launcher
+from claudemesh_mcp.sdk import Mesh
 
 SETTINGS = {
     "CLAUDEMESH_KEYRING": "off",
@@ -75,7 +78,7 @@ def name(number: int) -> str:
     return f"load-{number}"
 
 
-async def _send_all(mesh: Any, number: int, share: Share) -> None:
+async def _send_all(mesh: Mesh, number: int, share: Share) -> None:
     lane = anyio.Semaphore(share.window)
 
     async def one(to: str, index: int) -> None:
@@ -94,7 +97,7 @@ async def _send_all(mesh: Any, number: int, share: Share) -> None:
             tasks.start_soon(one, name(others[(number + index) % len(others)]), index)
 
 
-async def _read_all(mesh: Any, expected: int, share: Share) -> None:
+async def _read_all(mesh: Mesh, expected: int, share: Share) -> None:
     count = 0
     async for message in mesh.messages():
         share.opened_ms.append((time.time() - float(message.text.split(" ", 1)[0])) * 1000)
@@ -105,8 +108,6 @@ async def _read_all(mesh: Any, expected: int, share: Share) -> None:
 
 
 async def _play(share: Share, home: str, barrier: Barrier) -> None:
-    from claudemesh_mcp.sdk import Mesh
-
     async with AsyncExitStack() as stack:
         meshes = {
             number: await stack.enter_async_context(
@@ -166,11 +167,6 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 
 async def _start_broker(home: str) -> int:
-    from claudemesh_mcp.config import Settings
-    from claudemesh_mcp.home import Home
-    from claudemesh_mcp.identity import open_identity
-    from claudemesh_mcp.launcher import Launcher
-
     settings = Settings.load({"home": home})
     opened = Home.open(settings.paths())
     open_identity(opened, settings)
