@@ -6,7 +6,6 @@ driven from outside: the broker by `claudemesh up` and `down`, a session by a sm
 
 import json
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
@@ -180,11 +179,27 @@ class Stage:
         await actor.shake_hands()
         return actor
 
-    def finds_in_broker(self, text: str) -> list[str]:
-        """Name the broker's files in which a text can be read."""
-        wanted = text.encode()
-        files = (path for path in (self.home / "broker").rglob("*") if path.is_file())
-        return [path.name for path in files if wanted in path.read_bytes()]
+    def check_sealed(self, identifier: str, words: str) -> list[str]:
+        """Look for a message in the broker's files.
+
+        Args:
+            identifier: Its id, which must be there: else this looked in the wrong place.
+            words: Part of its text, which must not.
+
+        Returns:
+            The files that hold the message.
+
+        Raises:
+            Failed: the message is in no file, or its text is in one.
+        """
+        files = [path for path in (self.home / "broker").rglob("*") if path.is_file()]
+        holding = [path.name for path in files if identifier.encode() in path.read_bytes()]
+        leaking = [path.name for path in files if words.encode() in path.read_bytes()]
+        if not holding:
+            raise Failed(f"no file of the broker holds {identifier}")
+        if leaking:
+            raise Failed(f"the text of {identifier} can be read in {', '.join(leaking)}")
+        return sorted(holding)
 
     async def strike(self) -> None:
         """End every process that still runs."""
@@ -200,8 +215,6 @@ class Stage:
 @asynccontextmanager
 async def raised() -> AsyncGenerator[Stage]:
     """Raise a stage, and strike it at the end, also when the play is interrupted."""
-    # A request to end is to clean up like Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     stage = _bare_stage()
     try:
         yield stage

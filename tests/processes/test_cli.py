@@ -74,8 +74,10 @@ def test_the_shell_is_told_how_to_complete(shell: Shell) -> None:
     script = shell.run("completion", "bash")
     assert script.code == 0
     assert "complete -" in script.out
-    asked = {"_CLAUDEMESH_COMPLETE": "complete_bash", "COMP_WORDS": "claudemesh st"}
-    assert shell.run(**asked, COMP_CWORD="1").out.split() == ["status"]
+    completed = shell.run(
+        _CLAUDEMESH_COMPLETE="complete_bash", COMP_WORDS="claudemesh st", COMP_CWORD="1"
+    )
+    assert completed.out.split() == ["status"]
 
 
 def test_without_a_broker_status_says_so_in_words_and_in_json(shell: Shell) -> None:

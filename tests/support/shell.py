@@ -76,11 +76,11 @@ class Shell:
         return await anyio.to_thread.run_sync(lambda: self.run(*words, stdin=stdin))
 
     @contextmanager
-    def running(self, *words: str) -> "Iterator[subprocess.Popen[bytes]]":
+    def running(self, *words: str, **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
         """Run a command beside the test, and end it."""
         with subprocess.Popen(
             [sys.executable, "-m", "claudemesh_mcp", *words],
-            env=self.environment(),
+            env=self.environment(**environment),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
