@@ -9,6 +9,8 @@ import os
 import secrets
 import stat
 import sys
+import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -94,21 +96,27 @@ class FolderLock:
         self._handle: int | None = handle
 
     @classmethod
-    def take(cls, folder: Path) -> Self:
+    def take(cls, folder: Path, patience_s: float = 0.5) -> Self:
         """Take the folder for this process.
+
+        Args:
+            folder: The data folder.
+            patience_s: How long to go on trying: whoever looks for a broker may hold it briefly.
 
         Raises:
             Conflict: ``data_in_use``: another broker has it; the reason names its pid.
         """
-        path = folder / "lock"
+        path = private_folder(folder) / "lock"
         with storage_errors(path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, FILE_MODE)
-            if not _lock_now(handle):
-                holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            try:
+                if not _lock_soon(handle, patience_s):
+                    raise _in_use(folder, _holder(handle))
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+            except BaseException:
                 os.close(handle)
-                raise _in_use(folder, holder)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+                raise
         return cls(handle)
 
     def release(self) -> None:
@@ -124,6 +132,21 @@ class FolderLock:
     def __exit__(self, *_: object) -> None:
         """Release it."""
         self.release()
+
+
+def _holder(handle: int) -> str:
+    return os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
+
+
+def _lock_soon(handle: int, patience_s: float) -> bool:
+    until_s = time.monotonic() + patience_s
+    pause = threading.Event()
+    while not _lock_now(handle):
+        if time.monotonic() >= until_s:
+            return False
+        # The system offers no lock with a limit, so this thread asks again and again.
+        pause.wait(0.02)
+    return True
 
 
 def _in_use(folder: Path, holder: str) -> Conflict:

@@ -131,8 +131,8 @@ CREATE TABLE envelopes (
 
 -- queues.py: what became of a message for each of its recipients. status is queued, held,
 -- delivered, seen, declined or expired; queued_ms is empty while the recipient was attached all the
--- time, and the time of acceptance if it was not attached then; position is the recipient's place in the header's `to`;
--- the slot goes when the recipient has it.
+-- time, and the time of acceptance if it was not attached then; position is the recipient's place in
+-- the header's `to`; the slot goes when the recipient has it.
 CREATE TABLE deliveries (
     seq               INTEGER NOT NULL,
     recipient         TEXT NOT NULL,
