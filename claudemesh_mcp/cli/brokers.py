@@ -6,6 +6,7 @@ They ask ``Launcher`` for the embedded broker of this home; ``broker run`` becom
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
@@ -131,12 +132,8 @@ def run(
     if port is not None:
         command += ["--port", str(port)]
     if data is not None:
-        command += ["--data", data]
-    else:
-        from claudemesh_mcp.home import Home
-
-        home = Home.open(Settings.load().paths())
-        command += ["--data", str(home.broker), "--run", str(home.run)]
+        # Beside its data: in the home's own folder it would pass for the home's broker.
+        command += ["--data", data, "--run", str(Path(data) / "run")]
     sys.stdout.flush()
     if sys.platform == "win32":  # there, exec returns to the shell at once
         raise typer.Exit(subprocess.run(command, check=False).returncode)
