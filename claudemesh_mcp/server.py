@@ -21,7 +21,7 @@ from claudemesh_mcp.jsonrpc import Fault, Id, Json, Line, Message, Notification,
 from claudemesh_mcp.offer import BATCHING, NEWEST, PROTOCOL_VERSIONS, Offer
 from claudemesh_mcp.proofs import Printed, Proofs
 from claudemesh_mcp.streams import Reader, Sender, Then, Writer
-from claudemesh_mcp.suggestions import did_you_mean
+from claudemesh_mcp.suggestions import did_you_mean, quoted
 from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound, TooMuch, Unavailable
 
 MAX_CALLS_AT_ONCE: Final = 64
@@ -214,7 +214,8 @@ class Connection:
             case "logging/setLevel":
                 return self._set_level(params.get("level"))
             case _:
-                error = NotFound(f"There is no method {request.method!r}.", code="unknown_method")
+                reason = f"There is no method {quoted(request.method)}."
+                error = NotFound(reason, code="unknown_method")
                 return Fault(jsonrpc.METHOD_NOT_FOUND, error)
 
     def _initialize(self, params: Json) -> Json | Fault:
@@ -261,7 +262,8 @@ class Connection:
         if not isinstance(arguments, dict | None):
             return invalid_params("`arguments` is not an object.", "Name the arguments.")
         if name not in self._offer.names:
-            error = NotFound(f"There is no tool {name!r}.", did_you_mean(name, self._offer.names))
+            nearest = did_you_mean(name, self._offer.names)
+            error = NotFound(f"There is no tool {quoted(name)}.", nearest)
             return Fault(jsonrpc.INVALID_PARAMS, error)
         if request.id in self._calls:
             error = Conflict("A request with this id is still open.", code="id_in_use")

@@ -22,11 +22,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from claudemesh_mcp.calls import CallContext
-from claudemesh_mcp.suggestions import did_you_mean
+from claudemesh_mcp.suggestions import did_you_mean, quoted
 from claudemesh_wire.errors import Invalid, NotFound
 
 DEFINITIONS_FILE: Final = Path(__file__).with_name("definitions.json")
 MAX_DESCRIPTION_BYTES: Final = 2048
+_LONGEST_SHOWN: Final = 100
 ALWAYS_LOAD: Final = "anthropic/alwaysLoad"
 _NAME: Final = re.compile(r"[a-z][a-z_]{1,39}")
 _SECTION: Final = re.compile(r"^(Args|Returns|Raises|Source):$", re.MULTILINE)
@@ -147,7 +148,7 @@ def find(name: str) -> Tool:
     features = _features()
     if name not in REGISTRY:
         if name not in features:
-            raise NotFound(f"There is no tool {name!r}.", did_you_mean(name, features))
+            raise NotFound(f"There is no tool {quoted(name)}.", did_you_mean(name, features))
         import_module(f"{__name__}.{features[name]}")
     return REGISTRY[name]
 
@@ -170,15 +171,15 @@ def _explain(declared: Tool, wrong: ValidationError) -> Invalid:
     fields = declared.arguments.model_fields
     problem = wrong.errors(include_url=False, include_input=False, include_context=False)[0]
     parameter = str(problem["loc"][0]) if problem["loc"] else "arguments"
-    details = {"parameter": parameter}
+    details = {"parameter": parameter[:_LONGEST_SHOWN]}
     if problem["type"] == "extra_forbidden" and parameter not in fields:
-        reason = f"`{declared.name}` has no parameter `{parameter}`."
+        reason = f"`{declared.name}` has no parameter {quoted(parameter)}."
         return Invalid(reason, did_you_mean(parameter, fields), details=details)
     meaning = f"`{parameter}`: {fields[parameter].description}" if parameter in fields else ""
     if problem["type"] == "missing" and len(problem["loc"]) == 1:
         reason = f"`{declared.name}` needs `{parameter}`."
     else:
-        inner = ".".join(str(part) for part in problem["loc"])
+        inner = ".".join(str(part) for part in problem["loc"])[:_LONGEST_SHOWN]
         reason = f"`{inner}` is wrong: {problem['msg']}."
     return Invalid(reason, meaning, details=details)
 

@@ -225,6 +225,14 @@ async def test_an_unknown_tool_is_refused_with_the_nearest_name() -> None:
     assert "echo" in refused["error"]["data"]["error"]["hint"]
 
 
+async def test_a_name_of_megabytes_is_neither_compared_nor_repeated() -> None:
+    async with connected(Desk()) as client:
+        refused = await client.request("tools/call", {"name": "echo" * 500_000})
+        unknown = await client.request("x" * 2_000_000)
+    assert code_of(refused) == (-32602, "not_found")
+    assert len(json.dumps([refused, unknown])) < 2000
+
+
 @pytest.mark.parametrize("params", [{}, {"name": 3}, {"name": "echo", "arguments": ["a"]}, [1]])
 async def test_parameters_of_the_wrong_type_are_refused(params: object) -> None:
     async with connected(Desk()) as client:
