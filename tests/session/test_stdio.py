@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
+from anyio.lowlevel import checkpoint
 
 from claudemesh_mcp.config import broker_environment
+from claudemesh_mcp.stdio import AHEAD, CHUNK_BYTES, Stdin, Stdout
 from tests.support.mcp_client import HELLO
 
 MCP = [sys.executable, "-m", "claudemesh_mcp", "mcp"]
@@ -34,6 +38,11 @@ class Noisy(Desk):
 
 sys.exit(run(Noisy(), OFFER))
 """
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 def environment(tmp_path: Path, **changed: str) -> dict[str, str]:
@@ -192,3 +201,49 @@ def test_a_child_of_the_session_does_not_hold_the_clients_streams(tmp_path: Path
     # stdout and stderr of the child are the one pipe of stderr.
     assert len({line.rpartition("pipe:")[2] for line in held}) == 1
     assert os.devnull in errors.decode()
+
+
+async def test_bytes_that_nobody_has_read_yet_count_as_received() -> None:
+    source, sink = os.pipe()
+    stdin = Stdin(source)
+    sent = (AHEAD + 1) * CHUNK_BYTES
+    with anyio.fail_after(20):
+        await anyio.to_thread.run_sync(os.write, sink, b"x" * sent)
+        while stdin.received() != sent:
+            await checkpoint()
+        taken = len(await stdin.read())
+        while stdin.received() != sent:
+            await checkpoint()
+        os.close(sink)
+        while chunk := await stdin.read():
+            taken += len(chunk)
+    assert taken == sent
+    os.close(source)
+
+
+async def test_a_writer_learns_that_nobody_reads() -> None:
+    source, sink = os.pipe()
+    stdout = Stdout(sink)
+    with anyio.fail_after(20):
+        await stdout.write(b"read\n")
+        assert os.read(source, 100) == b"read\n"
+        os.close(source)
+        with pytest.raises(BrokenPipeError):
+            await stdout.write(b"unread\n")
+    os.close(sink)
+
+
+async def test_a_reader_that_is_slow_does_not_stop_the_loop() -> None:
+    source, sink = os.pipe()
+    stdout = Stdout(sink)
+    data = b"y" * 1_000_000
+    got = 0
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stdout.write, data)
+            await checkpoint()
+            while got < len(data):
+                got += len(await anyio.to_thread.run_sync(os.read, source, 65_536))
+    os.close(source)
+    os.close(sink)
+    assert got == len(data)

@@ -1,0 +1,101 @@
+"""The front as an independent MCP client sees it: the `mcp` package, over a real process."""
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import mcp_types
+import pytest
+from mcp.client.client import Client
+from mcp.client.stdio import StdioServerParameters
+from mcp.shared.exceptions import MCPError
+
+from claudemesh_mcp.config import Paths, broker_environment
+from claudemesh_mcp.home import Home
+from claudemesh_mcp.launcher import Launcher
+from claudemesh_mcp.offer import NEWEST, Offer
+
+LIMIT_S = 60
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+async def client(home: Path) -> AsyncIterator[Client]:
+    """A client of `claudemesh mcp`, on a home of its own whose broker ends with it."""
+    server = StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "claudemesh_mcp", "mcp", "--name", "ada"],
+        env=broker_environment() | {"CLAUDEMESH_HOME": str(home), "CLAUDEMESH_KEYRING": "off"},
+    )
+    with anyio.fail_after(LIMIT_S):
+        async with Client(server) as client:
+            yield client
+    opened = Home.open(Paths.of(home))
+    await Launcher(opened).stop(10, force=True)
+
+
+async def test_a_client_of_the_stateless_era_falls_back_to_the_handshake(client: Client) -> None:
+    result = client.session.initialize_result
+    assert result
+    assert result.protocol_version == NEWEST
+    assert result.server_info.name == "claudemesh"
+
+
+async def test_the_tools_are_listed_as_they_are_defined(client: Client) -> None:
+    listed = await client.list_tools()
+    shown = [tool.model_dump(by_alias=True, exclude_none=True) for tool in listed.tools]
+    assert shown == Offer().tools
+
+
+async def test_a_tool_answers_in_the_shape_that_it_promised(client: Client) -> None:
+    # The client checks every result against the schema that it was shown.
+    await client.list_tools()
+    info = await client.call_tool("mesh_info", {})
+    peers = await client.call_tool("search_peers", {})
+    assert not info.is_error
+    assert info.structured_content
+    assert info.structured_content["me"]["handle"] == "ada"
+    assert peers.structured_content
+    assert [peer["self"] for peer in peers.structured_content["peers"]] == [True]
+
+
+async def test_a_refused_call_is_a_typed_error_and_no_exception(client: Client) -> None:
+    await client.list_tools()
+    refused = await client.call_tool("send", {"to": "nobody", "text": "hello"})
+    assert refused.is_error
+    assert refused.structured_content
+    assert refused.structured_content["error"]["code"] == "not_found"
+
+
+async def test_wrong_arguments_are_a_typed_error_that_names_the_parameter(client: Client) -> None:
+    await client.list_tools()
+    refused = await client.call_tool("inbox", {"limit": 5000})
+    assert refused.is_error
+    assert refused.structured_content
+    assert refused.structured_content["error"]["code"] == "invalid"
+    assert "limit" in refused.structured_content["error"]["message"]
+
+
+async def test_an_unknown_tool_is_a_protocol_error(client: Client) -> None:
+    with pytest.raises(MCPError) as refused:
+        await client.call_tool("shout", {})
+    assert refused.value.code == mcp_types.INVALID_PARAMS
+
+
+async def test_a_call_that_the_client_gives_up_leaves_the_session_usable(client: Client) -> None:
+    await client.call_tool("mesh_info", {})
+    with anyio.move_on_after(0.2) as given_up:
+        await client.call_tool("inbox", {"wait_s": 60})
+    after = await client.call_tool("inbox", {})
+    assert given_up.cancelled_caught
+    assert not after.is_error
