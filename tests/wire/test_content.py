@@ -1,0 +1,62 @@
+"""What is sealed in a message: its fields and its text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claudemesh_wire.content import ContentFields, Priority, pack, unpack
+from claudemesh_wire.envelope import Refusal
+from tests.wire.world import code_of
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+
+
+@given(TEXT, st.sampled_from(Priority), st.none() | TEXT.map(lambda text: text[:120]))
+def test_what_was_packed_is_unpacked(text: str, priority: Priority, thread: str | None) -> None:
+    fields = ContentFields(priority=priority, thread=thread)
+    assert unpack(pack(fields, text)) == (fields, text)
+
+
+def test_a_message_without_a_priority_is_for_the_next_moment() -> None:
+    assert unpack(b"\x00\x00\x00\x02{}hi")[0].priority is Priority.NEXT
+
+
+@pytest.mark.parametrize(
+    "plaintext",
+    [
+        b"",
+        b"\x00\x00\x00",
+        b"\x00\x00\x00\x02",
+        b"\xff\xff\xff\xff{}",
+        b"\x00\x00\x00\x02[]text",
+        b'\x00\x00\x00\x12{"priority":"soon"}text',
+        b'\x00\x00\x00\x10{"priority":null}',
+        b"\x00\x00\x00\x02{}\xff",
+        b"\x00\x00\x00\x02{}\xed\xa0\x80",
+        b'\x00\x00\x00\x86{"thread":"' + b"x" * 121 + b'"}',
+    ],
+)
+def test_anything_else_is_refused_for_good(plaintext: bytes) -> None:
+    with pytest.raises(Refusal) as caught:
+        unpack(plaintext)
+    assert (caught.value.code, caught.value.permanent) == ("bad_content", True)
+
+
+@given(st.binary(max_size=80))
+def test_no_plaintext_escapes_as_another_error(plaintext: bytes) -> None:
+    try:
+        unpack(plaintext)
+    except Refusal as refusal:
+        code = refusal.code
+    else:
+        code = "bad_content"
+    assert code == "bad_content"
+
+
+def test_half_a_surrogate_pair_is_refused_by_who_sends_it() -> None:
+    assert code_of(lambda: pack(ContentFields(), "\udc00")) == "malformed"
+
+
+def test_a_text_costs_its_bytes_and_no_more() -> None:
+    small, large = pack(ContentFields(), ""), pack(ContentFields(), "ü\n" * 1000)
+    assert len(large) - len(small) == 3000
