@@ -1,0 +1,223 @@
+"""Lets a peer in: verifies its hello against the membership chain, then attaches or admits it.
+
+``session.py`` hands in the first request of a connection. Everything the hello claims is checked
+before anything is stored; what it proves becomes the connection's ``Caller``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from claudemesh_broker import peers
+from claudemesh_broker.delivery import Attachment
+from claudemesh_broker.peers import Arrival, Arrived
+from claudemesh_broker.roster import check_certificate, entries_after, unknown_mesh
+from claudemesh_broker.service import Caller, Parts
+from claudemesh_wire import DATA_VERSION, VERSION, canonical
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.errors import Conflict, Unauthenticated
+from claudemesh_wire.handshake import (
+    Claims,
+    Facts,
+    Hello,
+    Welcome,
+    hello_mac,
+    is_hello_signed,
+    nonce_text,
+    write_welcome,
+)
+from claudemesh_wire.keys import SigningKey, b64, broker_id, same
+from claudemesh_wire.membership import Chain, Entry
+
+MAX_ENTRIES: Final = 200
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes this broker itself.
+
+    Args:
+        key: Its signing key; the broker's id is made of its public half.
+        token: The local token whose knowledge every client has to prove, if there is one.
+        node: The name of this process among those that share the data.
+    """
+
+    key: SigningKey
+    token: bytes | None
+    node: str
+
+    @property
+    def id(self) -> str:
+        """The broker's id."""
+        return broker_id(self.key.public)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a connection comes from; ``is_local`` if that is this machine."""
+
+    address: str
+    is_local: bool
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A caller, and the welcome that tells it so."""
+
+    caller: Caller
+    welcome: Welcome
+    arrived: Arrived
+
+
+class Admission:
+    """The door of one broker."""
+
+    def __init__(self, parts: Parts, identity: Identity) -> None:
+        self.parts = parts
+        self.identity = identity
+
+    async def admit(self, hello: Hello, nonce: bytes, origin: Origin) -> Admitted:
+        """Verify a hello and let its peer in.
+
+        Args:
+            hello: The first request of a connection.
+            nonce: The one that was sent in this connection's challenge.
+            origin: Where the connection comes from.
+
+        Raises:
+            Unauthenticated: the token, a nonce or a signature is not right, or the certificate ran out.
+            NotFound: ``unknown_mesh``: say hello again with the log.
+            Conflict: ``membership_fork``, or ``membership_behind``: say hello again with the log.
+            Forbidden: the chain does not bear the certificate out, or the peer is another's.
+        """
+        may_found = self._check_token(hello) and origin.is_local
+        claims = self._read_claims(hello, nonce)
+        certificate = _read_certificate(hello, claims)
+        chain = await self._chain(hello, claims, certificate, may_found=may_found)
+        return await self._arrive(hello, claims, certificate, chain)
+
+    def _check_token(self, hello: Hello) -> bool:
+        token = self.identity.token
+        if token is None:
+            return False
+        if not same(hello.token_mac, hello_mac(token, hello.claims, hello.certificate)):
+            raise Unauthenticated(
+                "The hello does not prove the local token.",
+                "Run as the user whose broker this is, with the same CLAUDEMESH_HOME.",
+                code="bad_token",
+            )
+        return True
+
+    def _read_claims(self, hello: Hello, nonce: bytes) -> Claims:
+        claims = canonical.decode(hello.claims, Claims, "claims")
+        if (claims.broker, claims.bn) != (self.identity.id, nonce_text(nonce)):
+            raise Unauthenticated(
+                "The hello is meant for another broker or another connection.",
+                "Connect again.",
+                code="wrong_broker",
+            )
+        return claims
+
+    async def _chain(
+        self, hello: Hello, claims: Claims, certificate: Certificate, *, may_found: bool
+    ) -> Chain:
+        """Give the mesh's chain, with what the client knows beyond ours; believes the certificate."""
+        while True:
+            known = await self.parts.roster.load(claims.mesh)
+            if known is None and not (hello.log and may_found):
+                raise unknown_mesh(claims.mesh)
+            chain = _longest(known or Chain(claims.mesh), hello.log)
+            check_certificate(chain, certificate, self.parts.now_ms())
+            _compare_heads(chain, claims)
+            if chain is known:
+                return chain
+            try:
+                return await self.parts.append_log(chain, known)
+            except Conflict as moved:
+                # Another connection offers the same log at this moment.
+                if moved.code != "membership_moved":
+                    raise
+                await self.parts.roster.reload(claims.mesh)
+
+    async def _arrive(
+        self, hello: Hello, claims: Claims, certificate: Certificate, chain: Chain
+    ) -> Admitted:
+        parts = self.parts
+        now_ms = parts.now_ms()
+        mode = claims.mode
+        arrival = Arrival(
+            mode=mode,
+            certificate=certificate,
+            wishes=claims.handles,
+            session=claims.session,
+            version=claims.version,
+            node=self.identity.node,
+            now_ms=now_ms,
+        )
+        arrived = await parts.commit(partial(peers.arrive, arrival=arrival))
+        parts.roster.remember(certificate)
+        said = certificate.fields
+        device = b64(certificate.sign_key.fingerprint)
+        place = Attachment(said.mesh, said.peer, said.member, device, arrived.fence)
+        caller = Caller(mode, place)
+        facts = Facts(
+            broker=claims.broker,
+            bn=claims.bn,
+            cn=claims.cn,
+            peer=said.peer,
+            handle=arrived.handle,
+            fence=arrived.fence,
+            head_seq=chain.head.seq,
+            head=b64(chain.head.hash),
+            now=now_ms,
+            version=VERSION,
+            data_version=DATA_VERSION,
+            last_seen=arrived.last_seen_ms,
+            lease=parts.settings.lease_ms,
+            credit=parts.deliveries.credit.messages,
+            queued=arrived.queued,
+        )
+        lacking = entries_after(chain, claims.head_seq, MAX_ENTRIES)
+        welcome = write_welcome(
+            facts, hello.claims, self.identity.key, self.identity.token, lacking
+        )
+        return Admitted(caller, welcome, arrived)
+
+
+def _read_certificate(hello: Hello, claims: Claims) -> Certificate:
+    """Give the certificate that the claims name, if its device signed the hello."""
+    certificate = Certificate.parse(hello.certificate)
+    said = certificate.fields
+    is_named = claims.cert == b64(certificate.hash)
+    if not is_named or (said.mesh, said.peer) != (claims.mesh, claims.peer):
+        raise Unauthenticated(
+            "The certificate is not the one that the hello names.", code="wrong_certificate"
+        )
+    if not is_hello_signed(hello, certificate.sign_key):
+        raise Unauthenticated("The hello is not signed by its device.", code="bad_signature")
+    return certificate
+
+
+def _longest(known: Chain, log: Sequence[bytes]) -> Chain:
+    """Give the known chain, or one that extends it by what a client offers."""
+    further = [blob for blob in log if Entry.parse(blob).fields.seq > known.head.seq]
+    return known.extend(further) if further else known
+
+
+def _compare_heads(chain: Chain, claims: Claims) -> None:
+    """Refuse a client that believes in another history than this broker."""
+    if claims.head_seq > chain.head.seq:
+        raise Conflict(
+            "The client's membership log is longer than the broker's.",
+            "Say hello again with the membership log.",
+            code="membership_behind",
+            details={"head_seq": chain.head.seq},
+        )
+    here = chain.head_at(claims.head_seq)
+    if here is None or b64(here.hash) != claims.head:
+        raise Conflict(
+            "The client's membership log and the broker's have parted.",
+            "One of them was tampered with or restored from a copy: compare `claudemesh members`.",
+            code="membership_fork",
+        )

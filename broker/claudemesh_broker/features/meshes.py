@@ -1,0 +1,109 @@
+"""Meshes: the membership log, who is blocked, what the mesh and its broker are.
+
+``service.py`` calls it. The broker walks every entry before it appends it, and can sign none.
+"""
+
+from collections.abc import Sequence
+
+from claudemesh_broker import queues
+from claudemesh_broker.roster import entries_after
+from claudemesh_broker.service import Context, serves
+from claudemesh_broker.sql import Sql
+from claudemesh_wire import DATA_VERSION, VERSION
+from claudemesh_wire.errors import Invalid, NotFound
+from claudemesh_wire.membership import Chain
+from claudemesh_wire.meshes import (
+    AppendEntry,
+    AskMesh,
+    BlockSet,
+    LogEntries,
+    MeshFacts,
+    ReadLog,
+    SetBlock,
+)
+
+
+@serves
+async def read_log(context: Context, request: ReadLog) -> LogEntries:
+    """Give the membership log behind an entry."""
+    chain = context.chain
+    return _entries(chain, entries_after(chain, request.after_seq, request.limit))
+
+
+@serves
+async def append(context: Context, request: AppendEntry) -> LogEntries:
+    """Append an entry that follows the head and whose signer held the right to it."""
+    known = context.chain
+    chain = await context.parts.append_log(known.extend([request.entry]), known)
+    return _entries(chain, [request.entry])
+
+
+def _entries(chain: Chain, entries: Sequence[bytes]) -> LogEntries:
+    return LogEntries(entries=list(entries), head_seq=chain.head.seq, head=chain.head.hash)
+
+
+@serves
+async def tell_facts(context: Context, request: AskMesh) -> MeshFacts:  # noqa: ARG001 - the request's class is the registration
+    """Say what this mesh and its broker are."""
+    caller, chain, parts = context.caller, context.chain, context.parts
+    now_ms = context.now_ms
+
+    def query(sql: Sql) -> MeshFacts:
+        counts = sql.one(
+            "SELECT m.created_ms, count(p.peer) AS peers,"
+            " coalesce(sum(p.attached = 1 OR p.lease_until_ms > ?), 0) AS online"
+            " FROM meshes AS m LEFT JOIN peers AS p ON p.mesh = m.mesh AND p.handle IS NOT NULL"
+            " WHERE m.mesh = ? GROUP BY m.mesh",
+            now_ms,
+            caller.mesh,
+        )
+        queued, _ = queues.backlog(sql, caller.mesh, caller.peer)
+        return MeshFacts(
+            name=chain.name,
+            created_ms=counts["created_ms"] if counts else 0,
+            peers=counts["peers"] if counts else 0,
+            online=counts["online"] if counts else 0,
+            queued=queued,
+            broker_version=VERSION,
+            data_version=DATA_VERSION,
+            started_ms=parts.started_ms,
+            limits=parts.shown_limits(),
+        )
+
+    return await context.read(query)
+
+
+@serves
+async def block(context: Context, request: SetBlock) -> BlockSet:
+    """Refuse, or admit again, what another member writes to the caller's."""
+    caller, now_ms = context.caller, context.now_ms
+    if request.member == caller.member:
+        raise Invalid("A member can't block itself.", code="self")
+    if request.member not in context.chain.members:
+        raise NotFound(f"There is no member {request.member} in this mesh.", code="unknown_member")
+
+    def change(sql: Sql) -> list[str]:
+        if request.blocked:
+            sql.execute(
+                "INSERT INTO blocks (mesh, owner, blocked, since_ms) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                caller.mesh,
+                caller.member,
+                request.member,
+                now_ms,
+            )
+        else:
+            sql.execute(
+                "DELETE FROM blocks WHERE mesh = ? AND owner = ? AND blocked = ?",
+                caller.mesh,
+                caller.member,
+                request.member,
+            )
+        rows = sql.all(
+            "SELECT blocked FROM blocks WHERE mesh = ? AND owner = ? ORDER BY blocked",
+            caller.mesh,
+            caller.member,
+        )
+        return [row["blocked"] for row in rows]
+
+    return BlockSet(blocked=await context.write(change))

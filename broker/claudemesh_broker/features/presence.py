@@ -1,0 +1,116 @@
+"""Presence: publishes certificates, changes what is shown of a peer, sees it off.
+
+``service.py`` calls it. Whatever a mesh has to hear is told after the commit, to all but the peer.
+"""
+
+import json
+from functools import partial
+
+from claudemesh_broker import peers
+from claudemesh_broker.roster import check_certificate, read_card
+from claudemesh_broker.service import Context, serves
+from claudemesh_broker.sql import Sql
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.errors import Forbidden, TooMuch
+from claudemesh_wire.presence import (
+    MAX_PROFILE_BYTES,
+    CertificatesFound,
+    Certified,
+    Certify,
+    Change,
+    Depart,
+    Departed,
+    FetchCertificates,
+    PresenceUpdated,
+    UpdatePresence,
+)
+
+
+@serves
+async def certify(context: Context, request: Certify) -> Certified:
+    """Publish a certificate of the caller's own; from then on it is addressable."""
+    certificate = Certificate.parse(request.certificate)
+    said, caller, now_ms = certificate.fields, context.caller, context.now_ms
+    if (said.peer, said.member) != (caller.peer, caller.member):
+        raise Forbidden("A peer publishes its own certificate only.", code="wrong_certificate")
+    check_certificate(context.chain, certificate, now_ms)
+
+    def change(sql: Sql) -> Change | None:
+        peers.put_certificate(sql, certificate, now_ms)
+        return peers.publish(sql, certificate, now_ms)
+
+    changed = await context.write(change)
+    context.parts.roster.remember(certificate)
+    if changed is not None:
+        await context.parts.tell_presence(caller.mesh, caller.peer, changed)
+    return Certified(handle=said.handle)
+
+
+@serves
+async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
+    """Change what is shown of the caller; the handle it gets may be another than it wished for."""
+    profile = None if request.profile is None else _profile(request.profile)
+    caller, chain, now_ms = context.caller, context.chain, context.now_ms
+
+    def change(sql: Sql) -> bool:
+        before = peers.find(sql, caller.mesh, caller.peer)
+        if request.handle is not None:
+            peers.change_handle(sql, caller.mesh, caller.peer, [request.handle], now_ms)
+        sql.execute(
+            "UPDATE peers SET role = coalesce(?, role), status = coalesce(?, status),"
+            " summary = coalesce(?, summary), profile = coalesce(?, profile)"
+            " WHERE mesh = ? AND peer = ?",
+            request.role,
+            request.status,
+            request.summary,
+            profile,
+            caller.mesh,
+            caller.peer,
+        )
+        after = peers.find(sql, caller.mesh, caller.peer)
+        return before != after and peers.is_shown(sql, caller.mesh, caller.peer)
+
+    if await context.write(change):
+        card = await context.parts.tell_presence(caller.mesh, caller.peer, Change.UPDATED)
+    else:
+        card = await context.read(partial(read_card, chain=chain, peer=caller.peer, now_ms=now_ms))
+    return PresenceUpdated(card=card)
+
+
+def _profile(profile: dict[str, object]) -> str:
+    written = json.dumps(profile, ensure_ascii=False, separators=(",", ":"))
+    if len(written.encode()) > MAX_PROFILE_BYTES:
+        raise TooMuch(
+            f"A profile has at most {MAX_PROFILE_BYTES} bytes.",
+            "Say less, or share a file.",
+            code="profile_too_large",
+        )
+    return written
+
+
+@serves
+async def depart(context: Context, request: Depart) -> Departed:  # noqa: ARG001 - the request's class is the registration
+    """See the caller off: its lease ends now, and its mesh hears that it left."""
+    caller, now_ms = context.caller, context.now_ms
+    told = await context.write(
+        partial(peers.depart, mesh=caller.mesh, peer=caller.peer, now_ms=now_ms)
+    )
+    if told:
+        await context.parts.tell_presence(caller.mesh, caller.peer, Change.LEFT)
+    return Departed()
+
+
+@serves
+async def certificates(context: Context, request: FetchCertificates) -> CertificatesFound:
+    """Give the certificates of one's own mesh that the broker has, of those asked for."""
+    mesh = context.caller.mesh
+
+    def query(sql: Sql) -> list[bytes]:
+        names = dict.fromkeys(request.hashes)
+        found = [
+            sql.value("SELECT blob FROM certificates WHERE hash = ? AND mesh = ?", name, mesh)
+            for name in names
+        ]
+        return [blob for blob in found if blob is not None]
+
+    return CertificatesFound(certificates=await context.read(query))

@@ -1,0 +1,189 @@
+"""How messages leave the queues: taken and acked, declined, expired; and when they are forgotten.
+
+``features/receipts.py`` and ``upkeep.py`` call it inside their changes; ``queues.py`` put the rows
+there. What a recipient signed is kept once per signature, however many messages it covers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from claudemesh_broker.sql import Row, Sql
+from claudemesh_wire.envelope import MAX_TTL_MS
+from claudemesh_wire.receipts import ReceiptStatus, SignedReceipts
+
+MESSAGE_KEPT_MS: Final = 24 * 3600 * 1000
+"""So long after it expired the id of a message is remembered."""
+
+_LATER: Final = {
+    ReceiptStatus.QUEUED: {ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    ReceiptStatus.HELD: {ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    # The recipient's signed word outweighs the broker's: it had the message before it expired.
+    ReceiptStatus.EXPIRED: {ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    ReceiptStatus.DELIVERED: {ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    ReceiptStatus.SEEN: set[ReceiptStatus](),
+    ReceiptStatus.DECLINED: set[ReceiptStatus](),
+}
+_WAITING: Final = (ReceiptStatus.QUEUED, ReceiptStatus.HELD)
+_RECORD: Final = {
+    ReceiptStatus.DELIVERED: "delivered_ms = ?, delivered_receipt = ?",
+    ReceiptStatus.SEEN: "seen_ms = ?, seen_receipt = ?",
+    ReceiptStatus.DECLINED: "declined_ms = ?, declined_receipt = ?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A message that nobody took in time, and whose it was."""
+
+    seq: int
+    mesh: str
+    sender: str
+    id: str
+    recipient: str
+    expires_ms: int
+
+
+def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tuple[int, list[int]]:
+    """Record what a recipient signed, as far as it is news.
+
+    Returns:
+        How many items were news, and the rows that thereby left the recipient's queue.
+    """
+    receipt: int | None = None
+    news, taken = 0, list[Row]()
+    for item in batch.items:
+        row = sql.one(
+            "SELECT m.seq, m.size_bytes, m.header_hash, d.status FROM messages AS m"
+            " JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
+            " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?",
+            batch.recipient,
+            mesh,
+            batch.sender,
+            item.id,
+        )
+        if row is None or row["header_hash"] != item.header_hash:
+            continue
+        if item.status not in _LATER[row["status"]]:
+            continue
+        if receipt is None:
+            receipt = _put_receipt(sql, mesh, batch, now_ms)
+        sql.execute(
+            f"UPDATE deliveries SET status = ?, route = ?, reason = ?, slot = NULL,"  # noqa: S608 - names from a table above
+            f" {_RECORD[item.status]} WHERE seq = ? AND recipient = ?",
+            item.status,
+            item.route or None,
+            item.reason or None,
+            item.at_ms,
+            receipt,
+            row["seq"],
+            batch.recipient,
+        )
+        news += 1
+        if row["status"] in _WAITING:
+            taken.append(row)
+    _leave_queue(sql, mesh, batch.recipient, taken)
+    return news, [row["seq"] for row in taken]
+
+
+def _put_receipt(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> int:
+    number: int = sql.value(
+        "INSERT INTO receipts (mesh, peer, made_ms, blob) VALUES (?, ?, ?, ?) RETURNING receipt",
+        mesh,
+        batch.recipient,
+        now_ms,
+        batch.model_dump_json(exclude_defaults=True).encode(),
+    )
+    return number
+
+
+def _leave_queue(sql: Sql, mesh: str, peer: str, rows: Sequence[Row]) -> None:
+    """Take rows off a recipient's queue, and the bodies with them that nobody else waits for."""
+    if not rows:
+        return
+    sql.execute(
+        "UPDATE queues SET messages = messages - ?, bytes = bytes - ? WHERE mesh = ? AND peer = ?",
+        len(rows),
+        sum(row["size_bytes"] for row in rows),
+        mesh,
+        peer,
+    )
+    for row in rows:
+        left = sql.value(
+            "UPDATE messages SET pending = pending - 1 WHERE seq = ? RETURNING pending", row["seq"]
+        )
+        if left == 0:
+            sql.execute("DELETE FROM envelopes WHERE seq = ?", row["seq"])
+
+
+def receipts_of(sql: Sql, seq: int) -> list[Row]:
+    """Give all that is known of a message, one row per recipient in the sender's order."""
+    return sql.all(
+        "SELECT d.*, p.handle, p.certificate_hash, delivered.blob AS delivered,"
+        " seen.blob AS seen, declined.blob AS declined"
+        " FROM deliveries AS d JOIN messages AS m ON m.seq = d.seq"
+        " LEFT JOIN peers AS p ON p.mesh = m.mesh AND p.peer = d.recipient"
+        " LEFT JOIN receipts AS delivered ON delivered.receipt = d.delivered_receipt"
+        " LEFT JOIN receipts AS seen ON seen.receipt = d.seen_receipt"
+        " LEFT JOIN receipts AS declined ON declined.receipt = d.declined_receipt"
+        " WHERE d.seq = ? ORDER BY d.position",
+        seq,
+    )
+
+
+def expire(sql: Sql, now_ms: int, most: int) -> list[Expired]:
+    """Take off the queues what nobody took in time, and say whose it was."""
+    rows = sql.all(
+        "SELECT m.seq, m.mesh, m.sender, m.id, m.size_bytes, m.expires_ms, d.recipient"
+        " FROM messages AS m JOIN deliveries AS d ON d.seq = m.seq"
+        " WHERE m.pending > 0 AND m.expires_ms <= ? AND d.status IN ('queued', 'held')"
+        " ORDER BY m.expires_ms LIMIT ?",
+        now_ms,
+        most,
+    )
+    for row in rows:
+        sql.execute(
+            "UPDATE deliveries SET status = 'expired', slot = NULL WHERE seq = ? AND recipient = ?",
+            row["seq"],
+            row["recipient"],
+        )
+        _leave_queue(sql, row["mesh"], row["recipient"], [row])
+    return [
+        Expired(
+            row["seq"],
+            row["mesh"],
+            row["sender"],
+            row["id"],
+            row["recipient"],
+            row["expires_ms"],
+        )
+        for row in rows
+    ]
+
+
+def next_expiry_ms(sql: Sql) -> int | None:
+    """Give when the next waiting message expires."""
+    found: int | None = sql.value("SELECT min(expires_ms) FROM messages WHERE pending > 0")
+    return found
+
+
+def forget(sql: Sql, now_ms: int, most: int) -> int:
+    """Delete the oldest messages whose ids need not be remembered; gives how many rows went."""
+    old = sql.all(
+        "SELECT seq FROM (SELECT seq, expires_ms, pending FROM messages ORDER BY seq LIMIT ?)"
+        " WHERE expires_ms < ? AND pending = 0",
+        most,
+        now_ms - MESSAGE_KEPT_MS,
+    )
+    numbers = [(row["seq"],) for row in old]
+    sql.many("DELETE FROM deliveries WHERE seq = ?", numbers)
+    sql.many("DELETE FROM messages WHERE seq = ?", numbers)
+    oldest = now_ms - MAX_TTL_MS - 2 * MESSAGE_KEPT_MS
+    receipts = sql.execute(
+        "DELETE FROM receipts WHERE receipt IN"
+        " (SELECT receipt FROM (SELECT receipt, made_ms FROM receipts ORDER BY receipt LIMIT ?)"
+        " WHERE made_ms < ?)",
+        most,
+        oldest,
+    )
+    return len(numbers) + receipts

@@ -1,0 +1,235 @@
+"""One connection: challenge, hello, then requests answered as they come, until either side ends it.
+
+``websocket.py`` hands in a ``Link``; requests go to ``service.py`` in the order they arrived and
+are answered in the order they finish. While too many are unanswered nothing more is read, so that
+the sender's own socket holds it back.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from claudemesh_broker import upkeep
+from claudemesh_broker.admission import Admission, Origin
+from claudemesh_broker.delivery import Feed
+from claudemesh_broker.outgoing import Link, LinkClosed, Outgoing
+from claudemesh_broker.service import Caller, Context, Service
+from claudemesh_wire import VERSION
+from claudemesh_wire.errors import MeshError, ProtocolError, TooMuch
+from claudemesh_wire.exchange import Asked, Exchange, Malformed
+from claudemesh_wire.handshake import (
+    NONCE_BYTES,
+    Challenge,
+    Closing,
+    Hello,
+    Mode,
+    State,
+    Step,
+    after,
+)
+from claudemesh_wire.message import Message, Rate, Request
+from claudemesh_wire.presence import Change
+
+MAX_MALFORMED: Final = 32
+MAX_HELLOS: Final = 3
+WS_NORMAL: Final = 1000
+WS_POLICY: Final = 1008
+WS_RESTART: Final = 1012
+logger: Final = logging.getLogger(__name__)
+
+
+class Session:
+    """The broker's end of one connection.
+
+    Args:
+        link: The transport.
+        service: What answers requests.
+        admission: What lets peers in.
+        origin: Where the connection comes from.
+    """
+
+    def __init__(self, link: Link, service: Service, admission: Admission, origin: Origin) -> None:
+        self._link = link
+        self._service = service
+        self._admission = admission
+        self._origin = origin
+        self._settings = service.parts.settings
+        self._outgoing = Outgoing(link, self._settings.send_deadline_s)
+        self._exchange = Exchange()
+        self._state = State.CHALLENGED
+        self._context: Context | None = None
+        self._feed: Feed | None = None
+        self._malformed = 0
+        self._hellos = 0
+        self._nonce = b""
+        self._reading = anyio.CancelScope()
+        self._in_flight = anyio.Semaphore(self._settings.in_flight, fast_acquire=True)
+
+    async def run(self, token_bytes: Callable[[int], bytes]) -> None:
+        """Serve the connection to its end; requests that were begun are finished.
+
+        Args:
+            token_bytes: Gives random bytes; the challenge's nonce is made of them.
+        """
+        self._nonce = token_bytes(NONCE_BYTES)
+        self._outgoing.put(self._exchange.notify(self._challenge()))
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._listen, tasks)
+                await self._outgoing.write()
+                self._reading.cancel()
+                if self._feed is not None:
+                    self._feed.close()
+        except Exception:
+            logger.exception("a session failed")
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._leave()
+
+    def end(self, closing: Closing) -> None:
+        """Say why and close, once what waits is written."""
+        self._outgoing.end(closing)
+
+    def _challenge(self) -> Challenge:
+        identity, parts = self._admission.identity, self._service.parts
+        return Challenge(
+            broker=identity.id,
+            key=identity.key.public.raw,
+            nonce=self._nonce,
+            now_ms=parts.now_ms(),
+            version=VERSION,
+        )
+
+    async def _listen(self, tasks: TaskGroup) -> None:
+        """Read until the connection ends."""
+        with self._reading:
+            try:
+                with anyio.fail_after(self._settings.auth_timeout_s):
+                    while self._context is None:
+                        await self._greet(await self._link.receive(), tasks)
+                while True:
+                    await self._hear(await self._link.receive(), tasks)
+            except LinkClosed:
+                self._outgoing.abandon()
+            except TimeoutError:
+                self.end(Closing(code="protocol", reason="No hello came in time."))
+            except ProtocolError as error:
+                self.end(Closing(code="protocol", reason=error.reason))
+
+    async def _greet(self, text: str, tasks: TaskGroup) -> None:
+        """Take what comes before the connection is admitted: a hello, or few."""
+        event = self._exchange.receive(text)
+        if isinstance(event, Malformed):
+            self._refuse(event)
+            raise ProtocolError("The connection did not begin with a hello.")
+        if not isinstance(event, Asked):
+            return
+        try:
+            if not isinstance(event.request, Hello):
+                after(self._state, Step.REQUEST)
+            self._hellos += 1
+            await self._admit(event.number, event.request, tasks)
+        except MeshError as refusal:
+            self._outgoing.put(self._exchange.answer(event.number, refusal))
+            if self._hellos >= MAX_HELLOS or not isinstance(event.request, Hello):
+                raise ProtocolError("The connection did not begin with a valid hello.") from refusal
+
+    async def _admit(self, number: int, hello: Hello, tasks: TaskGroup) -> None:
+        parts = self._service.parts
+        parts.limits.take(Rate.AUTH, self._origin.address)
+        admitted = await self._admission.admit(hello, self._nonce, self._origin)
+        caller, arrived = admitted.caller, admitted.arrived
+        if caller.mode is Mode.ATTACH:
+            self._feed = parts.deliveries.attach(caller.place, self._outgoing)
+        self._context = Context(caller, parts)
+        is_attach = caller.mode is Mode.ATTACH
+        self._state = after(self._state, Step.HELLO_ATTACH if is_attach else Step.HELLO_CALL)
+        # Nothing may come before the welcome: the client believes nothing else until it has it.
+        self._outgoing.put(self._exchange.answer(number, admitted.welcome))
+        if self._feed is not None:
+            self._outgoing.feed = self._feed
+            tasks.start_soon(self._serve_feed, self._feed)
+        logger.info("connected peer=%s mode=%s fence=%d", caller.peer, caller.mode, arrived.fence)
+        if arrived.change is not None:
+            tasks.start_soon(self._announce, caller, arrived.change)
+
+    async def _announce(self, caller: Caller, change: Change) -> None:
+        try:
+            await self._service.parts.tell_presence(caller.mesh, caller.peer, change)
+        except MeshError as error:
+            logger.warning("a change of presence was not told: %s", error)
+
+    async def _serve_feed(self, feed: Feed) -> None:
+        try:
+            await feed.run()
+        except MeshError as error:
+            self.end(Closing(code=error.code, reason=error.reason))
+
+    async def _hear(self, text: str, tasks: TaskGroup) -> None:
+        """Take one frame of an admitted connection; waits when too many are unanswered."""
+        event = self._exchange.receive(text)
+        if isinstance(event, Malformed):
+            self._refuse(event)
+        elif isinstance(event, Asked):
+            if isinstance(event.request, Hello):
+                after(self._state, Step.HELLO_ATTACH)
+            await self._in_flight.acquire()
+            tasks.start_soon(self._answer, event.number, event.request)
+
+    def _refuse(self, event: Malformed) -> None:
+        self._malformed += 1
+        if event.answer is not None:
+            self._outgoing.put(event.answer)
+        if self._malformed > MAX_MALFORMED:
+            raise ProtocolError("Too many frames of this connection could not be understood.")
+
+    async def _answer(self, number: int, request: Request[Any]) -> None:
+        try:
+            text = self._exchange.answer(number, await self._outcome(request))
+        except TooMuch as error:
+            text = self._exchange.answer(number, error)
+        finally:
+            self._in_flight.release()
+        self._outgoing.put(text)
+
+    async def _outcome(self, request: Request[Any]) -> Message | MeshError:
+        if self._context is None:
+            return ProtocolError("A request was heard before the hello.", remote=False)
+        try:
+            return await self._service.call(self._context, request)
+        except MeshError as refusal:
+            return refusal
+
+    async def _leave(self) -> None:
+        """Close the link; the peer's lease runs from now."""
+        self._state = after(self._state, Step.CLOSE)
+        closing = self._outgoing.closing
+        await self._link.close(_close_code(closing), closing.code if closing else "")
+        if self._context is None:
+            return
+        caller = self._context.caller
+        logger.info("disconnected peer=%s why=%s", caller.peer, closing.code if closing else "gone")
+        if self._feed is not None:
+            self._service.parts.deliveries.detach(self._feed)
+            await self._start_lease(caller)
+
+    async def _start_lease(self, caller: Caller) -> None:
+        parts = self._service.parts
+        now_ms, lease_ms = parts.now_ms(), parts.settings.lease_ms
+        try:
+            await parts.store.write(
+                lambda sql: upkeep.start_lease(sql, caller.place, now_ms, lease_ms)
+            )
+            parts.scheduler.wake()
+        except MeshError as error:
+            # The next start of the broker begins the leases of all that it finds attached.
+            logger.warning("a lease was not begun: %s", error)
+
+
+def _close_code(closing: Closing | None) -> int:
+    if closing is None:
+        return WS_NORMAL
+    return WS_RESTART if closing.code == "draining" else WS_POLICY
