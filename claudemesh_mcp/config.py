@@ -30,7 +30,7 @@ class Paths:
         data: What must survive: the root of broker, sessions, keys, meshes and run.
         config: Where ``config.toml`` is looked for.
         cache: What may be deleted at any time.
-        logs: The rotating log files that ``claudemesh doctor`` names.
+        logs: Where the rotating log files are.
     """
 
     data: Path

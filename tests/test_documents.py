@@ -9,8 +9,8 @@ import re
 
 import pytest
 import typer.main
-from claudemesh_mcp.cli import app
 
+from claudemesh_mcp.cli import app
 from claudemesh_mcp.offer import INSTRUCTIONS
 from tests.support.checkout import (
     BROKER,
