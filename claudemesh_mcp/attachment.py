@@ -154,26 +154,32 @@ class Attachment:
 
     async def _connect_once(self) -> bool:
         """Hold one connection from dialling to its end; tell whether it ever stood."""
-        failure: MeshError | None = None
-        stood = False
         async with self._dial() as dialed:
             client = Client(dialed.link)
-            facts = await self._greet(client, dialed)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._run_client, client, tasks.cancel_scope)
-                try:
-                    await self._settle(client, facts)
-                    tasks.start_soon(self._receiving.report, client)
-                    tasks.start_soon(self._renew, client)
-                    tasks.start_soon(self._take_notices, client)
-                    await self._sending.start(client, tasks)
-                    self.broker, self.facts, self._client = dialed, facts, client
-                    self._failure, stood = None, True
-                    self._signal()
-                except MeshError as error:
-                    failure = error
-                    tasks.cancel_scope.cancel()
-            self._ended(client)
+            try:
+                return await self._hold(client, dialed)
+            finally:
+                self._ended(client)
+                client.close()
+
+    async def _hold(self, client: Client, dialed: Dialed) -> bool:
+        failure: MeshError | None = None
+        stood = False
+        facts = await self._greet(client, dialed)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._run_client, client, tasks.cancel_scope)
+            try:
+                await self._settle(client, facts)
+                tasks.start_soon(self._receiving.report, client)
+                tasks.start_soon(self._renew, client)
+                tasks.start_soon(self._take_notices, client)
+                await self._sending.start(client, tasks)
+                self.broker, self.facts, self._client = dialed, facts, client
+                self._failure, stood = None, True
+                self._signal()
+            except MeshError as error:
+                failure = error
+                tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
         return stood

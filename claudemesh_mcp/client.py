@@ -202,6 +202,11 @@ class Client:
             raise waiting.outcome
         return cast("ReplyT", waiting.outcome)
 
+    def close(self) -> None:
+        """Let go of the notices that nobody took."""
+        self._tell.close()
+        self.notices.close()
+
     async def _take(self, text: str) -> None:
         match self._exchange.receive(text):
             case Answered(number, outcome):

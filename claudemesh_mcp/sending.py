@@ -283,9 +283,11 @@ class Sending:
             return kept
         resolved = await client.call(Resolve(to=list(to)))
         resolution = await self._check(client, to, resolved)
-        if len(self._resolutions) >= _MOST_CACHED:
-            self._resolutions.clear()
-        self._resolutions[to] = resolution
+        if not any(parse(one).is_multicast for one in to):
+            # Who is in a group is asked each time: a member that has just left is not written to.
+            if len(self._resolutions) >= _MOST_CACHED:
+                self._resolutions.clear()
+            self._resolutions[to] = resolution
         return resolution
 
     async def _check(self, client: Client, to: tuple[str, ...], resolved: Resolved) -> _Resolution:

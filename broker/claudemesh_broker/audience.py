@@ -61,7 +61,7 @@ def resolve(sql: Sql, asker: Asker, addresses: Iterable[Address]) -> Audience:
     """Say who is meant.
 
     Raises:
-        NotFound: nobody has this handle or id; ``empty_group``; ``nobody`` else is here.
+        NotFound: nobody has this handle or id, the group is empty, or nobody else is here.
         Conflict: ``ambiguous``: an id's beginning fits several; ``details.candidates`` lists them.
         Forbidden: ``blocked`` by the one that is meant, or its member was removed.
         Unavailable: ``not_certified``: the one that is meant has not finished connecting.
@@ -104,14 +104,13 @@ def _recipient(row: Row, now_ms: int) -> Recipient:
     )
 
 
-def _everybody(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str]) -> list[Row]:
+def _everybody(sql: Sql, asker: Asker, _: Address, blocking: frozenset[str]) -> list[Row]:
     rows = sql.all(f"{_PEERS} AND c.hash IS NOT NULL LIMIT ?", asker.chain.mesh, MAX_READ)
     reached = [row for row in rows if _is_reached(row, asker, blocking)]
     if not reached:
         raise NotFound(
             "Nobody else is in this mesh now.",
             "Start another session, or invite somebody.",
-            code="nobody",
         )
     return reached
 
@@ -130,7 +129,6 @@ def _group(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str]) -
         raise NotFound(
             f"Nobody else is in {address} now.",
             "search_peers shows who is in which group.",
-            code="empty_group",
         )
     return reached
 
@@ -159,7 +157,6 @@ def _by_handle(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str
             raise NotFound(
                 f"{address.name} is not a peer of {address.member}.",
                 f"It belongs to {member.name if member else row['member']}.",
-                code="unknown_peer",
             )
     return [_allowed(row, asker, blocking)]
 
@@ -185,7 +182,7 @@ def _by_id(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str]) -
     return [_allowed(rows[0], asker, blocking)]
 
 
-def _topic(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str]) -> list[Row]:
+def _topic(_sql: Sql, _asker: Asker, address: Address, _: frozenset[str]) -> list[Row]:
     raise Invalid(
         f"{address} is a topic; this broker has none yet.", "Write to a group.", code="unsupported"
     )
@@ -196,7 +193,7 @@ def _allowed(row: Row, asker: Asker, blocking: frozenset[str]) -> Row:
     name = row["handle"] or row["peer"]
     member = asker.chain.members.get(row["member"])
     if row["peer"] == asker.peer:
-        raise Invalid(f"{name} is this session itself.", "Write to others.", code="self")
+        raise Invalid(f"{name} is this session itself.", "Write to others.")
     if member is None or member.removed:
         raise Forbidden(f"The member behind {name} was removed.", code="member_removed")
     if row["member"] in blocking:
@@ -223,7 +220,7 @@ def _unknown(sql: Sql, asker: Asker, address: Address) -> MeshError:
     )
     near = get_close_matches(address.name, [row["handle"] for row in rows], n=3)
     meant = f"Did you mean {' or '.join(near)}?" if near else "search_peers shows who is here."
-    return NotFound(f"Nobody in this mesh is called {address}.", meant, code="unknown_peer")
+    return NotFound(f"Nobody in this mesh is called {address}.", meant)
 
 
 def _candidate(row: Row, chain: Chain) -> dict[str, Any]:

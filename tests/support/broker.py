@@ -123,6 +123,10 @@ class MemoryLink:
         self.other.sender.close()
         self.sender.close()
 
+    def let_go(self) -> None:
+        """Read no more; what was not read is lost."""
+        self._inlet.close()
+
 
 def link_pair() -> tuple[MemoryLink, MemoryLink]:
     """Give the two ends of a connection."""

@@ -115,7 +115,7 @@ def _refusal(header: Header, resolved_ms: int, terms: Terms) -> MeshError | None
     """Give the reason to refuse an envelope that was not stored before, if there is one."""
     now_ms, settings = terms.now_ms, terms.settings
     if header.sender in header.to:
-        return Invalid("The envelope is addressed to its own sender.", code="self")
+        return Invalid("The envelope is addressed to its own sender.")
     if abs(header.ts - now_ms) > MAX_AHEAD_MS:
         return Invalid(
             "The envelope's time is not the broker's.",
