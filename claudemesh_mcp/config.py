@@ -248,8 +248,6 @@ def _from_file(file: Path) -> dict[str, Any]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _file_error(f"{file} is not TOML: {error}.") from error
-    # The broker reads its own table of the same file.
-    table.pop("broker", None)
     for key in table:
         if key not in RULES or not RULES[key].in_file:
             raise _file_error(

@@ -32,6 +32,7 @@ TAKE_OVER_S: Final = 20.0
 _CONNECT_S: Final = 2.0
 _KILL_S: Final = 5.0
 _LOG_BYTES: Final = 4 * 1024 * 1024
+_QUOTED: Final = 400
 
 _log: Final = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Launcher:
         self._start_lock = home.run / "start.lock"
         self._data_lock = home.broker / "lock"
         self.log_file = home.logs / "broker.log"
+        self._log_began = 0
         own = [sys.executable, "-m", "claudemesh_broker", "run", "--embedded"]
         folders = ["--data", str(home.broker), "--run", str(home.run)]
         self._command = [*own, *folders] if command is None else list(command)
@@ -173,10 +175,6 @@ class Launcher:
         # With them gone, whatever is found from here on was written by the new broker.
         remove(self._info_file)
         remove(self._error_file)
-        environment = broker_environment()
-        if self._home.paths.config == self._home.data:
-            # The home may have been given by a flag; the broker looks there for its settings.
-            environment["CLAUDEMESH_HOME"] = str(self._home.data)
         log = self._open_log()
         try:
             process = subprocess.Popen(
@@ -185,7 +183,7 @@ class Launcher:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                env=environment,
+                env=broker_environment(),
                 start_new_session=True,
             )
         except OSError as error:
@@ -205,7 +203,9 @@ class Launcher:
             if self.log_file.stat().st_size > _LOG_BYTES:
                 self.log_file.replace(self.log_file.with_suffix(".log.1"))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        return os.open(self.log_file, flags, FILE_MODE)
+        handle = os.open(self.log_file, flags, FILE_MODE)
+        self._log_began = os.fstat(handle).st_size
+        return handle
 
     async def _stop(self, timeout_s: float, *, force: bool) -> bool:
         pid = await anyio.to_thread.run_sync(self._holder)
@@ -247,16 +247,25 @@ class Launcher:
     def _failure(self, status: int | None) -> MeshError:
         try:
             error: dict[str, Any] = json.loads(read_private(self._error_file) or b"")["error"]
-            kind = CLASSES.get(error["code"], Unavailable)
+            kind = CLASSES.get(error.get("category", ""), Unavailable)
             hint = f"{error.get('hint', '')} The broker's log: {self.log_file}".strip()
             return kind(error["message"], hint, code=error["code"])
         except (ValueError, LookupError, TypeError):
             return Unavailable(
-                f"The broker ended with status {status} before it listened.",
-                f"Its last words are in {self.log_file}",
+                f"The broker ended with status {status} before it listened{self._last_words()}",
+                f"More may be in its log: {self.log_file}",
                 code="broker_start_failed",
                 details={"log": str(self.log_file)},
             )
+
+    def _last_words(self) -> str:
+        with suppress(OSError), self.log_file.open("rb") as file:
+            # What earlier brokers wrote explains nothing.
+            file.seek(self._log_began)
+            lines = file.read(_LOG_BYTES).decode("utf-8", "replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+            return f": {last[:_QUOTED]}" if last else "."
+        return "."
 
     def _too_slow(self) -> MeshError:
         return Unavailable(

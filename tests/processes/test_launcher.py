@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint
 from claudemesh_mcp.config import Paths, broker_environment
 from claudemesh_mcp.home import Home, atomic_write, file_lock
 from claudemesh_mcp.launcher import BrokerInfo, Clock, Launcher, is_newer
-from claudemesh_wire.errors import Forbidden, MeshError, Unavailable
+from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unavailable
 
 STANDIN = Path(__file__).parents[1] / "support" / "standin_broker.py"
 LIMIT_S = 30
@@ -114,7 +114,6 @@ async def test_the_broker_is_detached_from_the_session(
     assert (process / "fd" / "0").resolve() == Path("/dev/null")
     assert (process / "fd" / "2").resolve() == home.logs / "broker.log"
     assert b"a secret of this session" not in (process / "environ").read_bytes()
-    assert b"CLAUDEMESH_HOME=" + bytes(home.data) in (process / "environ").read_bytes()
     assert (home.logs / "broker.log").stat().st_mode & 0o777 == 0o600
 
 
@@ -207,6 +206,7 @@ async def test_a_large_log_is_set_aside(home: Home) -> None:
 async def test_a_broker_that_refuses_is_quoted(home: Home) -> None:
     error = await refusal(standin(home, "refuses"))
     assert error.code == "data_newer"
+    assert isinstance(error, Conflict)
     assert error.reason == "The database is newer."
     assert str(home.logs / "broker.log") in error.hint
 
@@ -217,9 +217,17 @@ async def test_an_old_refusal_is_not_quoted_again(home: Home) -> None:
 
 
 async def test_a_broker_that_ends_without_a_word_is_told_with_its_log(home: Home) -> None:
+    (home.logs / "broker.log").write_text("of an earlier broker")
     error = await refusal(standin(home, "silent"))
     assert error.code == "broker_start_failed"
     assert str(home.logs / "broker.log") in error.hint
+    assert "earlier" not in error.reason
+
+
+async def test_a_broker_that_only_has_last_words_is_quoted(home: Home) -> None:
+    error = await refusal(Launcher(home, [sys.executable, "-c", "import nothing_of_that_name"]))
+    assert error.code == "broker_start_failed"
+    assert "nothing_of_that_name" in error.reason
 
 
 async def test_a_program_that_does_not_exist_is_told(home: Home) -> None:

@@ -177,10 +177,6 @@ def test_a_config_file_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "config_invalid"
 
 
-def test_the_brokers_table_is_left_to_the_broker(tmp_path: Path) -> None:
-    assert load(tmp_path, 'name = "ada"\n[broker]\nanything = 1\n').name == "ada"
-
-
 def test_a_background_broker_inherits_no_secret_and_no_relative_path() -> None:
     environ = {
         "ANTHROPIC_API_KEY": "k",

@@ -24,7 +24,12 @@ def replace(path: Path, told: object) -> None:
 
 
 def refuse(run: Path) -> None:
-    error = {"code": "data_newer", "message": "The database is newer.", "hint": "Upgrade."}
+    error = {
+        "category": "conflict",
+        "code": "data_newer",
+        "message": "The database is newer.",
+        "hint": "Upgrade.",
+    }
     replace(run / "broker-error.json", {"error": error})
     sys.exit(1)
 
