@@ -363,7 +363,9 @@ def test_more_hashes_than_readers_are_refused() -> None:
 
 
 def test_the_broker_reads_the_header_that_fits_the_slots() -> None:
-    assert letter(ADAS, [BOBS, CLEOS]).read_header().to == [BOBS.peer, CLEOS.peer]
+    sealed = letter(ADAS, [BOBS, CLEOS])
+    assert sealed.read_header().to == [BOBS.peer, CLEOS.peer]
+    assert sealed.header_hash == sealed.copy_for(1).header_hash
 
 
 def test_a_message_may_go_to_oneself() -> None:
