@@ -86,7 +86,7 @@ class Admission:
             origin: Where the connection comes from.
 
         Raises:
-            Unauthenticated: the token, a nonce or a signature is not right, or the certificate ran out.
+            Unauthenticated: the token, a nonce, a signature or the certificate is not right.
             NotFound: ``unknown_mesh``: say hello again with the log.
             Conflict: ``membership_fork``, or ``membership_behind``: say hello again with the log.
             Forbidden: the chain does not bear the certificate out, or the peer is another's.
@@ -122,7 +122,7 @@ class Admission:
     async def _chain(
         self, hello: Hello, claims: Claims, certificate: Certificate, *, may_found: bool
     ) -> Chain:
-        """Give the mesh's chain, with what the client knows beyond ours; believes the certificate."""
+        """Give the mesh's chain, with what the client knows beyond it; checks the certificate."""
         while True:
             known = await self.parts.roster.load(claims.mesh)
             if known is None and not (hello.log and may_found):

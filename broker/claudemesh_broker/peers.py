@@ -75,7 +75,7 @@ def arrive(sql: Sql, arrival: Arrival) -> Arrived:
             said.peer,
         )
     handle = take_handle(sql, said.mesh, said.peer, arrival.wishes or [said.handle], arrival.now_ms)
-    change = publish(sql, arrival.certificate, arrival.now_ms) if handle == said.handle else None
+    change = publish(sql, arrival.certificate) if handle == said.handle else None
     queued, _ = queues.backlog(sql, said.mesh, said.peer)
     return Arrived(handle, fence, before["last_seen_ms"] if before else None, queued, change)
 
@@ -223,7 +223,7 @@ def read_certificate(sql: Sql, name: bytes) -> bytes | None:
     return blob
 
 
-def publish(sql: Sql, certificate: Certificate, now_ms: int) -> Change | None:
+def publish(sql: Sql, certificate: Certificate) -> Change | None:
     """Make a certificate the one that others seal to, unless the peer has a later one.
 
     Returns:

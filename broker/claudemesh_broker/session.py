@@ -127,14 +127,16 @@ class Session:
             raise ProtocolError("The connection did not begin with a hello.")
         if not isinstance(event, Asked):
             return
+        hello = event.request
         try:
-            if not isinstance(event.request, Hello):
+            if not isinstance(hello, Hello):
                 after(self._state, Step.REQUEST)
+                return
             self._hellos += 1
-            await self._admit(event.number, event.request, tasks)
+            await self._admit(event.number, hello, tasks)
         except MeshError as refusal:
             self._outgoing.put(self._exchange.answer(event.number, refusal))
-            if self._hellos >= MAX_HELLOS or not isinstance(event.request, Hello):
+            if self._hellos >= MAX_HELLOS or not isinstance(hello, Hello):
                 raise ProtocolError("The connection did not begin with a valid hello.") from refusal
 
     async def _admit(self, number: int, hello: Hello, tasks: TaskGroup) -> None:

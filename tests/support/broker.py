@@ -1,7 +1,7 @@
 """A whole broker in memory: real SQLite, a clock that stands, links instead of sockets.
 
-``a_broker`` gives a ``MemoryBroker``; ``dial`` on it is a link as a client sees one, and ``RawPeer`` a
-client that speaks frames and believes everything, for tests of the broker itself.
+``a_broker`` gives a ``MemoryBroker``; its ``dial`` is a link as a client sees one, and ``RawPeer``
+a client that speaks frames and believes everything, for tests of the broker itself.
 """
 
 import itertools
@@ -70,6 +70,8 @@ NOW: Final = 1_790_000_000_000
 DAY: Final = 24 * 3600 * 1000
 TOKEN: Final = bytes(range(32))
 BROKER_KEY: Final = SigningKey(bytes(31) + b"\x07")
+LOCAL: Final = Origin("127.0.0.1", is_local=True)
+ABOUT: Final = About(type="claude", project="mesh", cwd="/work", host="desk")
 LIMIT_S: Final = 10
 NoticeT = TypeVar("NoticeT", bound=Notice)
 assert features
@@ -160,7 +162,7 @@ class MemoryBroker:
     upkeep: Upkeep
     clock: StandingClock
     tasks: TaskGroup
-    origin: Origin = Origin("127.0.0.1", is_local=True)
+    origin: Origin = LOCAL
 
     def dial(self) -> MemoryLink:
         """Open a connection; gives the client's end."""
@@ -320,7 +322,7 @@ class Wish:
 
     mode: Mode = Mode.ATTACH
     handles: tuple[str, ...] = ()
-    about: About = About(type="claude", project="mesh", cwd="/work", host="desk")
+    about: About = ABOUT
     token: bytes | None = TOKEN
     log: Sequence[bytes] | None = None
     certificate: Certificate | None = None

@@ -37,7 +37,7 @@ async def certify(context: Context, request: Certify) -> Certified:
 
     def change(sql: Sql) -> Change | None:
         peers.put_certificate(sql, certificate, now_ms)
-        return peers.publish(sql, certificate, now_ms)
+        return peers.publish(sql, certificate)
 
     changed = await context.write(change)
     context.parts.roster.remember(certificate)

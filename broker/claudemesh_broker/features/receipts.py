@@ -5,7 +5,6 @@ right is for the sender's client to see.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Final
 
 from claudemesh_broker import outcomes, peers, queues

@@ -1,0 +1,233 @@
+"""``python -m claudemesh_broker run``: listens, says where, serves, and ends in good order.
+
+``claudemesh broker run`` and the sessions' launcher start it. Whatever keeps it from starting is
+one sentence on stderr and, for the sessions of its home, a file; then the exit status is 1.
+"""
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from logging.handlers import RotatingFileHandler
+from typing import Final
+
+import anyio
+import uvicorn
+
+from claudemesh_broker import embedded
+from claudemesh_broker.app import Broker, Opening, announcement, open_broker
+from claudemesh_broker.config import BrokerSettings
+from claudemesh_broker.folders import FolderLock, private_folder
+from claudemesh_wire.errors import MeshError, Unavailable
+from claudemesh_wire.keys import SigningKey
+
+LOG_FILE: Final = "broker.log"
+LOG_BYTES: Final = 4 * 1024 * 1024
+BACKLOG: Final = 512
+GRACE_S: Final = 5
+_LINE: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+logger: Final = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a broker until it is told to end; gives the exit status."""
+    flags = vars(_parser().parse_args(arguments))
+    flags.pop("command")
+    try:
+        settings = BrokerSettings.load(flags)
+    except MeshError as error:
+        return _failed(error)
+    try:
+        return _run(settings)
+    except MeshError as error:
+        with suppress(MeshError):
+            embedded.report_failure(settings.run, error)
+        return _failed(error)
+
+
+def _failed(error: MeshError) -> int:
+    print(f"claudemesh broker: {error}", file=sys.stderr)  # noqa: T201 - its one sentence
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="claudemesh_broker")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a broker in the foreground")
+    run.add_argument("--host", help="the loopback address to listen on")
+    run.add_argument("--port", type=int, help="the port; 0 takes a free one")
+    run.add_argument("--data", help="the folder of its database and key")
+    run.add_argument("--run", help="the folder in which it says where it listens")
+    run.add_argument("--log-level", help="debug, info, warning or error")
+    run.add_argument(
+        "--embedded",
+        action="store_true",
+        default=None,
+        help="started by a session: ends by itself when it is idle",
+    )
+    return parser
+
+
+def _run(settings: BrokerSettings) -> int:
+    # Whatever is written from here on, the log too, is for this user alone.
+    os.umask(0o077)
+    with FolderLock.take(private_folder(settings.data)):
+        _log(settings)
+        key = embedded.load_signing_key(settings.data)
+        with listen(settings.host, settings.port) as listener:
+            is_uvloop = sys.platform != "win32"
+            return anyio.run(
+                partial(_serve, settings, key, listener),
+                backend_options={"use_uvloop": is_uvloop},
+            )
+
+
+def _log(settings: BrokerSettings) -> None:
+    """Log to a rotating file beside the data, and to stderr; there only what is bad, if embedded.
+
+    An embedded broker's stderr is a file that its launcher opened, which nobody rotates.
+    """
+    to_file = RotatingFileHandler(
+        settings.data / LOG_FILE, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8"
+    )
+    to_stderr = logging.StreamHandler()
+    to_stderr.setLevel(logging.WARNING if settings.embedded else logging.NOTSET)
+    level = settings.log_level.upper()
+    logging.basicConfig(level=level, format=_LINE, handlers=[to_file, to_stderr], force=True)
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def listen(host: str, port: int) -> Generator[socket.socket]:
+    """Take the port; it answers from now on.
+
+    Raises:
+        Unavailable: ``port_in_use``, or ``port_unavailable`` for any other reason.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        if sys.platform == "win32":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        else:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise _cannot_listen(host, port, error) from error
+        listener.setblocking(False)  # noqa: FBT003 - the library's shape
+        yield listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> Unavailable:
+    if error.errno == errno.EADDRINUSE:
+        return Unavailable(
+            f"Port {port} is in use by another program.",
+            "Name another by --port; 0 takes a free one.",
+            code="port_in_use",
+        )
+    return Unavailable(
+        f"The broker can't listen on {host} port {port}: {error.strerror}.",
+        "Name another port by --port; 0 takes a free one.",
+        code="port_unavailable",
+    )
+
+
+class _Server(uvicorn.Server):
+    """The server, made to drain the broker before it closes sockets, and to die of no signal."""
+
+    def __init__(self, config: uvicorn.Config, broker: Broker) -> None:
+        super().__init__(config)
+        self._broker = broker
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Drain on SIGTERM and SIGINT; unlike the original, don't raise them again at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, let every session end in good order, then close what is left."""
+        for server in self.servers:
+            server.close()
+        await self._broker.drain()
+        await super().shutdown(sockets)
+
+
+async def _serve(settings: BrokerSettings, key: SigningKey, listener: socket.socket) -> int:
+    failures: list[BaseException] = []
+    servers: list[_Server] = []
+
+    def on_fatal(error: BaseException) -> None:
+        logger.critical("the store has died, ending", exc_info=error)
+        failures.append(error)
+        for server in servers:
+            server.should_exit = True
+
+    opening = Opening(settings, key, embedded.new_token(), on_fatal)
+    async with open_broker(opening) as broker:
+        server = _Server(_config(settings, broker), broker)
+        servers.append(server)
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        said = announcement(broker, url)
+        embedded.announce(settings.run, said)
+        try:
+            if not settings.embedded:
+                print(f"claudemesh broker listens on {url}", flush=True)  # noqa: T201 - its answer
+            async with anyio.create_task_group() as tasks:
+                # Whatever ends here with an error ends the process: nothing dies unnoticed.
+                tasks.start_soon(broker.parts.scheduler.run)
+                if settings.embedded:
+                    tasks.start_soon(_end_when_idle, broker, server)
+                await server.serve([listener])
+                tasks.cancel_scope.cancel()
+        finally:
+            embedded.withdraw(settings.run, said)
+    return 1 if failures else 0
+
+
+async def _end_when_idle(broker: Broker, server: _Server) -> None:
+    await broker.rest()
+    server.should_exit = True
+
+
+def _config(settings: BrokerSettings, broker: Broker) -> uvicorn.Config:
+    return uvicorn.Config(
+        broker.application(),
+        http="h11",
+        ws="websockets-sansio",
+        ws_max_size=settings.frame_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=settings.ping_interval_s,
+        # Stale at two and a half intervals.
+        ws_ping_timeout=settings.ping_interval_s * 1.5,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
