@@ -5,26 +5,58 @@ library alone, so opened messages stand in clear in it (mode 0600). One thread d
 what has gathered is committed together, and a change is acknowledged only after that commit.
 """
 
+import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from claudemesh_mcp.home import FILE_MODE
+from claudemesh_mcp.home import create_once, file_lock
 from claudemesh_wire.errors import Invalid, MeshError, Unavailable
+
+logger: Final = logging.getLogger(__name__)
 
 R = TypeVar("R")
 Change = Callable[[sqlite3.Connection], R]
+_Job = tuple[Change[Any], Future[Any]]
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 10.0
 _BATCH: Final = 256
+_MAGIC: Final = b"SQLite format 3\0"
+_SETUP: Final = (
+    "PRAGMA journal_mode = WAL",
+    # What is acknowledged must survive a power cut too.
+    "PRAGMA synchronous = FULL",
+    # A burst may grow the log; afterwards the disk space comes back.
+    "PRAGMA journal_size_limit = 16777216",
+    # A text that is cleared leaves no copy in a page that is written anyway.
+    "PRAGMA secure_delete = FAST",
+)
+# A quota or a limit on file sizes reaches SQLite as a failed write, not as a full disk.
+_FULL: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
+_BROKEN: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_BUSY: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_FAILING: Final = (
+    "SQLITE_CANTOPEN",
+    "SQLITE_IOERR",
+    "SQLITE_NOMEM",
+    "SQLITE_PERM",
+    "SQLITE_PROTOCOL",
+    "SQLITE_READONLY",
+)
+_DAMAGED_HINT: Final = (
+    "Move it away to start this session with an empty inbox; messages not yet received wait at"
+    " the broker."
+)
 
 _SCHEMA: Final = """
 CREATE TABLE inbox (
@@ -78,8 +110,8 @@ class PeerFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._jobs: queue.SimpleQueue[tuple[Change[Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._ready: Future[None] = Future()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._ready: Future[None] = _kept_future()
         self._thread = threading.Thread(target=self._run, name="peerfile", daemon=True)
         self._closed = False
 
@@ -89,55 +121,65 @@ class PeerFile:
 
         Raises:
             Invalid: ``database_damaged`` or ``database_newer``; the file is left as it is.
-            Unavailable: ``storage_full`` or ``storage_failed``.
+            Unavailable: ``storage_full``, ``storage_failed`` or ``locked``.
         """
         opened = cls(path)
         opened._thread.start()
-        await _wait(opened._ready)
+        try:
+            await _wait(opened._ready)
+        except BaseException:
+            opened._jobs.put(None)
+            raise
         return opened
 
     async def write(self, change: Change[R]) -> R:
         """Make a change; it is on disk when this returns.
 
-        An exception in the change undoes that change alone; cancelling the caller does not.
+        An exception in the change undoes that change alone. The change is made even if the caller
+        is cancelled meanwhile.
 
         Raises:
-            Unavailable: the disk is full, or the file was closed.
+            Unavailable: ``storage_full``, ``storage_failed``, ``locked``, or ``closed``.
+            Invalid: ``database_damaged``.
         """
         if self._closed:
             raise Unavailable("The peer file is closed.", code="closed")
-        future: Future[R] = Future()
+        future: Future[R] = _kept_future()
         self._jobs.put((change, future))
         return await _wait(future)
 
     def post(self, change: Change[Any]) -> None:
         """Hand a change in without waiting for it; it comes after those handed in before."""
         if not self._closed:
-            self._jobs.put((change, Future()))
+            future: Future[Any] = _kept_future()
+            future.add_done_callback(_log_failure)
+            self._jobs.put((change, future))
 
     async def close(self) -> None:
         """Finish what was handed in and close the file."""
         if not self._closed:
             self._closed = True
             self._jobs.put(None)
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._thread.join)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._thread.join)
 
     def _run(self) -> None:
         try:
-            connection = _connect(self.path)
-        except MeshError as error:
+            # One opens at a time: SQLite does not wait for its turn to change the journal mode.
+            with file_lock(self.path.with_name(f"{self.path.name}.lock")):
+                connection = _connect(self.path)
+        except Exception as error:  # noqa: BLE001 - it belongs to the one who opens
             self._ready.set_exception(error)
             return
         self._ready.set_result(None)
-        while batch := self._gather():
-            _commit(connection, batch)
-        connection.close()
+        with closing(connection):
+            while batch := self._gather():
+                _commit(connection, batch)
 
-    def _gather(self) -> list[tuple[Change[Any], Future[Any]]]:
+    def _gather(self) -> list[_Job]:
         """Wait for a job, then take what else is there; an empty list is the end."""
         first = self._jobs.get()
-        batch: list[tuple[Change[Any], Future[Any]]] = []
+        batch: list[_Job] = []
         while first is not None:
             batch.append(first)
             if len(batch) >= _BATCH:
@@ -151,89 +193,178 @@ class PeerFile:
         return batch
 
 
-def _commit(
-    connection: sqlite3.Connection, batch: Iterable[tuple[Change[Any], Future[Any]]]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a change gave, or the error that undid it."""
+
+    result: Any = None
+    error: Exception | None = None
+
+
+def _commit(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
     """Run a batch in one transaction and resolve its futures after the commit."""
-    done: list[tuple[Future[Any], Any]] = []
-    failed: list[tuple[Future[Any], BaseException]] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for change, future in batch:
-            if not future.set_running_or_notify_cancel():
-                continue
-            connection.execute("SAVEPOINT change")
-            try:
-                done.append((future, change(connection)))
-            except Exception as error:  # noqa: BLE001 - it belongs to the one who handed it in
-                connection.execute("ROLLBACK TO change")
-                failed.append((future, _translated(error)))
-            connection.execute("RELEASE change")
+        outcomes = [_apply(connection, change) for change, _ in batch]
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, this thread has to live on
+        # A new error each: a shared one would gather the tracebacks of all who raise it.
+        outcomes = [_Outcome(error=_batch_refusal(error)) for _ in batch]
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        refusal = _storage_error(error)
-        failed = [(future, refusal) for _, future in batch if not future.cancelled()]
-        done = []
-    for future, result in done:
-        future.set_result(result)
-    for future, error in failed:
-        future.set_exception(error)
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+    for (_, future), outcome in zip(batch, outcomes, strict=True):
+        if outcome.error is None:
+            future.set_result(outcome.result)
+        else:
+            future.set_exception(outcome.error)
 
 
-def _translated(error: Exception) -> Exception:
-    return _storage_error(error) if isinstance(error, sqlite3.OperationalError) else error
+def _apply(connection: sqlite3.Connection, change: Change[Any]) -> _Outcome:
+    connection.execute("SAVEPOINT change")
+    try:
+        outcome = _Outcome(change(connection))
+    except Exception as error:
+        if not connection.in_transaction:
+            # A full disk can make SQLite give up the whole transaction, not the change alone.
+            raise
+        connection.execute("ROLLBACK TO change")
+        outcome = _Outcome(error=_refusal(error))
+    connection.execute("RELEASE change")
+    return outcome
 
 
-def _storage_error(error: sqlite3.Error) -> MeshError:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+def _refusal(error: Exception) -> Exception:
+    """Say in our words what the file did not do; an error of the change itself stays as it is."""
+    if isinstance(error, StopIteration):
+        # A future refuses to carry this one.
+        wrapped = RuntimeError("a change ran out of its iterator")
+        wrapped.__cause__ = error
+        return wrapped
+    return _storage_error(error) or error
+
+
+def _batch_refusal(error: Exception) -> MeshError:
+    return _storage_error(error) or Unavailable(
+        "The session's file could not be written.",
+        "Nothing was lost; look into the log.",
+        code="storage_failed",
+    )
+
+
+def _storage_error(error: Exception) -> MeshError | None:
+    # Errors that the driver raises by itself carry no name.
+    name: str = getattr(error, "sqlite_errorname", "")
+    if name in _FULL:
         return Unavailable(
             "There is no space left for this session's messages.",
             "Free some space on that disk; nothing was lost.",
             code="storage_full",
         )
-    return Unavailable(f"The session's file can't be written: {error}.", code="storage_failed")
+    if name.startswith(_BUSY):
+        return Unavailable(
+            f"Another process has held this session's file for {BUSY_TIMEOUT_S:g} s.",
+            "Try again; nothing was lost.",
+            code="locked",
+        )
+    if name.startswith(_BROKEN):
+        return Invalid("This session's file is damaged.", _DAMAGED_HINT, code="database_damaged")
+    if name.startswith(_FAILING):
+        return Unavailable(
+            f"This session's file can't be read or written ({name}).",
+            "Check the disk and the permissions of its folder.",
+            code="storage_failed",
+        )
+    return None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        # Private from its first moment; SQLite gives its log and index the same mode.
+        create_once(path, b"")
+    _check(path)
     try:
-        path.touch(FILE_MODE, exist_ok=True)
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=256
         )
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.row_factory = sqlite3.Row
-        _migrate(connection, path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            raise _storage_error(error) from error
-        raise Invalid(
-            f"{path} is damaged.",
-            "Move it away to start this session with an empty inbox; messages not yet"
-            " received wait at the broker.",
-            code="database_damaged",
-        ) from error
-    except OSError as error:
-        raise Unavailable(f"{path}: {error.strerror}.", code="storage_failed") from error
+        try:
+            for statement in _SETUP:
+                connection.execute(statement)
+            connection.row_factory = sqlite3.Row
+            _migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise _batch_refusal(error) from error
     return connection
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+def _check(path: Path) -> None:
+    """Refuse a file that is damaged, foreign or newer before a byte of it is changed."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC))
+    except OSError as error:
+        raise Unavailable(
+            f"{path}: {error.strerror}.",
+            "Check the disk and the permissions of its folder.",
+            code="storage_failed",
+        ) from error
+    if not start:
+        return  # It was made just now, or its maker was killed before the first page.
+    if start != _MAGIC:
+        raise _damaged(path)
+    try:
+        with closing(_connect_to_read(path)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        refusal = _batch_refusal(error)
+        raise (_damaged(path) if isinstance(refusal, Invalid) else refusal) from error
     if version > SCHEMA_VERSION:
         raise Invalid(
             f"{path} was written by a newer claudemesh (data version {version}).",
             "Upgrade claudemesh; the file was not touched.",
             code="database_newer",
         )
+    if tables and not version:
+        raise _damaged(path)
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)
+
+
+def _damaged(path: Path) -> Invalid:
+    return Invalid(
+        f"{path} is damaged, or no file of claudemesh.", _DAMAGED_HINT, code="database_damaged"
+    )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Make the tables, unless another process has just done so."""
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         for statement in _SCHEMA.split(";\n"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def _kept_future() -> Future[Any]:
+    """Give a future whose work is done even if nobody waits for it any more."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def _log_failure(future: Future[Any]) -> None:
+    error = future.exception()
+    if error is not None:
+        logger.warning("a change that nobody waits for was not made", exc_info=error)
 
 
 async def _wait(future: Future[R]) -> R:
