@@ -13,10 +13,11 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from claudemesh_mcp.config import Paths, broker_environment
+from claudemesh_mcp.config import Paths
 from claudemesh_mcp.home import Home, atomic_write, file_lock
 from claudemesh_mcp.launcher import BrokerInfo, Clock, Launcher, is_newer
 from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unavailable
+from tests.support.sessions import launching, pid_from
 
 STANDIN = Path(__file__).parents[1] / "support" / "standin_broker.py"
 LIMIT_S = 30
@@ -117,41 +118,9 @@ async def test_the_broker_is_detached_from_the_session(
     assert (home.logs / "broker.log").stat().st_mode & 0o777 == 0o600
 
 
-SESSION = """
-import json, os, signal, sys
-import anyio
-from claudemesh_mcp.config import Settings
-from claudemesh_mcp.home import Home
-from claudemesh_mcp.launcher import Launcher
-
-async def main():
-    launcher = Launcher(Home.open(Settings.load().paths()), sys.argv[1:] or None)
-    print((await launcher.ensure()).pid, flush=True)
-
-anyio.run(main)
-sys.stdin.read()
-"""
-
-
-def session(home: Home, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", SESSION, *arguments],
-        env=broker_environment() | {"CLAUDEMESH_HOME": str(home.data)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def pid_from(session: subprocess.Popen[str]) -> int:
-    assert session.stdout is not None
-    return int(session.stdout.readline())
-
-
 @pytest.fixture
 def sessions(home: Home) -> Iterator[list[subprocess.Popen[str]]]:
-    started = [session(home, *command(home)) for _ in range(8)]
+    started = [launching(home, *command(home)) for _ in range(8)]
     yield started
     for each in started:
         each.communicate()
@@ -166,7 +135,7 @@ def test_eight_sessions_that_start_at_once_get_one_broker(
 
 
 def test_a_broker_outlives_the_killed_session_that_started_it(home: Home) -> None:
-    with session(home, *command(home)) as first:
+    with launching(home, *command(home)) as first:
         pid = pid_from(first)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
