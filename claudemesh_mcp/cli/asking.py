@@ -28,10 +28,13 @@ def open_mesh(*, attach: bool = False) -> AbstractAsyncContextManager["Mesh"]:
     Raises:
         Invalid: the settings make no sense.
     """
+    from claudemesh_mcp.logs import log_to_file
     from claudemesh_mcp.sdk import Mesh
 
     # A variable with a name is what the session around this command is called, not its user.
     settings = replace(Settings.load(), name=None)
+    # A connection that is lost and restored meanwhile is nothing to tell a reader of stderr.
+    log_to_file(settings.paths().logs)
     return Mesh.connect(settings=settings, resume=PEER, attach=attach, session_type="human")
 
 

@@ -155,8 +155,6 @@ class Play:
             for key, value in (told | expected).items():
                 _require(message[key] == value, f"{key} was {message[key]!r}")
             self._detail = json_format.dumps(message["text"])
-            # Whatever the client asks next proves that the result has reached it.
-            await reader.ask("ping", {})
 
     async def _is_proved(self, letter: Letter) -> None:
         """Wait until the sender holds the reader's signature for delivered and seen."""
@@ -164,6 +162,8 @@ class Play:
             row: dict[str, Any] = {}
             with anyio.move_on_after(_SOON_S):
                 while row.get("status") != "seen":
+                    # What the reader's client asks next proves that the text has reached it.
+                    await letter.reader.ask("ping", {})
                     await anyio.sleep(_PAUSE_S)
                     status = await letter.sender.call("message_status", id=letter.id)
                     (row,) = status["recipients"]
@@ -246,7 +246,7 @@ def _print_receipts(report: dict[str, Any]) -> None:
         show.line(f"{message['id']}  {message['from']} to {message['to']}")
         for receipt in message["receipts"]:
             whose = f"signed by {message['to']}" if receipt["signed"] else "the broker's word"
-            show.line(f"    {receipt['status']:<10} {receipt['at']}  {whose}")
+            show.line(f"{receipt['status']:<10} {receipt['at']}  {whose}", indent=4)
     killed, resumed = report["killed"]["pid"], report["resumed"]["pid"]
     show.line(
         f"Broker {report['broker']['pid']}, killed {killed}, resumed {resumed}:"

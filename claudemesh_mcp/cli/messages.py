@@ -72,7 +72,7 @@ def send(
     show.line(sent.id)
     for one in sent.recipients:
         sealed = "sealed" if one.e2e else "not sealed"
-        show.word(f"  {one.handle} ({one.member}): {one.status}, {sealed}")
+        show.word(f"{one.handle} ({one.member}): {one.status}, {sealed}")
 
 
 def inbox(

@@ -42,9 +42,9 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def line(text: str) -> None:
+def line(text: str, indent: int = 0) -> None:
     """Print one line of data."""
-    print(clean_line(text).text)
+    print(" " * indent + clean_line(text).text)
 
 
 def word(text: str) -> None:
@@ -114,7 +114,7 @@ def message(one: InboxMessage) -> None:
     for text in clean(one.text).text.split("\n"):
         print(f"    {text}")
     if one.more_bytes:
-        word(f"    … {one.more_bytes} bytes more: claudemesh inbox --id {one.id}")
+        word(f"… {one.more_bytes} bytes more: claudemesh inbox --id {one.id}")
 
 
 def peers(rows: Sequence[PeerRow]) -> None:
