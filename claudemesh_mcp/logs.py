@@ -4,8 +4,8 @@
 finds. All sessions of a home share it; whoever finds it full turns it over.
 """
 
+import itertools
 import logging
-import logging.handlers
 import os
 import sys
 import time
@@ -18,34 +18,48 @@ KEPT: Final = 3
 _FORMAT: Final = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s[%(process)d] %(message)s"
 
 
-class SharedFile(logging.handlers.RotatingFileHandler):
+class SharedFile(logging.FileHandler):
     """A rotating file that several processes write to.
+
+    ``logging.handlers`` has one for a single process, and costs half a megabyte of memory.
 
     Args:
         path: The file; while its folder does not exist nothing is written.
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8", delay=True)
+        super().__init__(path, encoding="utf-8", delay=True)
         self._path = path
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record, to the file that bears the name now."""
-        if self._path.parent.is_dir():
+        try:
+            if not self._path.parent.is_dir():
+                return
             self._follow()
-            super().emit(record)
+        except OSError:
+            self.handleError(record)
+        super().emit(record)
 
     def _follow(self) -> None:
-        """Let go of a file that another process has turned over."""
+        """Turn a full file over, and let go of one that another process has turned over."""
         if not self.stream:
             return
-        try:
-            same = os.path.samestat(self._path.stat(), os.fstat(self.stream.fileno()))
-        except OSError:
-            same = False
-        if not same:
-            self.stream.close()
-            self.stream = None  # type: ignore[assignment] - the base class opens it again
+        found = self._path.stat() if self._path.exists() else None
+        same = found and os.path.samestat(found, os.fstat(self.stream.fileno()))
+        if same and found and found.st_size < MAX_BYTES:
+            return
+        self.stream.close()
+        # What `logging` takes for "to be opened at the next record".
+        self.stream = None  # type: ignore[assignment]
+        if same:
+            self._turn_over()
+
+    def _turn_over(self) -> None:
+        files = [self._path, *(Path(f"{self._path}.{number}") for number in range(1, KEPT + 1))]
+        for newer, older in reversed(list(itertools.pairwise(files))):
+            if newer.exists():
+                newer.replace(older)
 
 
 def log_to_stderr(level: str) -> None:
