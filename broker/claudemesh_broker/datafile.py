@@ -91,11 +91,11 @@ def check_datafile(path: Path, data_version: int) -> None:
         return  # A kill between making the file and its first page leaves nothing behind.
     if start != _MAGIC:
         raise _corrupt(path, "it does not start as a database")
-    # SQLite removes its log when a file is closed in good order.
-    thorough = log_bytes > 0 and _size(path) < QUICK_CHECK_BYTES
-    with _said_in_our_words(path), closing(_connect_to_read(path)) as database:
+    # SQLite empties its log when a file is closed in good order.
+    was_killed = log_bytes > 0
+    with _said_in_our_words(path), closing(_connect_to_read(path, with_log=was_killed)) as database:
         _check_version(database, path, data_version)
-        if thorough:
+        if was_killed and _size(path) < QUICK_CHECK_BYTES:
             found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise _corrupt(path, found)
@@ -120,8 +120,11 @@ def _check_version(database: sqlite3.Connection, path: Path, data_version: int) 
         )
 
 
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+def _connect_to_read(path: Path, *, with_log: bool) -> sqlite3.Connection:
+    # Told that nothing changes the file, SQLite puts no files of its own beside it; but then it
+    # does not look into a log either.
+    how = "mode=ro" if with_log else "immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
