@@ -230,7 +230,7 @@ class Connection:
             self._client = str(cast("Json", client).get("name", ""))
         return self._offer.greeting(self._version)
 
-    def _begin(self) -> None:
+    def _begin(self, _received: int) -> None:
         """Connect in the background, now that the client has its answer."""
         if not self._stopping:
             self._starting = self._tasks.create_task(self._start())
@@ -306,9 +306,9 @@ class Connection:
             then = partial(self._mark, printed)
         replies.add(jsonrpc.success(request_id, result), then)
 
-    def _mark(self, printed: Printed) -> None:
+    def _mark(self, printed: Printed, received: int) -> None:
         """Note what had come from the client when this result was written out."""
-        printed.mark = self._reader.received()
+        printed.mark = received
 
     def _cancel(self, request_id: object) -> None:
         if not isinstance(request_id, str | int):

@@ -11,6 +11,7 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -72,39 +73,42 @@ class Stdout:
 
     Args:
         descriptor: Where to write; it is never closed here.
+        received: Counts what has come from the client. Asked in the thread that writes, because a
+            fast client's next request would be counted too by the time the loop runs again.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, received: Callable[[], int]) -> None:
         self._descriptor = descriptor
+        self._received = received
         self._loop = asyncio.get_running_loop()
-        self._work: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[bytes, asyncio.Future[int]]] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="stdout", daemon=True).start()
 
-    async def write(self, data: bytes) -> None:
-        """Write all of it.
+    async def write(self, data: bytes) -> int:
+        """Write all of it; give what had been received when it was written.
 
         Raises:
             OSError: nobody reads any more.
         """
-        done = self._loop.create_future()
+        done: asyncio.Future[int] = self._loop.create_future()
         self._work.put((data, done))
-        await done
+        return await done
 
     def _run(self) -> None:
         with suppress(RuntimeError):
             while True:
                 data, done = self._work.get()
-                failure = self._write(data)
-                self._loop.call_soon_threadsafe(_settle, done, failure)
+                outcome = self._write(data)
+                self._loop.call_soon_threadsafe(_settle, done, outcome)
 
-    def _write(self, data: bytes) -> OSError | None:
+    def _write(self, data: bytes) -> int | OSError:
         rest = memoryview(data)
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError as failure:
             return failure
-        return None
+        return self._received()
 
 
 def run(session: Session, offer: Offer) -> int:
@@ -127,7 +131,8 @@ async def _serve(source: int, sink: int, session: Session, offer: Offer) -> None
         # Windows has other signals, and its loop takes none.
         with suppress(AttributeError, NotImplementedError):
             loop.add_signal_handler(getattr(signal, name), stop)
-    await serve(Stdin(source), Stdout(sink), session, offer, stopping)
+    reader = Stdin(source)
+    await serve(reader, Stdout(sink, reader.received), session, offer, stopping)
     _exit_at_the_latest()
 
 
@@ -169,10 +174,10 @@ def _waiting(descriptor: int) -> int:
     return int.from_bytes(count, sys.byteorder)
 
 
-def _settle(done: asyncio.Future[None], failure: OSError | None) -> None:
+def _settle(done: asyncio.Future[int], outcome: int | OSError) -> None:
     if done.done():
         return
-    if failure is None:
-        done.set_result(None)
+    if isinstance(outcome, OSError):
+        done.set_exception(outcome)
     else:
-        done.set_exception(failure)
+        done.set_result(outcome)

@@ -11,7 +11,8 @@ from typing import Final, Protocol
 
 MAX_UNWRITTEN: Final = 256
 
-Then = Callable[[], None]
+Then = Callable[[int], None]
+"""Told, once a line is written, how many of the client's bytes had come by then."""
 
 
 class Reader(Protocol):
@@ -33,8 +34,11 @@ class Reader(Protocol):
 class Writer(Protocol):
     """Where a client's bytes go."""
 
-    async def write(self, data: bytes) -> None:
-        """Write all of it; return when the operating system has it.
+    async def write(self, data: bytes) -> int:
+        """Write all of it.
+
+        Returns:
+            What ``Reader.received`` was at the moment the operating system had all of it.
 
         Raises:
             OSError: nobody reads any more.
@@ -81,9 +85,9 @@ class Sender:
         while True:
             while self._lines:
                 line, then = self._lines.popleft()
-                await self._writer.write(line)
+                received = await self._writer.write(line)
                 for act in then:
-                    act()
+                    act(received)
                 self._less.set()
             if self._ending:
                 return

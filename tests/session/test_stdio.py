@@ -223,7 +223,7 @@ async def test_bytes_that_nobody_has_read_yet_count_as_received() -> None:
 
 async def test_a_writer_learns_that_nobody_reads() -> None:
     source, sink = os.pipe()
-    stdout = Stdout(sink)
+    stdout = Stdout(sink, lambda: 0)
     with anyio.fail_after(20):
         await stdout.write(b"read\n")
         assert os.read(source, 100) == b"read\n"
@@ -235,7 +235,7 @@ async def test_a_writer_learns_that_nobody_reads() -> None:
 
 async def test_a_reader_that_is_slow_does_not_stop_the_loop() -> None:
     source, sink = os.pipe()
-    stdout = Stdout(sink)
+    stdout = Stdout(sink, lambda: 0)
     data = b"y" * 1_000_000
     got = 0
     with anyio.fail_after(20):

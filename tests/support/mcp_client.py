@@ -59,7 +59,7 @@ class Pipe:
     def received(self) -> int:
         return len(self.sent)
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> int:
         self.waiting += 1
         self.tell()
         await self.open.wait()
@@ -68,6 +68,7 @@ class Pipe:
             raise BrokenPipeError
         self.written.append(data)
         self.tell()
+        return self.received()
 
 
 class Desk:
