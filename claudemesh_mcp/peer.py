@@ -29,6 +29,7 @@ from claudemesh_wire.membership import Custody, Member
 
 logger: Final = logging.getLogger(__name__)
 _MOST_PROBLEMS: Final = 50
+_NOTICEABLE_MS: Final = 2000
 
 
 def system_ms() -> int:
@@ -119,8 +120,12 @@ class Peer:
         return self.setup.now_ms() + self._offset_ms
 
     def set_clock(self, broker_ms: int) -> None:
-        """Take the broker's time; say so plainly when the own clock is far off."""
-        self._offset_ms = broker_ms - self.setup.now_ms()
+        """Take the broker's time; say so plainly when the own clock is far off.
+
+        A small difference is the way of the welcome, not of the clocks, and is left alone.
+        """
+        offset_ms = broker_ms - self.setup.now_ms()
+        self._offset_ms = offset_ms if abs(offset_ms) > _NOTICEABLE_MS else 0
         if abs(self._offset_ms) > MAX_CLOCK_ERROR_MS:
             behind = "behind" if self._offset_ms > 0 else "ahead of"
             minutes = abs(self._offset_ms) / 60_000

@@ -125,6 +125,7 @@ class Mesh:
             if wait_s:
                 await mesh.ready(wait_s)
             yield mesh
+            await mesh.depart()
 
     @classmethod
     @asynccontextmanager
