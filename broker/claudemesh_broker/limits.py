@@ -14,6 +14,7 @@ from claudemesh_wire.message import Rate
 
 MAX_BUCKETS: Final = 10_000
 _LOOKED_AT: Final = 2
+_ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,9 @@ class Limits:
         gained = max(0.0, now_s - bucket.at_s) * allowance.per_s
         bucket.tokens = min(allowance.burst, bucket.tokens + gained)
         bucket.at_s = now_s
-        if bucket.tokens < 1:
+        if bucket.tokens < 1 - _ROUNDING:
             raise _too_often(rate, allowance, (1 - bucket.tokens) / allowance.per_s)
-        bucket.tokens -= 1
+        bucket.tokens = max(0.0, bucket.tokens - 1)
 
     def _make_room(self, now_s: float) -> None:
         """Drop the longest unused: a full bucket says no more than none, and some must go."""

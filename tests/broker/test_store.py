@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claudemesh_broker.lane import LaneLimits
-from claudemesh_broker.sql import Sql
+from claudemesh_broker.sql import Row, Sql
 from claudemesh_broker.store import Store
 from claudemesh_wire.errors import Conflict, MeshError, TooMuch, Unavailable
 from tests.support.stores import LIMIT_S, Deaths, Gate, note, noted, noted_on_disk, opened
@@ -118,8 +118,8 @@ async def test_a_cancelled_awaiter_does_not_undo_its_change(store: Store) -> Non
     gate = Gate()
     held = store.write(gate.hold)
     gate.wait_until_held()
+    future = store.write(lambda sql: note(sql, 1))
     with anyio.CancelScope() as scope:
-        future = store.write(lambda sql: note(sql, 1))
         scope.cancel()
         await future
     gate.open()
@@ -237,12 +237,12 @@ async def test_a_change_that_runs_out_of_an_iterator_is_an_error(store: Store) -
 
 
 async def test_a_change_reads_writes_and_checks_in_one(store: Store) -> None:
-    def change(sql: Sql) -> tuple[int, int, list[str], str | None]:
+    def change(sql: Sql) -> tuple[int, int, list[str], Row | None]:
         many = sql.many("INSERT INTO meta (key, value) VALUES (?, ?)", [("a", "1"), ("b", "2")])
         changed = sql.execute("UPDATE meta SET value = value || ? WHERE key = ?", "!", "a")
         rows = sql.all("SELECT key, value FROM meta ORDER BY key")
         gone = sql.one("DELETE FROM meta WHERE key = ? RETURNING value", "nobody")
-        return many, changed, [row["value"] for row in rows], gone and gone[0]
+        return many, changed, [row["value"] for row in rows], gone
 
     assert await store.write(change) == (2, 1, ["1!", "2"], None)
 

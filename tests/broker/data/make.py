@@ -4,8 +4,10 @@ Run it once when a version is about to be released, and check the file in:
 ``PYTHONPATH=.:broker python tests/broker/data/make.py``. A later version's test opens it.
 """
 
+import shutil
 import sqlite3
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ def make(path: Path) -> None:
 
 if __name__ == "__main__":
     target = FOLDER / f"v{DATA_VERSION}.sqlite3"
-    target.unlink(missing_ok=True)
-    FOLDER.chmod(0o700)
-    make(target)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / target.name
+        make(made)
+        shutil.copyfile(made, target)
     sys.stdout.write(f"{target}: {target.stat().st_size} bytes\n")
