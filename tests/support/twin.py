@@ -88,8 +88,6 @@ class Twin:
             yield Dialed(told, broker_id(BROKER_KEY.public), "memory:", TOKEN, VERSION)
         finally:
             await link.close()
-            for end in (link, link.other):
-                end.let_go()
 
     def _lied(self, text: str) -> str | None:
         return self.lie(text) if self.lie else text
