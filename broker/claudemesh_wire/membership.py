@@ -271,9 +271,8 @@ def _changed(chain: Chain, entry: Entry) -> Chain:
 
 
 def _added(chain: Chain, signer: Member, entry: Entry) -> Chain:
-    said = entry.fields
     newcomer = _newcomer(chain, entry)
-    if said.by == newcomer.id or not _may(signer, newcomer.role):
+    if not _may(signer, newcomer.role):
         raise _forbidden(f"{signer.name} may not add a member as {newcomer.role}.")
     return _with(chain, newcomer)
 

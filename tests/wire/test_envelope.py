@@ -145,8 +145,10 @@ def test_broken_padding_is_refused(padded: bytes) -> None:
 
 def test_the_wrong_certificate_is_refused() -> None:
     copy = letter(ADAS, [BOBS]).copy_for(0)
-    another = replace(reading(BOBS), certificate=lambda _header: CLEOS.certificate())
-    assert refused(copy, another) == "wrong_certificate"
+    renewed = ADAS.certificate(not_after=NOW + DAY)
+    for wrong in (CLEOS.certificate(), renewed):
+        reader = replace(reading(BOBS), certificate=lambda _header, wrong=wrong: wrong)
+        assert refused(copy, reader) == "wrong_certificate"
 
 
 def test_a_certificate_of_another_peer_does_not_make_a_sender() -> None:
@@ -332,6 +334,12 @@ def test_a_header_that_is_not_of_this_version_is_refused(
     changes: dict[str, Any], code: str
 ) -> None:
     assert refused(forged(**changes)) == code
+
+
+def test_no_reader_is_named_twice() -> None:
+    said = header(ADAS, [BOBS]).model_copy(update={"to": [BOBS.peer] * 2, "kgen": [1, 2]})
+    raw = as_json(said, kc=commitment(seed("content")))
+    assert code_of(lambda: parse_header(raw)) == "malformed"
 
 
 def test_fields_of_a_later_version_do_not_keep_an_envelope_closed() -> None:

@@ -22,7 +22,14 @@ from claudemesh_wire.handshake import Challenge, Closing, Hello, Welcome
 from claudemesh_wire.meshes import AskMesh, LogEntries, LogGrew, ReadLog
 from claudemesh_wire.message import Message, Refused
 from claudemesh_wire.messages import Accepted, Deliver, Delivery, RecipientState, Resolve, Send
-from claudemesh_wire.presence import Change, PeerCard, PresenceChanged, Status, UpdatePresence
+from claudemesh_wire.presence import (
+    Change,
+    Depart,
+    PeerCard,
+    PresenceChanged,
+    Status,
+    UpdatePresence,
+)
 from claudemesh_wire.receipts import BrokerNews, ReceiptStatus
 from claudemesh_wire.search import PeerFilters, PeersFound, SearchPeers
 from tests.wire.world import ADA, ADAS, BOBS, NOW, code_of, seed
@@ -129,7 +136,7 @@ def test_replies_in_any_order_and_again_find_their_requests(data: st.DataObject)
 
 def test_an_answer_of_another_kind_is_the_other_sides_mistake() -> None:
     client, broker = pair()
-    number, _ = client.ask(ReadLog())
+    number, _ = client.ask(Depart())
     answer = client.receive(broker.answer(number, MyGroups(groups=[], changed=False, members=1)))
     assert isinstance(answer, Answered)
     assert isinstance(answer.outcome, ProtocolError)

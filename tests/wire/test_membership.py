@@ -230,7 +230,8 @@ def test_a_mesh_keeps_an_owner() -> None:
     log = Log().bring(BOB, "admin")
     assert log.refuses("remove", ADA, member=ADA.id) == "last_owner"
     assert log.refuses("role", ADA, member=ADA.id, role="admin") == "last_owner"
-    log.bring(CLEO, "owner").add("custody", ADA, member=ADA.id, custody="self")
+    log.add("role", ADA, member=ADA.id, role="owner")
+    log.add("custody", ADA, member=ADA.id, custody="self").bring(CLEO, "owner")
     log.add("role", CLEO, member=ADA.id, role="member")
     assert roles(log.chain) == {"ada": "member", "bob": "admin", "cleo": "owner"}
     assert log.refuses("remove", CLEO, member=CLEO.id) == "last_owner"
