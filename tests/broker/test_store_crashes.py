@@ -118,3 +118,57 @@ def test_a_full_disk_refuses_reads_on_and_resumes(tmp_path: Path, body_bytes: in
     assert told["codes_after"] == []
     assert told["stored"] == told["acknowledged"]
     assert told["deaths"] == 0
+
+
+START = """
+import json, os, resource, signal, sqlite3, sys
+from pathlib import Path
+from claudemesh_broker import datafile
+from claudemesh_wire.errors import MeshError
+
+kill_at, most_bytes = int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
+real, seen = sqlite3.connect, 0
+
+def count(statement):
+    global seen
+    seen += 1
+    if seen == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def connect(*arguments, **rest):
+    database = real(*arguments, **rest)
+    database.set_trace_callback(count)
+    return database
+
+sqlite3.connect = connect
+try:
+    made = datafile.open_datafile(Path(sys.argv[1]) / "data" / "broker.sqlite3")
+except MeshError as error:
+    print(json.dumps({"code": error.code}))
+else:
+    made.reader.close()
+    made.writer.close()
+    print(json.dumps({"statements": seen}))
+"""
+NO_LIMIT = str(2**40)
+
+
+def test_a_kill_while_the_database_is_made_does_no_harm(tmp_path: Path) -> None:
+    total = run_program(START, str(tmp_path / "whole"), "0", NO_LIMIT)["statements"]
+    for kill_at in (1, total // 4, total // 2, total - 3, total - 2, total - 1, total):
+        folder = tmp_path / str(kill_at)
+        with start_program(START, str(folder), str(kill_at), NO_LIMIT) as process:
+            process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        assert "statements" in run_program(START, str(folder), "0", NO_LIMIT)
+        assert stored_numbers(folder) == set()
+
+
+@pytest.mark.parametrize("most_bytes", [0, 4096, 20_000])
+def test_a_start_on_a_full_disk_is_refused_and_the_next_succeeds(
+    tmp_path: Path, most_bytes: int
+) -> None:
+    assert run_program(START, str(tmp_path), "0", str(most_bytes)) == {"code": "storage_full"}
+    assert "statements" in run_program(START, str(tmp_path), "0", NO_LIMIT)
+    assert stored_numbers(tmp_path) == set()
