@@ -20,7 +20,10 @@ README: Final = ROOT / "README.md"
 # The way of one message: each file is one hop, and none leads back.
 PATH_OF_A_MESSAGE: Final = (
     "claudemesh_mcp/server.py",
+    "claudemesh_mcp/session.py",
     "claudemesh_mcp/tools/messages.py",
+    "claudemesh_mcp/sdk.py",
+    "claudemesh_mcp/sending.py",
     "claudemesh_mcp/client.py",
     "claudemesh_mcp/connection.py",
     "broker/claudemesh_broker/websocket.py",
@@ -28,6 +31,8 @@ PATH_OF_A_MESSAGE: Final = (
     "broker/claudemesh_broker/service.py",
     "broker/claudemesh_broker/features/messages.py",
     "broker/claudemesh_broker/delivery.py",
+    "broker/claudemesh_broker/outgoing.py",
+    "claudemesh_mcp/receiving.py",
     "claudemesh_mcp/inbox.py",
 )
 
