@@ -6,6 +6,7 @@ a client that speaks frames and believes everything, for tests of the broker its
 
 import itertools
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from claudemesh_broker import features, upkeep
 from claudemesh_broker.admission import Admission, Identity, Origin
@@ -93,41 +95,55 @@ class StandingClock:
 
 
 class MemoryLink:
-    """One end of a pair; what is sent at one is received at the other."""
+    """One end of a pair; what is sent at one is received at the other, in order."""
 
     def __init__(self) -> None:
-        self.sender, self._inlet = anyio.create_memory_object_stream[str](65_536)
         self.other: MemoryLink
         self.close_code: int | None = None
         self.close_reason = ""
-        self.stuck = False
+        self._stuck = False
+        self._texts: deque[str] = deque()
+        self._is_closed = False
+        self._changed = anyio.Event()
 
     async def send(self, text: str) -> None:
-        """Write one frame; waits for ever when the reader is stuck."""
-        if self.stuck:
-            await anyio.sleep_forever()
-        try:
-            await self.other.sender.send(text)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise LinkClosed from error
+        """Write one frame; waits while the other end takes nothing."""
+        while self.other._stuck and not self._is_closed:
+            await self._changed.wait()
+        self.send_now(text)
+        await checkpoint()
+
+    def send_now(self, text: str) -> None:
+        """Write one frame, however many wait."""
+        if self._is_closed:
+            raise LinkClosed
+        self.other._texts.append(text)
+        self.other._tell()
 
     async def receive(self) -> str:
         """Wait for one frame."""
-        try:
-            return await self._inlet.receive()
-        except (anyio.EndOfStream, anyio.ClosedResourceError) as error:
-            raise LinkClosed from error
+        while not self._texts:
+            if self._is_closed:
+                raise LinkClosed
+            await self._changed.wait()
+        return self._texts.popleft()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close both directions."""
-        if self.close_code is None and self.other.close_code is None:
+        """Close both directions; what was sent before is still received."""
+        if not self._is_closed:
             self.close_code, self.close_reason = code, reason
-        self.other.sender.close()
-        self.sender.close()
+        for end in (self, self.other):
+            end._is_closed = True
+            end._tell()
 
-    def let_go(self) -> None:
-        """Read no more; what was not read is lost."""
-        self._inlet.close()
+    def stop_taking(self, stuck: bool = True) -> None:  # noqa: FBT001, FBT002 - says so
+        """Take nothing more from the other end, as a reader that hangs; or take again."""
+        self._stuck = stuck
+        self.other._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
 
 def link_pair() -> tuple[MemoryLink, MemoryLink]:
@@ -388,7 +404,7 @@ class RawPeer:
     def asked(self, request: Request[ReplyT]) -> Callable[[], Awaitable[ReplyT]]:
         """Send a request now; gives what waits for its answer."""
         number, text = self.exchange.ask(request)
-        self.link.other.sender.send_nowait(text)
+        self.link.send_now(text)
 
         async def answer() -> ReplyT:
             await self.until(lambda: number in self._answers or self.closed)
@@ -448,6 +464,13 @@ class RawPeer:
     async def resolve(self, *to: str) -> Resolved:
         """Ask who is meant."""
         return await self.call(Resolve(to=list(to)))
+
+    async def resolve_nobody(self) -> None:
+        """Show that the connection works: ask for one who is not there."""
+        try:
+            await self.resolve("no-such-peer")
+        except MeshError as error:
+            assert error.code == "not_found", error
 
     async def seal(self, resolved: Resolved, text: bytes = b"hello", **changed: Any) -> Send:
         """Seal a message for those who were resolved; ``changed`` replaces header fields."""
