@@ -218,6 +218,6 @@ def _compare_heads(chain: Chain, claims: Claims) -> None:
     if here is None or b64(here.hash) != claims.head:
         raise Conflict(
             "The client's membership log and the broker's have parted.",
-            "One of them was tampered with or restored from a copy: compare `claudemesh members`.",
+            "One of them was tampered with or restored from a copy; put back what was replaced.",
             code="membership_fork",
         )
