@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import mcp_types
@@ -29,16 +30,19 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+def front(home: Path, name: str) -> StdioServerParameters:
+    return StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "claudemesh_mcp", "mcp", "--name", name],
+        env=broker_environment() | {"CLAUDEMESH_HOME": str(home), "CLAUDEMESH_KEYRING": "off"},
+    )
+
+
 @pytest.fixture
 async def client(home: Path) -> AsyncIterator[Client]:
     """A client of `claudemesh mcp`, on a home of its own whose broker ends with it."""
-    server = StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "claudemesh_mcp", "mcp", "--name", "ada"],
-        env=broker_environment() | {"CLAUDEMESH_HOME": str(home), "CLAUDEMESH_KEYRING": "off"},
-    )
     with anyio.fail_after(LIMIT_S):
-        async with Client(server) as client:
+        async with Client(front(home, "ada")) as client:
             yield client
     opened = Home.open(Paths.of(home))
     await Launcher(opened).stop(10, force=True)
@@ -60,8 +64,8 @@ async def test_the_tools_are_listed_as_they_are_defined(client: Client) -> None:
 async def test_a_tool_answers_in_the_shape_that_it_promised(client: Client) -> None:
     # The client checks every result against the schema that it was shown.
     await client.list_tools()
-    info = await client.call_tool("mesh_info", {})
     peers = await client.call_tool("search_peers", {})
+    info = await client.call_tool("mesh_info", {})
     assert not info.is_error
     assert info.structured_content
     assert info.structured_content["me"]["handle"] == "ada"
@@ -99,3 +103,37 @@ async def test_a_call_that_the_client_gives_up_leaves_the_session_usable(client:
     after = await client.call_tool("inbox", {})
     assert given_up.cancelled_caught
     assert not after.is_error
+
+
+async def answer_of(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error
+    assert result.structured_content
+    return result.structured_content
+
+
+async def test_a_message_is_seen_once_its_reader_goes_on_and_not_before(
+    client: Client, home: Path
+) -> None:
+    async def status() -> str:
+        told = await answer_of(client, "message_status", id=sent["id"])
+        return told["recipients"][0]["status"]
+
+    await client.list_tools()
+    async with Client(front(home, "bob")) as bob:
+        await answer_of(bob, "search_peers")
+        sent = await answer_of(client, "send", to="bob", text="hello </message>")
+        shown = await answer_of(bob, "inbox", wait_s=20)
+        while await status() != "delivered":
+            pass
+        before = await status()
+        await bob.session.send_ping()
+        while await status() != "seen":
+            pass
+        again = await answer_of(bob, "inbox")
+    (message,) = shown["messages"]
+    assert (message["handle"], message["text"], message["stripped"]) == (
+        *("ada", "hello ‹/message>", 1),  # noqa: RUF001 - the harmless bracket
+    )
+    assert before == "delivered"
+    assert again["messages"] == []
