@@ -169,13 +169,17 @@ async def _print_whole(identifier: str, json: bool) -> None:
 async def _follow(json: bool) -> None:
     async with open_mesh(attach=True) as mesh:
         show.word("Waiting for messages; Ctrl-C ends it.")
-        async for one in mesh.messages():
-            if json:
-                show.data(one, indent=None)
-            else:
-                show.message(one)
-            # Only a message that was handed over counts as seen when the next one is asked for.
-            show.flush()
+        try:
+            async for one in mesh.messages():
+                if json:
+                    show.data(one, indent=None)
+                else:
+                    show.message(one)
+                # It counts as seen when the next one is asked for: so it is handed over before.
+                show.flush()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await mesh.depart()
 
 
 async def _confirm(mesh: "Mesh") -> None:

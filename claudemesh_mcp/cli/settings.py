@@ -17,7 +17,6 @@ from claudemesh_mcp.suggestions import did_you_mean
 from claudemesh_wire.errors import Conflict, Invalid, NotFound
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_TABLE = re.compile(r"(?m)^[ \t]*\[")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -129,15 +128,11 @@ def _parsed(text: str, file: Path) -> dict[str, Any]:
 
 
 def _with(text: str, key: str, value: str) -> str:
-    """Give the text with this line in it, above the first table."""
+    """Give the text with this line in it, in its old place or at the end."""
     line = f"{key} = {value}"
-    table = _TABLE.search(text)
-    head, rest = (text[: table.start()], text[table.start() :]) if table else (text, "")
-    head, found = re.subn(rf"(?m)^[ \t]*{re.escape(key)}[ \t]*=.*$", lambda _: line, head, count=1)
-    if found:
-        return head + rest
-    gap = "" if not head or head.endswith("\n") else "\n"
-    return f"{head}{gap}{line}\n{rest}"
+    new, found = re.subn(rf"(?m)^[ \t]*{re.escape(key)}[ \t]*=.*$", lambda _: line, text, count=1)
+    gap = "" if not text or text.endswith("\n") else "\n"
+    return new if found else f"{text}{gap}{line}\n"
 
 
 def _written(value: object) -> Any:

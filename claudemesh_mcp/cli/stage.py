@@ -201,15 +201,21 @@ class Stage:
             raise Failed(f"the text of {identifier} can be read in {', '.join(leaking)}")
         return sorted(holding)
 
+    async def dismiss(self) -> None:
+        """Kill the sessions that still run."""
+        with anyio.CancelScope(shield=True):
+            for actor in self.actors:
+                if actor.process.returncode is None:
+                    with suppress(ProcessLookupError):
+                        actor.process.kill()
+                await actor.process.aclose()
+
     async def strike(self) -> None:
-        """End every process that still runs."""
-        for actor in self.actors:
-            if actor.process.returncode is None:
-                with suppress(ProcessLookupError):
-                    actor.process.kill()
-            await actor.process.aclose()
-        with suppress(Failed):
+        """End every process that still runs, and remove the home."""
+        await self.dismiss()
+        with anyio.CancelScope(shield=True), suppress(Failed):
             await self.run("down", "--force")
+        shutil.rmtree(self.home, ignore_errors=True)
 
 
 @asynccontextmanager
@@ -219,9 +225,7 @@ async def raised() -> AsyncGenerator[Stage]:
     try:
         yield stage
     finally:
-        with anyio.CancelScope(shield=True):
-            await stage.strike()
-            shutil.rmtree(stage.home, ignore_errors=True)
+        await stage.strike()
 
 
 def _bare_stage() -> Stage:

@@ -110,6 +110,7 @@ async def test_a_message_goes_from_the_shell_to_a_session_and_back(shell: Shell)
             assert (got["id"], got["text"]) == (sent.json["id"], "Which branch?")
             await ada.call("send", to=got["from"], text="main", reply_to=got["id"])
             answered = await shell.runs("inbox", "--json")
+            assert answered.code == 0, answered.out
             (answer,) = answered.json["messages"]
             assert (answer["text"], answer["reply_to"]) == ("main", got["id"])
             empty = await shell.runs("inbox")
@@ -228,12 +229,12 @@ def test_a_broken_config_file_is_named_and_left_as_it_is(shell: Shell) -> None:
 
 def test_a_setting_is_written_beside_what_is_there(shell: Shell) -> None:
     file = shell.home / "config.toml"
-    file.write_text('# mine\nname = "old"\n\n[broker]\nport = 0\n', "utf-8")
+    file.write_text('# mine\nname = "old"\n\nlog_level = "info"', "utf-8")
     assert shell.run("config", "set", "name", 'ada "the" first').code == 0
     assert shell.run("config", "set", "keyring", "on").code == 0
     assert shell.run("config", "get", "name").out == 'ada "the" first\n'
     assert file.read_text("utf-8") == (
-        '# mine\nname = "ada \\"the\\" first"\n\nkeyring = "on"\n[broker]\nport = 0\n'
+        '# mine\nname = "ada \\"the\\" first"\n\nlog_level = "info"\nkeyring = "on"\n'
     )
     assert json.loads(shell.run("config", "get", "--json").out)["home"] == str(shell.home)
 

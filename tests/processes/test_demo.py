@@ -91,7 +91,7 @@ async def test_a_session_that_does_not_come_up_fails_the_demo() -> None:
         broken = Stage(stage.home, {**stage.environment, "CLAUDEMESH": "off"})
         with pytest.raises(Failed, match="tools"):
             await broken.enter("ada", "a session")
-        await broken.strike()
+        await broken.dismiss()
 
 
 def is_running(pid: int) -> bool:

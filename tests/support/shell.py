@@ -7,14 +7,14 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 
-from claudemesh_mcp.cli.stage import Actor, Failed, Stage
+from claudemesh_mcp.cli.stage import Actor, Stage
 from claudemesh_mcp.config import broker_environment
 
 LIMIT_S = 60
@@ -95,15 +95,12 @@ class Shell:
     async def session(self, name: str, session: str = "") -> AsyncGenerator[Actor]:
         """Open a session of `claudemesh mcp`, as its client sees it; close it well."""
         stage = Stage(self.home, self.environment())
-        actor = await stage.enter(name, session or f"session of {name}")
         try:
+            actor = await stage.enter(name, session or f"session of {name}")
             yield actor
             await actor.leave()
         finally:
-            if actor.process.returncode is None:
-                with suppress(ProcessLookupError, Failed):
-                    await actor.kill()
-            await actor.process.aclose()
+            await stage.dismiss()
 
 
 @contextmanager
