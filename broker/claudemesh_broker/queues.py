@@ -152,13 +152,17 @@ def _delivery_row(
 
 
 def mark_queued(sql: Sql, mesh: str, peer: str, now_ms: int) -> None:
-    """Note that what was accepted for an attached recipient now waits for its return."""
+    """Note that what was accepted for an attached recipient now waits for its return.
+
+    Never at the millisecond of its acceptance: that is how the first answer said ``queued``.
+    """
     sql.execute(
-        "UPDATE deliveries SET queued_ms = ? WHERE recipient = ? AND status = 'queued'"
-        " AND queued_ms IS NULL AND seq IN (SELECT seq FROM messages WHERE mesh = ?)",
+        "UPDATE deliveries SET queued_ms = max(?, m.accepted_ms + 1) FROM messages AS m"
+        " WHERE m.seq = deliveries.seq AND m.mesh = ? AND deliveries.recipient = ?"
+        " AND deliveries.status = 'queued' AND deliveries.queued_ms IS NULL",
         now_ms,
-        peer,
         mesh,
+        peer,
     )
 
 

@@ -101,6 +101,7 @@ class MemoryLink:
         self.other: MemoryLink
         self.close_code: int | None = None
         self.close_reason = ""
+        self.served = anyio.Event()
         self._stuck = False
         self._texts: deque[str] = deque()
         self._is_closed = False
@@ -184,8 +185,14 @@ class MemoryBroker:
         """Open a connection; gives the client's end."""
         here, there = link_pair()
         session = Session(here, self.service, self.admission, self.origin)
-        self.tasks.start_soon(session.run, secrets.token_bytes)
+        self.tasks.start_soon(self._serve, session, there)
         return there
+
+    async def _serve(self, session: Session, link: MemoryLink) -> None:
+        try:
+            await session.run(secrets.token_bytes)
+        finally:
+            link.served.set()
 
     async def run_due(self) -> None:
         """Run what is due at the clock's time."""
@@ -537,9 +544,10 @@ class RawPeer:
         return await self.call(Report(batches=batches))
 
     async def leave(self) -> None:
-        """Drop the connection and wait until the broker has noticed."""
+        """Drop the connection and wait until the broker is done with it."""
         await self.link.close()
-        await self.until(lambda: self.closed)
+        with anyio.fail_after(LIMIT_S):
+            await self.link.served.wait()
 
 
 def header_of(delivery: Delivery) -> Header:

@@ -186,7 +186,7 @@ def _certificate(sql: Sql, header: Header, known: Certificate | None) -> Certifi
 _RECIPIENTS: Final = (
     "SELECT p.mesh, p.peer, p.member, p.handle, p.node, p.kem_generation, q.messages, q.bytes,"
     " b.since_ms AS blocked_ms"
-    " FROM json_each(?) AS wanted JOIN peers AS p ON p.mesh = ? AND p.peer = wanted.value"
+    " FROM json_each(?) AS wanted CROSS JOIN peers AS p ON p.mesh = ? AND p.peer = wanted.value"
     " LEFT JOIN queues AS q ON q.mesh = p.mesh AND q.peer = p.peer"
     " LEFT JOIN blocks AS b ON b.mesh = p.mesh AND b.owner = p.member AND b.blocked = ?"
 )
