@@ -9,18 +9,19 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import anyio.to_thread
 
-from claudemesh_mcp import inbox
+from claudemesh_mcp import inbox, outbox
 from claudemesh_mcp.client import Client, Credentials
 from claudemesh_mcp.connection import Link, LinkClosed, pauses
+from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.home import FileLock
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.receiving import Receiving
-from claudemesh_mcp.sending import Sending, catch_up
+from claudemesh_mcp.sending import Sending
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, Unavailable
 from claudemesh_wire.handshake import Facts, Mode
@@ -38,6 +39,10 @@ _RENEW_CHECK_S: Final = 600
 _LOCK_ATTEMPTS: Final = 100
 _LOCK_PAUSE_S: Final = 0.05
 _REPLACED: Final = "replaced"
+_EXPECTED: Final = (MeshError, LinkClosed, OSError)
+_WORTH_SHOWING: Final = frozenset(
+    {"wrong_broker", "membership_rollback", "storage_full", "storage_failed", "database_damaged"}
+)
 
 
 @dataclass(frozen=True)
@@ -125,11 +130,10 @@ class Attachment:
                 try:
                     if await self._connect_once():
                         waits = pauses()
-                except (MeshError, LinkClosed, OSError) as error:
-                    self._fail(error)
                 except Exception as error:
-                    logger.exception("a connection ended unexpectedly")
-                    self._fail(error)
+                    if not _is_expected(error):
+                        logger.exception("a connection ended unexpectedly")
+                    self._fail(_cause(error))
                 if not self._is_replaced:
                     await anyio.sleep(next(waits))
         finally:
@@ -144,7 +148,7 @@ class Attachment:
         if not self._is_replaced:
             known = error if isinstance(error, MeshError) else None
             self._failure = known or Unavailable(f"The broker can't be reached: {error}.")
-            if known is not None and known.code in {"wrong_broker", "membership_rollback"}:
+            if known is not None and known.code in _WORTH_SHOWING:
                 self._peer.detect(known)
         self._signal()
 
@@ -165,11 +169,12 @@ class Attachment:
     async def _hold(self, client: Client, dialed: Dialed) -> bool:
         failure: MeshError | None = None
         stood = False
+        told = self._peer.trust.head.seq
         facts = await self._greet(client, dialed)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._run_client, client, tasks.cancel_scope)
             try:
-                await self._settle(client, facts)
+                await self._settle(client, facts, told)
                 tasks.start_soon(self._receiving.report, client)
                 tasks.start_soon(self._renew, client)
                 tasks.start_soon(self._take_notices, client)
@@ -208,17 +213,18 @@ class Attachment:
             await anyio.to_thread.run_sync(peer.trust.extend, entries)
         return facts
 
-    async def _settle(self, client: Client, facts: Facts) -> None:
+    async def _settle(self, client: Client, facts: Facts, told: int) -> None:
         """Learn what the broker knows more, be addressable, and own what earlier runs offered."""
         peer = self._peer
-        await catch_up(peer, client, facts.head_seq, unb64(facts.head))
+        await catch_up(peer, client, facts.head_seq, unb64(facts.head), told)
         if peer.certified().fields.handle != facts.handle:
-            await client.call(Certify(certificate=peer.renew(facts.handle).blob))
+            await certify(peer, client, facts.handle)
         peer.handle = facts.handle
         if self._mode is Mode.ATTACH:
             await self._take_lock()
         now_ms = peer.now_ms()
         await peer.file.write(lambda sql: inbox.forget_old(sql, now_ms))
+        await peer.file.write(lambda sql: outbox.forget_old(sql, now_ms))
 
     async def own(self) -> None:
         """Take the peer's lock if it is free, and offer again what a dead holder had offered.
@@ -261,20 +267,20 @@ class Attachment:
         self._signal()
 
     async def _renew(self, client: Client) -> None:
-        """Renew the certificate of a connection that lasts long."""
+        """Renew the certificate of a connection that lasts long, and the keys as they age."""
         while True:
             await anyio.sleep(_RENEW_CHECK_S)
             left_ms = self._peer.certified().fields.not_after - self._peer.now_ms()
             if left_ms < RENEW_BEFORE_MS:
                 with suppress(MeshError):
-                    renewed = self._peer.renew(self._peer.handle)
-                    await client.call(Certify(certificate=renewed.blob))
+                    await self._peer.renew_keys()
+                    await certify(self._peer, client, self._peer.handle)
 
     async def _take_notices(self, client: Client) -> None:
         async with client.notices:
             async for notice in client.notices:
                 batch = [notice]
-                with suppress(anyio.WouldBlock):
+                with suppress(anyio.WouldBlock, anyio.EndOfStream):
                     while True:
                         batch.append(client.notices.receive_nowait())
                 await self._take_batch(client, batch)
@@ -296,7 +302,7 @@ class Attachment:
                     self._sending.forget_resolutions()
                 case _:
                     pass
-        if delivers:
+        if delivers or any(isinstance(notice, LogGrew) for notice in batch):
             deliveries = [one for notice in delivers for one in notice.deliveries]
             certificates = [one for notice in delivers for one in notice.certificates]
             await self._receiving.take(client, deliveries, certificates)
@@ -306,3 +312,30 @@ class Attachment:
             act()
         except MeshError as error:
             self._peer.detect(error)
+
+
+async def certify(peer: Peer, client: Client, handle: str) -> None:
+    """Publish a certificate and use it from then on.
+
+    In that order: what is signed under a certificate that the broker lacks is believed by nobody.
+    """
+    certificate = peer.issue(handle)
+    await client.call(Certify(certificate=certificate.blob))
+    peer.certificate, peer.handle = certificate, handle
+
+
+def _is_expected(error: Exception) -> bool:
+    """Tell whether nothing else than a connection's usual end is in an error or group of them."""
+    return all(isinstance(one, _EXPECTED) for one in _parts(error))
+
+
+def _cause(error: Exception) -> Exception:
+    """Give the error itself, out of the groups in which tasks wrap it."""
+    return _parts(error)[0]
+
+
+def _parts(error: Exception) -> list[Exception]:
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    group = cast("ExceptionGroup[Exception]", error)
+    return [part for one in group.exceptions for part in _parts(one)]

@@ -24,6 +24,7 @@ from claudemesh_wire.certificate import (
     CertificateFields,
     locality_tag,
 )
+from claudemesh_wire.errors import MeshError
 from claudemesh_wire.keys import (
     KemPrivateKey,
     SigningKey,
@@ -231,11 +232,34 @@ def open_device(identity: Identity, peer: str, now_ms: int) -> Device:
     """
     path = identity.folder(peer) / "device.key"
     with identity.home.lock():
-        device = _read_device(identity, peer, path)
+        device = read_device(identity, peer)
         renewed = _renewed(device, now_ms) if device else _new_device(identity, peer, now_ms)
         if renewed != device:
             SealedFile.write(path, _encode(renewed), identity.wrapping, f"device {peer}")
     return renewed
+
+
+def read_device(identity: Identity, peer: str) -> Device | None:
+    """Read a peer's keys as they are, or ``None`` before there are any.
+
+    Raises:
+        MeshError: as ``SealedFile.read``.
+    """
+    path = identity.home.sessions / peer / "device.key"
+    data = SealedFile.read(path, identity.wrapping, f"device {peer}")
+    if data is None:
+        return None
+    try:
+        fields: Any = json.loads(data)
+        kems = tuple(
+            KemKey(generation, KemPrivateKey(unb64(key)), created, superseded)
+            for generation, key, created, superseded in fields["kems"]
+        )
+        device = Device(identity, peer, SigningKey(unb64(fields["sign"])), kems)
+        _ = device.current
+    except (ValueError, TypeError, LookupError, MeshError) as error:
+        raise damaged(f"{path} holds no device keys.") from error
+    return device
 
 
 def _new_device(identity: Identity, peer: str, now_ms: int) -> Device:
@@ -261,18 +285,3 @@ def _encode(device: Device) -> bytes:
         [kem.generation, b64(kem.key.raw), kem.created_ms, kem.superseded_ms] for kem in device.kems
     ]
     return json.dumps({"v": 1, "sign": b64(device.sign.seed), "kems": kems}).encode()
-
-
-def _read_device(identity: Identity, peer: str, path: Path) -> Device | None:
-    data = SealedFile.read(path, identity.wrapping, f"device {peer}")
-    if data is None:
-        return None
-    try:
-        fields: Any = json.loads(data)
-        kems = tuple(
-            KemKey(generation, KemPrivateKey(unb64(key)), created, superseded)
-            for generation, key, created, superseded in fields["kems"]
-        )
-        return Device(identity, peer, SigningKey(unb64(fields["sign"])), kems)
-    except (ValueError, TypeError, LookupError) as error:
-        raise damaged(f"{path} holds no device keys.") from error

@@ -6,21 +6,27 @@ printed and holds for 30 s; seen needs evidence that came after the print. Witho
 offered again, marked ``redelivered``.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from claudemesh_mcp.cleaning import clean
+from claudemesh_mcp.cleaning import clean, clean_line
 from claudemesh_wire.content import KIND, unpack
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy, parse_header
-from claudemesh_wire.errors import NotFound
+from claudemesh_wire.errors import MeshError, NotFound
 from claudemesh_wire.receipts import MAX_BATCH, ReceiptItem, ReceiptStatus
 
 LEASE_MS: Final = 30_000
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
 REPLAY_MEMORY_MS: Final = 24 * 3600 * 1000
 _ATTACHED: Final = "attached:"
+# Said twice: without the first term SQLite would not use the index of what is not seen yet.
+_OPEN: Final = (
+    "state <> 'seen' AND (state = 'waiting' OR (state = 'handed' AND lease_until_ms <= ?))"
+    " AND (? IS NULL OR thread = ?)"
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Taken:
     missed: int = 0
     fresh: bool = False
 
+    @property
+    def is_deferred(self) -> bool:
+        """Whether it stays unacknowledged, because it may be believed later."""
+        return self.refusal is not None and not self.refusal.permanent
+
 
 def take_in(
     sql: sqlite3.Connection,
@@ -78,11 +89,11 @@ def take_in(
     try:
         opened = open_copy(copy, reader(seen_before))
         fields, text = _content(opened)
+        sender = _proven(prove, opened)
     except Refusal as refusal:
         return _refuse(sql, copy, header, refusal, now_ms)
-    sender = prove(opened)
     cleaned = clean(text)
-    thread = clean(fields.thread).text if fields.thread else None
+    thread = (clean_line(fields.thread).text or None) if fields.thread else None
     sql.execute(
         "INSERT INTO inbox (sender, id, header_hash, certificate, conv, seq, handle, member,"
         " member_name, text, stripped, priority, thread, re, via, e2e, sent_ms, received_ms,"
@@ -102,7 +113,7 @@ def take_in(
             fields.priority,
             thread,
             header.re,
-            clean(header.via).text if header.via else None,
+            clean_line(header.via).text if header.via else None,
             int(sender.e2e),
             header.ts,
             now_ms,
@@ -119,16 +130,24 @@ def _content(opened: Opened) -> tuple[Any, str]:
     return unpack(opened.plaintext)
 
 
+def _proven(prove: Callable[[Opened], Sender], opened: Opened) -> Sender:
+    try:
+        return prove(opened)
+    except MeshError as error:
+        # The log grew after the certificate was looked up: its member is none any more.
+        raise Refusal(error.reason, code="revoked") from error
+
+
 def _refuse(
     sql: sqlite3.Connection, copy: Copy, header: Header, refusal: Refusal, now_ms: int
 ) -> Taken:
     """Decline for good, or leave unacknowledged what may still succeed."""
-    if refusal.code == "replay":
-        kept = _find(sql, header.sender, header.id)
-        if kept is not None and kept["header_hash"] == copy.header_hash:
-            # The ack was lost on its way: say it again.
-            _report(sql, header, copy.header_hash, (ReceiptStatus.DELIVERED, "", now_ms))
-            return Taken(header)
+    kept = _find(sql, header.sender, header.id)
+    if kept is not None and kept["header_hash"] == copy.header_hash:
+        # Taken in before, and the ack was lost on its way: say it again, whatever would speak
+        # against the message now, as that it has expired meanwhile.
+        _report(sql, header, copy.header_hash, (ReceiptStatus.DELIVERED, "", now_ms))
+        return Taken(header)
     if refusal.permanent:
         _report(sql, header, copy.header_hash, (ReceiptStatus.DECLINED, refusal.code, now_ms))
     return Taken(header, refusal)
@@ -146,7 +165,7 @@ def _missed(sql: sqlite3.Connection, header: Header) -> int:
         " DO UPDATE SET highest = max(highest, excluded.highest)",
         (header.sender, header.conv, header.seq),
     )
-    return max(0, header.seq - found["highest"] - 1) if found else 0
+    return max(0, header.seq - (found["highest"] if found else 0) - 1)
 
 
 def hand_out(
@@ -163,10 +182,9 @@ def hand_out(
         " WHERE row = ?",
         [(holder, now_ms + LEASE_MS, row["row"]) for row in rows],
     )
-    marks = ",".join("?" * len(rows))
     fresh = sql.execute(
-        f"SELECT * FROM inbox WHERE row IN ({marks})",  # noqa: S608 - question marks only
-        [row["row"] for row in rows],
+        "SELECT * FROM inbox WHERE row IN (SELECT value FROM json_each(?))",
+        (json.dumps([row["row"] for row in rows]),),
     ).fetchall()
     return _in_order(fresh)
 
@@ -175,8 +193,7 @@ def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -
     """Give the oldest rows that are waiting, or whose offer ended without evidence."""
     return _in_order(
         sql.execute(
-            "SELECT * FROM inbox WHERE (state = 'waiting' OR (state = 'handed'"
-            " AND lease_until_ms <= ?)) AND (? IS NULL OR thread = ?) ORDER BY row LIMIT ?",
+            f"SELECT * FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?",  # noqa: S608 - a constant
             (now_ms, thread, thread, limit),
         ).fetchall()
     )
@@ -185,8 +202,7 @@ def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -
 def count_unread(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> int:
     """Count the rows that ``peek`` could give."""
     (count,) = sql.execute(
-        "SELECT count(*) FROM inbox WHERE (state = 'waiting' OR (state = 'handed'"
-        " AND lease_until_ms <= ?)) AND (? IS NULL OR thread = ?)",
+        f"SELECT count(*) FROM inbox WHERE {_OPEN}",  # noqa: S608 - a constant
         (now_ms, thread, thread),
     ).fetchone()
     return int(count)
@@ -202,7 +218,8 @@ def give_back(sql: sqlite3.Connection, holder: str, rows: Iterable[int] | None =
     """
     only = None if rows is None else set(rows)
     for row in sql.execute(
-        "SELECT row FROM inbox WHERE state = 'handed' AND holder GLOB ? || '*'", (holder,)
+        "SELECT row FROM inbox WHERE state <> 'seen' AND state = 'handed' AND holder GLOB ? || '*'",
+        (holder,),
     ).fetchall():
         if only is None or row["row"] in only:
             sql.execute(
@@ -235,7 +252,7 @@ def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: 
 def release_orphans(sql: sqlite3.Connection, holder: str) -> None:
     """Offer again what an earlier attached process of this peer held: it is dead."""
     sql.execute(
-        "UPDATE inbox SET lease_until_ms = 0 WHERE state = 'handed'"
+        "UPDATE inbox SET lease_until_ms = 0 WHERE state <> 'seen' AND state = 'handed'"
         " AND NOT holder GLOB ? || '*' AND holder GLOB ? || '*'",
         (holder, _ATTACHED),
     )
@@ -253,7 +270,9 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
         NotFound: there is none; it may have been removed after 30 days.
     """
     found = sql.execute(
-        "SELECT * FROM inbox WHERE id = ? ORDER BY row DESC LIMIT 1", (message,)
+        # The first that came: a later sender can't put a text under the id of another's.
+        "SELECT * FROM inbox WHERE id = ? ORDER BY row LIMIT 1",
+        (message,),
     ).fetchone()
     if found is None:
         raise NotFound(
@@ -287,9 +306,9 @@ def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> None:
 
 
 def forget_old(sql: sqlite3.Connection, now_ms: int) -> None:
-    """Remove what is older than 30 days and can't be replayed any more."""
+    """Remove what was seen, is older than 30 days and can't be replayed any more."""
     sql.execute(
-        "DELETE FROM inbox WHERE received_ms < ? AND expires_ms < ?",
+        "DELETE FROM inbox WHERE received_ms < ? AND expires_ms < ? AND state = 'seen'",
         (now_ms - KEPT_MS, now_ms - REPLAY_MEMORY_MS),
     )
 

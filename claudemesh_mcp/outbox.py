@@ -18,6 +18,7 @@ from claudemesh_wire.keys import make_id, pae
 from claudemesh_wire.messages import Accepted
 
 MAX_SEALINGS: Final = 4
+KEPT_MS: Final = 30 * 24 * 3600 * 1000
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class Row:
     sealings: int
     state: str
     answer: dict[str, Any] | None
+
+    @property
+    def expires_ms(self) -> int:
+        """When it must not be delivered any more, however often it is sealed."""
+        return self.created_ms + self.draft.ttl_ms
 
     @property
     def is_waiting(self) -> bool:
@@ -136,12 +142,21 @@ def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> R
     return get(sql, draft.id)
 
 
-def seal_again(sql: sqlite3.Connection, draft: Draft, seal: Seal) -> Row:
+def seal_again(sql: sqlite3.Connection, draft: Draft, seal: Seal, refused_hash: bytes) -> Row:
     """Replace a sealing that the broker refused and did not store; the id stays.
 
     Only such a refusal permits it: a row of unknown fate is sent again as it is.
+
+    Args:
+        sql: The peer file.
+        draft: The message, for the audience of now.
+        seal: Seals it.
+        refused_hash: The header hash of what was refused. When another process of this peer has
+            sealed anew, or had its answer, meanwhile, nothing is changed.
     """
     kept = get(sql, draft.id)
+    if not kept.is_waiting or kept.header_hash != refused_hash:
+        return kept
     same = kept.draft.conv == draft.conv
     seq = kept.seq if same else _next_seq(sql, draft.conv)
     sealed = seal(draft, seq)
@@ -181,21 +196,38 @@ def count_waiting(sql: sqlite3.Connection) -> int:
     return int(count)
 
 
-def answered(sql: sqlite3.Connection, accepted: Accepted) -> None:
+def answered(sql: sqlite3.Connection, message: str, accepted: Accepted) -> None:
     """Record that the broker has the message on disk; its text is not needed any more."""
     sql.execute(
         "UPDATE outbox SET state = 'accepted', answer = ?, plaintext = NULL, sealed = NULL"
         " WHERE id = ? AND state = 'waiting'",
-        (accepted.model_dump_json(), accepted.id),
+        (accepted.model_dump_json(), message),
     )
 
 
-def refused(sql: sqlite3.Connection, message: str, error: dict[str, Any]) -> None:
-    """Record that the broker will never take the message, and why."""
+def refused(
+    sql: sqlite3.Connection, message: str, refused_hash: bytes, error: dict[str, Any]
+) -> None:
+    """Record that the broker will never take the message, and why.
+
+    Args:
+        sql: The peer file.
+        message: Its id.
+        refused_hash: The header hash of the sealing that was refused; one that another process of
+            this peer made meanwhile is not meant.
+        error: What to tell whoever asks.
+    """
     sql.execute(
         "UPDATE outbox SET state = 'refused', answer = ?, plaintext = NULL, sealed = NULL"
-        " WHERE id = ? AND state = 'waiting'",
-        (json.dumps(error), message),
+        " WHERE id = ? AND state = 'waiting' AND header_hash = ?",
+        (json.dumps(error), message, refused_hash),
+    )
+
+
+def forget_old(sql: sqlite3.Connection, now_ms: int) -> None:
+    """Remove what was answered and is older than 30 days."""
+    sql.execute(
+        "DELETE FROM outbox WHERE state <> 'waiting' AND created_ms < ?", (now_ms - KEPT_MS,)
     )
 
 

@@ -18,13 +18,14 @@ import anyio.to_thread
 
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.home import FileLock, Home, try_lock
-from claudemesh_mcp.identity import Device, Identity, open_device, open_identity
+from claudemesh_mcp.identity import Device, Identity, open_device, open_identity, read_device
 from claudemesh_mcp.peerfile import PeerFile
 from claudemesh_mcp.results import Problem, rfc3339
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import MAX_CLOCK_ERROR_MS, Session
+from claudemesh_wire.keys import KemPrivateKey
 from claudemesh_wire.membership import Custody, Member
 
 logger: Final = logging.getLogger(__name__)
@@ -131,9 +132,13 @@ class Peer:
             minutes = abs(self._offset_ms) / 60_000
             self.note("clock_off", f"This clock is {minutes:.1f} minutes {behind} the broker's.")
 
+    def issue(self, handle: str) -> Certificate:
+        """Certify the present keys for a handle; to be used once the broker has it."""
+        return self.device.certify(handle, self.now_ms())
+
     def renew(self, handle: str) -> Certificate:
         """Certify the present keys for a handle and use that certificate from now on."""
-        self.certificate = self.device.certify(handle, self.now_ms())
+        self.certificate = self.issue(handle)
         return self.certificate
 
     async def renew_keys(self) -> None:
@@ -141,6 +146,16 @@ class Peer:
         self.device = await anyio.to_thread.run_sync(
             open_device, self.identity, self.id, self.now_ms()
         )
+
+    def kem_key(self, generation: int) -> KemPrivateKey | None:
+        """Give the opening key of a generation, or ``None`` when it was erased or never was.
+
+        A newer one than this process knows is looked for on disk: another process of this peer
+        may have made it when it connected.
+        """
+        if generation > self.device.current.generation:
+            self.device = read_device(self.identity, self.id) or self.device
+        return self.device.kem_key(generation)
 
     def certified(self) -> Certificate:
         """Give the certificate in use; there is one from the first handshake on."""
@@ -162,5 +177,5 @@ class Peer:
 
     def proven_e2e(self, *members: Member) -> bool:
         """Tell whether every one of these members, and this one, holds its own key."""
-        own = self.trust.chain.member(self.identity.member)
-        return all(one.custody is Custody.SELF for one in (own, *members))
+        own = self.trust.chain.members.get(self.identity.member)
+        return own is not None and all(one.custody is Custody.SELF for one in (own, *members))

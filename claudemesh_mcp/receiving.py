@@ -5,6 +5,7 @@ its arrivals. A receipt leaves only after the inbox has committed what it speaks
 not taken by the broker stays in the file and is reported on the next connection.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -14,11 +15,11 @@ import anyio
 
 from claudemesh_mcp import inbox
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.inbox import Sender, Taken
 from claudemesh_mcp.peer import Peer
-from claudemesh_mcp.sending import catch_up
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
+from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, parse_header
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.keys import unb64
 from claudemesh_wire.meshes import ReadLog
@@ -26,8 +27,12 @@ from claudemesh_wire.messages import Delivery
 from claudemesh_wire.presence import FetchCertificates
 from claudemesh_wire.receipts import Report, sign_receipts
 
+logger: Final = logging.getLogger(__name__)
+
 _MOST_BATCHES: Final = 64
+_MOST_DEFERRED: Final = 256
 _MOST_HASHES: Final = 64
+_FETCHABLE: Final = frozenset({"unknown_certificate", "membership_behind"})
 _PAUSE_S: Final = 1.0
 
 
@@ -42,22 +47,42 @@ class Receiving:
         self._peer = peer
         self._reports = anyio.Event()
         self._arrived = anyio.Event()
+        self._deferred: dict[tuple[str, str], Copy] = {}
 
     async def take(
         self, client: Client, deliveries: Iterable[Delivery], certificates: Iterable[bytes]
     ) -> None:
-        """Take in deliveries; fetch once what is lacking to believe some of them."""
+        """Take in deliveries; fetch once what is lacking to believe some of them.
+
+        Those that may be believed later stay unacknowledged, and are tried again with the next.
+        """
         peer = self._peer
         for refused in peer.trust.learn(certificates):
             peer.detect(refused)
-        copies = [copy for one in deliveries if (copy := self._parse(one)) is not None]
+        parsed = [copy for one in deliveries if (copy := self._parse(one)) is not None]
+        deferred, self._deferred = self._deferred, {}
+        copies = [*deferred.values(), *parsed]
+        # Before any is kept: all of them are one change then, in their order.
+        if lacking := [header for copy in copies if (header := self._lacking(copy))]:
+            await self._fetch_what_lacks(client, lacking)
         results = await self._keep(copies)
-        again = [copy for copy, taken in zip(copies, results, strict=True) if _lacks(taken)]
-        if again:
-            await self._fetch_what_lacks(client, [one.header for one in results if _lacks(one)])
-            done = [one for one in results if not _lacks(one)]
-            results = [*done, *await self._keep(again)]
+        for copy, taken in zip(copies, results, strict=True):
+            # The broker has those that find no room here, and hands them over again.
+            if taken.is_deferred and taken.header and len(self._deferred) < _MOST_DEFERRED:
+                self._deferred[taken.header.sender, taken.header.id] = copy
         self._tell(results)
+
+    def _lacking(self, copy: Copy) -> Header | None:
+        """Give the header of a copy for which something is to be fetched first."""
+        try:
+            header = parse_header(copy.header)
+        except Refusal:
+            return None
+        try:
+            self._peer.trust.sender_of(header)
+        except Refusal as refusal:
+            return header if refusal.code in _FETCHABLE else None
+        return None
 
     async def report(self, client: Client) -> None:
         """Hand over receipts as they come due, until the connection ends."""
@@ -99,10 +124,18 @@ class Receiving:
         now_ms = peer.now_ms()
 
         def keep(sql: sqlite3.Connection) -> list[Taken]:
-            return [
-                inbox.take_in(sql, copy, partial(_reader, peer, now_ms), self._prove, now_ms)
-                for copy in copies
-            ]
+            return [take(sql, copy) for copy in copies]
+
+        def take(sql: sqlite3.Connection, copy: Copy) -> Taken:
+            reader = partial(_reader, peer, now_ms)
+            try:
+                return inbox.take_in(sql, copy, reader, self._prove, now_ms)
+            except (MeshError, sqlite3.OperationalError):
+                raise
+            except Exception:
+                # One that hits a mistake of ours must not keep all the others out.
+                logger.exception("a delivery could not be taken in")
+                return Taken(None, Refusal("It could not be taken in.", code="internal"))
 
         return await peer.file.write(keep) if copies else []
 
@@ -117,11 +150,10 @@ class Receiving:
             peer.proven_e2e(member),
         )
 
-    async def _fetch_what_lacks(self, client: Client, headers: list[Header | None]) -> None:
+    async def _fetch_what_lacks(self, client: Client, headers: list[Header]) -> None:
         peer = self._peer
-        known = [header for header in headers if header is not None]
         try:
-            ahead = max((header.mh.seq for header in known), default=0)
+            ahead = max(header.mh.seq for header in headers)
             if ahead > peer.trust.head.seq:
                 log = await client.call(ReadLog(after_seq=peer.trust.head.seq, limit=1))
                 await catch_up(peer, client, log.head_seq, log.head)
@@ -130,7 +162,7 @@ class Receiving:
                         "membership_hidden",
                         "A sender knows membership entries that the broker does not show.",
                     )
-            await self._fetch_certificates(client, {unb64(header.cert) for header in known})
+            await self._fetch_certificates(client, {unb64(header.cert) for header in headers})
         except MeshError as error:
             if error.code != "connection_lost":
                 peer.detect(error)
@@ -196,13 +228,5 @@ def _reader(peer: Peer, now_ms: int, seen_before: Callable[[str, str], bool]) ->
         now_ms=now_ms,
         certificate=certificate,
         seen_before=seen_before,
-        kem_key=peer.device.kem_key,
+        kem_key=peer.kem_key,
     )
-
-
-def _lacks(taken: Taken) -> bool:
-    """Tell whether a fetch may help."""
-    return taken.refusal is not None and taken.refusal.code in {
-        "unknown_certificate",
-        "membership_behind",
-    }

@@ -15,15 +15,23 @@ from anyio.abc import TaskGroup
 from claudemesh_mcp import outbox
 from claudemesh_mcp.audience import check_audience
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.outbox import Audience, Draft, Row
 from claudemesh_mcp.peer import Peer
 from claudemesh_wire.address import parse
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.content import KIND, ContentFields, Priority, pack
 from claudemesh_wire.envelope import Header, MembershipHead, Sealed, seal
-from claudemesh_wire.errors import CLASSES, Invalid, MeshError, ProtocolError, TooMuch, Unavailable
+from claudemesh_wire.errors import (
+    CLASSES,
+    Conflict,
+    Invalid,
+    MeshError,
+    ProtocolError,
+    TooMuch,
+    Unavailable,
+)
 from claudemesh_wire.keys import b64
-from claudemesh_wire.meshes import ReadLog
 from claudemesh_wire.messages import (
     DEFAULT_TTL_MS,
     MAX_ADDRESSES,
@@ -36,7 +44,10 @@ from claudemesh_wire.messages import (
 ANSWER_TIMEOUT_S: Final = 10.0
 _FRESH_MS: Final = 20_000
 _PAUSE_S: Final = 0.5
+_LONG_PAUSE_S: Final = 5.0
 _MOST_CACHED: Final = 512
+# Refusals that stored nothing and that a new sealing, here and now, can mend.
+_SEAL_ANEW: Final = frozenset({"stale_recipients", "clock", "not_certified", "unknown_certificate"})
 
 
 @dataclass(frozen=True)
@@ -126,13 +137,14 @@ class Sending:
         self._tasks: TaskGroup | None = None
         self._working: set[str] = set()
         self._woken: set[str] = set()
-        self._waiting: dict[str, anyio.Event] = {}
+        self._waiting: dict[str, set[anyio.Event]] = {}
         self._resolutions: dict[tuple[str, ...], _Resolution] = {}
 
     async def start(self, client: Client, tasks: TaskGroup) -> None:
         """Send on this connection, beginning with what earlier ones left unanswered."""
         self._client, self._tasks = client, tasks
         self._working.clear()
+        self._woken.clear()
         self._resolutions.clear()
         for conv in await self._peer.file.write(outbox.waiting_conversations):
             self._wake(conv)
@@ -174,9 +186,13 @@ class Sending:
                 re=outgoing.re,
             )
             sealer = self._sealer(resolution)
-            row = await peer.file.write(
-                lambda sql: outbox.compose(sql, draft, sealer, peer.now_ms())
-            )
+            try:
+                row = await peer.file.write(
+                    lambda sql: outbox.compose(sql, draft, sealer, peer.now_ms())
+                )
+            finally:
+                # Also when the caller gives up: what has a number by now has to go out.
+                self._wake(draft.conv)
         return await self._answer(row, timeout_s)
 
     async def _known(self, identifier: str, asked: bytes, outgoing: Outgoing) -> Row | None:
@@ -188,15 +204,24 @@ class Sending:
 
     async def _answer(self, row: Row, timeout_s: float) -> Row:
         if row.is_waiting:
-            done = self._waiting.setdefault(row.draft.id, anyio.Event())
-            self._wake(row.draft.conv)
-            with anyio.move_on_after(timeout_s):
-                await done.wait()
-            self._waiting.pop(row.draft.id, None)
+            await self._wait_for(row, timeout_s)
             row = await self._peer.file.write(lambda sql: outbox.get(sql, row.draft.id))
         if row.state == "refused" and row.answer is not None:
             raise _kept_error(row.answer)
         return row
+
+    async def _wait_for(self, row: Row, timeout_s: float) -> None:
+        done = anyio.Event()
+        waiting = self._waiting.setdefault(row.draft.id, set())
+        waiting.add(done)
+        try:
+            self._wake(row.draft.conv)
+            with anyio.move_on_after(timeout_s):
+                await done.wait()
+        finally:
+            waiting.discard(done)
+            if not waiting:
+                self._waiting.pop(row.draft.id, None)
 
     def _wake(self, conv: str) -> None:
         """Have one worker at a time send what waits in a conversation."""
@@ -221,58 +246,76 @@ class Sending:
 
     async def _deliver(self, client: Client, row: Row) -> bool:
         """Send one row; tell whether the connection is still good for the next."""
-        identifier = row.draft.id
         try:
-            accepted = await client.call(
-                Send(envelope=row.sealed, resolved_ms=row.draft.resolved_ms)
-            )
-            await self._peer.file.write(lambda sql: outbox.answered(sql, accepted))
-        except MeshError as error:
-            if error.code == "connection_lost":
-                self._woken.add(row.draft.conv)
-                return False
-            if error.code == "stale_recipients" and row.sealings < outbox.MAX_SEALINGS:
-                return await self._seal_again(row)
-            if _is_worth_a_repeat(error):
-                await anyio.sleep(error.retry_after_s or _PAUSE_S)
+            try:
+                await self._hand_over(client, row)
+            except MeshError as error:
+                if error.code not in _SEAL_ANEW or row.sealings >= outbox.MAX_SEALINGS:
+                    raise
+                await self._seal_again(row, error)
                 return True
-            await self._give_up(identifier, error)
-        self._done(identifier)
+        except MeshError as error:
+            return await self._put_off(row, error)
+        self._done(row.draft.id)
         return True
 
-    async def _seal_again(self, row: Row) -> bool:
+    async def _hand_over(self, client: Client, row: Row) -> None:
+        identifier = row.draft.id
+        accepted = await client.call(Send(envelope=row.sealed, resolved_ms=row.draft.resolved_ms))
+        if accepted.id != identifier:
+            raise ProtocolError("The broker accepted another message than it was sent.")
+        await self._peer.file.write(lambda sql: outbox.answered(sql, identifier, accepted))
+
+    async def _put_off(self, row: Row, error: MeshError) -> bool:
+        """Leave a row for later, or give it up; tell whether the connection is still good."""
+        if error.code == "connection_lost":
+            self._woken.add(row.draft.conv)
+            return False
+        if self._is_in_time(row) and isinstance(error, ProtocolError):
+            # It may have been stored: to say that it was refused could be wrong.
+            self._peer.detect(error)
+            await anyio.sleep(_LONG_PAUSE_S)
+        elif _is_worth_a_repeat(error):
+            await anyio.sleep(error.retry_after_s or _PAUSE_S)
+        else:
+            await self._give_up(row, error)
+        return True
+
+    async def _seal_again(self, row: Row, refusal: MeshError) -> None:
         """Seal anew for the audience of now; the broker stored nothing of the old sealing."""
-        try:
-            resolution = await self._resolve(row.draft.addresses, fresh=True)
-        except MeshError as error:
-            if error.code == "connection_lost":
-                self._woken.add(row.draft.conv)
-                return False
-            if _is_worth_a_repeat(error):
-                await anyio.sleep(error.retry_after_s or _PAUSE_S)
-                return True
-            await self._give_up(row.draft.id, error)
-            self._done(row.draft.id)
-            return True
+        peer = self._peer
+        if not self._is_in_time(row):
+            raise Conflict("The message expired before the broker took it.", code="expired")
+        broker_ms = refusal.details.get("now_ms")
+        if refusal.code == "clock" and isinstance(broker_ms, int):
+            peer.set_clock(broker_ms)
+        resolution = await self._resolve(row.draft.addresses, fresh=True)
         draft = replace(
             row.draft,
             conv=resolution.resolved.conversation,
             audience=resolution.audience,
             resolved_ms=resolution.resolved.resolved_ms,
+            ttl_ms=row.expires_ms - peer.now_ms(),
         )
         sealer = self._sealer(resolution)
-        await self._peer.file.write(lambda sql: outbox.seal_again(sql, draft, sealer))
+        await peer.file.write(lambda sql: outbox.seal_again(sql, draft, sealer, row.header_hash))
         if draft.conv != row.draft.conv:
             self._wake(draft.conv)
-        return True
 
-    async def _give_up(self, identifier: str, error: MeshError) -> None:
+    def _is_in_time(self, row: Row) -> bool:
+        return self._peer.now_ms() < row.expires_ms
+
+    async def _give_up(self, row: Row, error: MeshError) -> None:
         refusal = {**error.as_dict(), "category": error.category}
-        await self._peer.file.write(lambda sql: outbox.refused(sql, identifier, refusal))
+        identifier, refused_hash = row.draft.id, row.header_hash
+        await self._peer.file.write(
+            lambda sql: outbox.refused(sql, identifier, refused_hash, refusal)
+        )
+        self._done(identifier)
 
     def _done(self, identifier: str) -> None:
-        if done := self._waiting.get(identifier):
-            done.set()
+        for waiting in self._waiting.get(identifier, ()):
+            waiting.set()
 
     async def _resolve(self, to: tuple[str, ...], *, fresh: bool = False) -> _Resolution:
         client = self._client
@@ -337,26 +380,6 @@ class Sending:
             return seal(header, draft.plaintext, readers, peer.device.sign, secrets.token_bytes(32))
 
         return sealed
-
-
-async def catch_up(peer: Peer, client: Client, seq: int, head: bytes) -> None:
-    """Fetch and verify membership entries until the broker's head is reached.
-
-    Raises:
-        Conflict: ``membership_rollback``: the broker shows a shorter or another history.
-        MeshError: an entry was refused by the walk.
-    """
-    try:
-        while peer.trust.check_head(seq, head):
-            got = await client.call(ReadLog(after_seq=peer.trust.head.seq))
-            before = peer.trust.head.seq
-            await anyio.to_thread.run_sync(peer.trust.extend, got.entries)
-            if peer.trust.head.seq == before:
-                raise Unavailable("The broker did not send the membership log it speaks of.")
-    except MeshError as error:
-        if error.code.startswith("membership"):
-            peer.detect(error)
-        raise
 
 
 def _is_worth_a_repeat(error: MeshError) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from claudemesh_mcp import inbox, outbox
-from claudemesh_mcp.attachment import Attachment
+from claudemesh_mcp.attachment import Attachment, certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.peer import Peer
@@ -29,7 +29,7 @@ from claudemesh_mcp.results import (
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
 from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
 from claudemesh_wire.meshes import AskMesh
-from claudemesh_wire.presence import MAX_PROFILE_BYTES, Certify, PeerCard, UpdatePresence
+from claudemesh_wire.presence import MAX_PROFILE_BYTES, PeerCard, UpdatePresence
 from claudemesh_wire.search import PeerFilters, SearchPeers
 
 
@@ -115,8 +115,7 @@ async def profile(peer: Peer, client: Client, change: dict[str, Any]) -> Profile
         raise Invalid(f"profile is at most {MAX_PROFILE_BYTES} bytes of JSON.")
     card = (await client.call(request)).card
     if card.handle != peer.handle:
-        await client.call(Certify(certificate=peer.renew(card.handle).blob))
-        peer.handle = card.handle
+        await certify(peer, client, card.handle)
     return ProfileResult(
         handle=card.handle,
         role=card.role,

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from claudemesh_mcp.home import atomic_write, file_lock, private_folder, read_private
 from claudemesh_mcp.identity import Identity
@@ -22,6 +22,8 @@ from claudemesh_wire.receipts import SignedReceipts, are_receipts_signed
 
 _LENGTH_BYTES: Final = 4
 _MOST_CERTIFICATES: Final = 2048
+_REVOKED: Final = frozenset({"member_removed", "device_revoked"})
+T = TypeVar("T")
 
 
 class Trust:
@@ -38,13 +40,15 @@ class Trust:
         # The file's thread asks for certificates while the loop learns new ones.
         self._lock = threading.Lock()
         self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[Certificate, MeshError]] = OrderedDict()
 
     @classmethod
     def open(cls, identity: Identity) -> "Trust":
         """Read the log of the identity's mesh and walk it; begins with the founding entry.
 
         Raises:
-            MeshError: the file was altered, or is not this home's.
+            Invalid: ``log_damaged``: the file was altered, or is of another mesh;
+                ``unsupported_version``: a newer claudemesh wrote it.
         """
         folder = private_folder(identity.home.meshes / identity.mesh)
         trust = cls(folder, Chain(identity.mesh))
@@ -72,21 +76,54 @@ class Trust:
         Raises:
             MeshError: an entry is refused by the walk; nothing of it is kept.
         """
+        path = self._folder / "log"
         with file_lock(self._folder / "lock"):
-            # Another session of this home may have learned more in the meantime.
-            kept = _read(self._folder / "log")
-            chain = walk(self.mesh, kept) if tuple(kept) != self.chain.entries else self.chain
+            kept = tuple(_read(path))
+            chain = self._longer(kept, path)
             known = set(chain.entries)
-            fresh = [entry for entry in entries if entry not in known]
-            chain = chain.extend(fresh)
-            if fresh:
-                atomic_write(self._folder / "log", _write(chain.entries))
-            self.chain = chain
-        with self._lock:
-            self._certificates.clear()
+            chain = chain.extend(entry for entry in entries if entry not in known)
+            if chain.entries != kept:
+                atomic_write(path, _write(chain.entries))
+            if chain.entries != self.chain.entries:
+                self._believe(chain)
 
-    def check_head(self, seq: int, head: bytes) -> bool:
+    def _longer(self, kept: tuple[bytes, ...], path: Path) -> Chain:
+        """Give the history known here or the one on disk, of which one continues the other."""
+        ours = self.chain.entries
+        if ours[: len(kept)] == kept:
+            # What was verified once is not forgotten because the file was cut or removed.
+            return self.chain
+        try:
+            # Another session of this home has learned more in the meantime.
+            chain = walk(self.mesh, kept)
+        except MeshError as error:
+            if error.code == "unsupported_version":
+                raise
+            raise _damaged(path) from error
+        if kept[: len(ours)] != ours:
+            raise _damaged(path)
+        return chain
+
+    def _believe(self, chain: Chain) -> None:
+        """Take over a longer history; certificates that it no longer bears out are dropped."""
+        with self._lock:
+            self.chain = chain
+            self._refused.clear()
+            for digest, certificate in list(self._certificates.items()):
+                try:
+                    chain.member_behind(certificate)
+                except MeshError as error:
+                    del self._certificates[digest]
+                    self._refused[digest] = (certificate, error)
+
+    def check_head(self, seq: int, head: bytes, least: int = 0) -> bool:
         """Compare the broker's head with the history that is known.
+
+        Args:
+            seq: How many entries the broker says there are.
+            head: The hash of the last of them.
+            least: How many it has to know, because it was told of them. Fewer than are known here
+                by now are no lie by themselves: the answer may be older than the newest entry.
 
         Returns:
             Whether the broker knows more, which is to be fetched and verified.
@@ -94,14 +131,17 @@ class Trust:
         Raises:
             Conflict: ``membership_rollback``: the broker shows a shorter or another history.
         """
-        if seq < self.head.seq or (seq == self.head.seq and head != self.head.hash):
+        if seq > self.head.seq:
+            return True
+        ours = self.chain.head_at(seq)
+        if seq < least or ours is None or ours.hash != head:
             raise Conflict(
                 f"The broker shows a membership log that ends at entry {seq},"
                 f" unlike the {self.head.seq} entries this home has verified.",
                 "Do not trust this broker before an admin has explained it.",
                 code="membership_rollback",
             )
-        return seq > self.head.seq
+        return False
 
     def check_seen_head(self, header: Header) -> None:
         """Compare the head a sender saw with ours.
@@ -127,11 +167,13 @@ class Trust:
         certificate = Certificate.parse(blob)
         if self.known(certificate.hash) is not None:
             return certificate
-        self.chain.member_behind(certificate)
         with self._lock:
-            self._certificates[certificate.hash] = certificate
-            if len(self._certificates) > _MOST_CERTIFICATES:
-                self._certificates.popitem(last=False)
+            try:
+                self.chain.member_behind(certificate)
+            except MeshError as error:
+                _keep(self._refused, certificate.hash, (certificate, error))
+                raise
+            _keep(self._certificates, certificate.hash, certificate)
         return certificate
 
     def learn(self, blobs: Iterable[bytes]) -> list[MeshError]:
@@ -156,12 +198,19 @@ class Trust:
         """Give the certificate an envelope names.
 
         Raises:
-            Refusal: ``unknown_certificate`` as long as it was not fetched or not believed.
+            Refusal: ``unknown_certificate`` as long as it was not fetched; ``revoked`` or the
+                chain's own code when it is not believed.
         """
         self.check_seen_head(header)
-        certificate = self.known(unb64(header.cert))
+        digest = unb64(header.cert)
+        certificate = self.known(digest)
         if certificate is None:
-            raise Refusal("The sender's certificate is not here.", code="unknown_certificate")
+            refused = self._refused.get(digest)
+            if refused is None:
+                raise Refusal("The sender's certificate is not here.", code="unknown_certificate")
+            error = refused[1]
+            code = "revoked" if error.code in _REVOKED else error.code
+            raise Refusal(error.reason, code=code) from error
         return certificate
 
     def member_of(self, certificate: Certificate) -> Member:
@@ -172,8 +221,13 @@ class Trust:
         """Believe a batch of receipts, or say that it was forged.
 
         Raises:
-            Forbidden: ``forged_receipt``: no known certificate of that peer, or not its signature.
+            Forbidden: ``forged_receipt``: no known certificate of that peer, or not its signature;
+                ``revoked``: its member or device has been removed since, so that its word proves
+                nothing any more.
         """
+        refused = self._refused.get(batch.certificate)
+        if refused is not None and refused[1].code in _REVOKED:
+            raise Forbidden(refused[1].reason, code="revoked")
         certificate = self.known(batch.certificate)
         genuine = (
             certificate is not None
@@ -196,14 +250,24 @@ def _read(path: Path) -> list[bytes]:
         size = int.from_bytes(data[at : at + _LENGTH_BYTES], "big")
         at += _LENGTH_BYTES
         if size == 0 or at + size > len(data):
-            raise Invalid(
-                f"{path} is damaged.",
-                "Restore it from a backup, or remove it to have it fetched and verified again.",
-                code="log_damaged",
-            )
+            raise _damaged(path)
         entries.append(data[at : at + size])
         at += size
     return entries
+
+
+def _damaged(path: Path) -> Invalid:
+    return Invalid(
+        f"{path} is damaged.",
+        "Restore it from a backup, or remove it to have it fetched and verified again.",
+        code="log_damaged",
+    )
+
+
+def _keep(known: "OrderedDict[bytes, T]", digest: bytes, what: T) -> None:
+    known[digest] = what
+    if len(known) > _MOST_CERTIFICATES:
+        known.popitem(last=False)
 
 
 def _write(entries: Iterable[bytes]) -> bytes:
