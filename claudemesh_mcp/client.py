@@ -4,6 +4,7 @@
 and ``sdk.py`` call through it. The transport is a ``Link`` that is handed in.
 """
 
+import logging
 import secrets
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -36,6 +37,8 @@ from claudemesh_wire.handshake import (
 )
 from claudemesh_wire.keys import VerifyKey, b64
 from claudemesh_wire.message import Message, Notice, ReplyT, Request
+
+logger: Final = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CALL_TIMEOUT_S: Final = 30.0
@@ -166,8 +169,9 @@ class Client:
         finally:
             self._ended = True
             for waiting in self._waiting.values():
-                waiting.outcome = self._lost()
-                waiting.done.set()
+                if not waiting.done.is_set():  # An answer that came is one, whatever followed.
+                    waiting.outcome = self._lost()
+                    waiting.done.set()
             self._tell.close()
 
     async def call(self, request: Request[ReplyT], timeout_s: float = CALL_TIMEOUT_S) -> ReplyT:
@@ -220,8 +224,10 @@ class Client:
             case Asked(number, _):
                 refusal = ProtocolError("A session serves no requests.", code="unsupported")
                 await self._link.send(self._exchange.answer(number, refusal))
-            case Malformed(_, str() as answer):
-                await self._link.send(answer)
+            case Malformed(error, answer):
+                logger.warning("a frame could not be understood: %s", error.code)
+                if answer is not None:
+                    await self._link.send(answer)
             case _:
                 pass
 

@@ -7,6 +7,7 @@ point is finished by the next one with the same identity. Keys are kept in seale
 
 import getpass
 import json
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any, Final
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.home import Home, create_once, private_folder, read_private
 from claudemesh_mcp.keystore import open_wrapping_key
-from claudemesh_mcp.sealedfile import SealedFile, WrappingKey, damaged
+from claudemesh_mcp.sealedfile import NEVER_NEW, SealedFile, WrappingKey, damaged
 from claudemesh_wire.address import handle_from
 from claudemesh_wire.certificate import (
     LIFETIME_MS,
@@ -24,7 +25,7 @@ from claudemesh_wire.certificate import (
     CertificateFields,
     locality_tag,
 )
-from claudemesh_wire.errors import MeshError
+from claudemesh_wire.errors import MeshError, NotFound
 from claudemesh_wire.keys import (
     KemPrivateKey,
     SigningKey,
@@ -45,6 +46,7 @@ CHECKPOINTS: Final = (
     "mesh:before",
     "mesh:after",
 )
+PEER_ID: Final = re.compile("p_[a-z2-7]{26}")
 KEM_ROTATION_MS: Final = 24 * 3600 * 1000
 KEM_KEPT_MS: Final = 8 * 24 * 3600 * 1000
 # A certificate starts a little in the past, so that a reader with a slower clock accepts it.
@@ -89,10 +91,19 @@ class Identity:
         Args:
             anchor: A Claude session id or resume id with its kind (``claude:…``), or the id of a
                 peer that this home has kept.
+
+        Raises:
+            NotFound: ``unknown_peer``: this home has kept no peer of that id.
         """
-        if anchor.startswith("p_") and (self.home.sessions / anchor).is_dir():
-            return anchor
-        return peer_id(self.mesh, self.member, anchor)
+        if not PEER_ID.fullmatch(anchor):
+            return peer_id(self.mesh, self.member, anchor)
+        if not (self.home.sessions / anchor).is_dir():
+            raise NotFound(
+                f"This home has kept no peer {anchor}.",
+                "Resume by the id that mesh_info of the earlier session told, in the same home.",
+                code="unknown_peer",
+            )
+        return anchor
 
     def folder(self, peer: str) -> Path:
         """Give the folder of one peer, made on first use."""
@@ -108,10 +119,12 @@ def open_identity(home: Home, settings: Settings, checkpoint: Checkpoint = _pass
         checkpoint: Called with the name of each step, for tests that die there.
 
     Raises:
-        MeshError: as ``open_wrapping_key`` and ``SealedFile.read``; never a new identity instead.
+        NotFound: ``identity_incomplete``: a part of it was lost; never a new identity instead.
+        MeshError: as ``open_wrapping_key`` and ``SealedFile.read``.
     """
     with home.lock():
         wrapping = open_wrapping_key(home, settings, checkpoint)
+        _refuse_losses(home)
         checkpoint("member:before")
         key = SigningKey(_kept_secret(home.keys / "member.key", wrapping, "member key"))
         checkpoint("member:after")
@@ -123,6 +136,26 @@ def open_identity(home: Home, settings: Settings, checkpoint: Checkpoint = _pass
     chain = walk(founding.fields.mesh, [founding.blob])
     member = chain.members[member_id(key.public)]
     return Identity(home, wrapping, key, member.name, chain.mesh, founding.blob, machine_secret)
+
+
+def _refuse_losses(home: Home) -> None:
+    """Refuse to make anew what later steps show to have been there: it was lost."""
+    founding, has_log = _founding_file(home), any(home.meshes.glob("mesh_*"))
+    expected = (
+        (home.keys / "member.key", has_log or founding.exists()),
+        (founding, has_log),
+    )
+    for path, was_there in expected:
+        if was_there and not path.exists():
+            raise NotFound(
+                f"{path} is gone, while what was made after it is there.",
+                f"Restore it from a backup. {NEVER_NEW}",
+                code="identity_incomplete",
+            )
+
+
+def _founding_file(home: Home) -> Path:
+    return home.meshes / f"{_LOCAL_MESH}.founding"
 
 
 def _kept_secret(path: Path, wrapping: WrappingKey, purpose: str) -> bytes:
@@ -137,12 +170,18 @@ def _kept_secret(path: Path, wrapping: WrappingKey, purpose: str) -> bytes:
 
 def _founding_entry(home: Home, key: SigningKey) -> Entry:
     """Give the first entry of this home's own mesh; its hash is the mesh for ever."""
-    path = home.meshes / f"{_LOCAL_MESH}.founding"
+    path = _founding_file(home)
     kept = read_private(path)
     if kept is None:
         create_once(path, _found(key).blob)
         kept = read_private(path)
-    entry = Entry.parse(kept or b"")
+    try:
+        entry = Entry.parse(kept or b"")
+        walk(entry.fields.mesh, [entry.blob])
+    except MeshError as error:
+        if error.code == "unsupported_version":
+            raise
+        raise damaged(f"{path} does not hold a founding entry.") from error
     if entry.fields.by != member_id(key.public):
         raise damaged(f"{path} was signed by another member than this home's.")
     return entry

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from claudemesh_mcp.config import Settings
+from claudemesh_mcp.identity import PEER_ID
 from claudemesh_mcp.peer import Setup
-from claudemesh_mcp.project import find_project, host_label, wished_handle
+from claudemesh_mcp.project import as_text, find_project, host_label, wished_handle
 from claudemesh_wire.address import handle_from
 from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.handshake import Session
@@ -39,7 +40,7 @@ def set_up(
             "Start without that setting to take part.",
             code="off",
         )
-    project = find_project(settings.project_dir or Path.cwd())
+    project = find_project(settings.project_dir or _present_folder())
     wish = name or settings.name
     if wish:
         handles = [wished_handle(wish)]
@@ -52,7 +53,7 @@ def set_up(
         anchor=_anchor(settings, resume),
         session=Session(
             type=session_type,
-            host=(settings.host or host_label())[:80],
+            host=as_text(settings.host or host_label())[:80],
             project=project.name[:200],
             cwd=str(project.cwd)[:1000],
         ),
@@ -63,10 +64,17 @@ def set_up(
 def _anchor(settings: Settings, resume: str | None) -> str:
     resumed = resume or settings.resume
     if resumed:
-        return resumed if resumed.startswith("p_") else f"resume:{resumed}"
+        return resumed if PEER_ID.fullmatch(resumed) else f"resume:{as_text(resumed)}"
     if settings.session_id:
-        return f"claude:{settings.session_id}"
+        return f"claude:{as_text(settings.session_id)}"
     return f"once:{secrets.token_hex(16)}"
+
+
+def _present_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # somebody removed it from under this process
+        return Path(Path.home().anchor)
 
 
 def _user_name() -> str:

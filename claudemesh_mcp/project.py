@@ -3,6 +3,7 @@
 ``sdk.py`` asks once per start. Everything is read from files; git itself is not run.
 """
 
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,36 +38,57 @@ class Project:
 
 def find_project(cwd: Path) -> Project:
     """Find the repository around a folder; without one the folder is the project."""
-    for folder in (cwd, *cwd.parents):
+    here = Path(os.path.normpath(cwd.absolute()))
+    for folder in (here, *here.parents):
         git = folder / ".git"
-        if git.is_dir():
-            return Project(folder.name, _branch(git), cwd)
-        if git.is_file():
-            return _worktree(folder, git, cwd)
-    return Project(cwd.name, "", cwd)
+        # Unlike its methods of the same name these take a folder we can't look into for none.
+        if os.path.isdir(git):  # noqa: PTH112 - see above
+            return Project(as_text(folder.name), _branch(git), _path_as_text(here))
+        if os.path.isfile(git):  # noqa: PTH113 - see above
+            return _linked(folder, git, here)
+    return Project(as_text(here.name), "", _path_as_text(here))
 
 
-def _worktree(folder: Path, git: Path, cwd: Path) -> Project:
-    """Read a linked worktree or submodule, whose ``.git`` is a file that points elsewhere."""
-    target = Path(_first_line(git).removeprefix("gitdir:").strip())
-    inner = target if target.is_absolute() else folder / target
-    if inner.parent.name == "worktrees":
-        repository = inner.parent.parent.parent
-        return Project(repository.name or folder.name, folder.name, cwd)
-    return Project(folder.name, _branch(inner), cwd)
+def _linked(folder: Path, git: Path, here: Path) -> Project:
+    """Read a linked worktree or submodule, whose ``.git`` is a file that points elsewhere.
+
+    Source: gitrepository-layout(5): only a linked worktree's folder has a file ``commondir``.
+    """
+    inner = folder / _first_line(git).removeprefix("gitdir:").strip()
+    common = _first_line(inner / "commondir")
+    if not common:
+        return Project(as_text(folder.name), _branch(inner), _path_as_text(here))
+    repository = Path(os.path.normpath(inner / common))
+    name = (
+        repository.parent.name
+        if repository.name == ".git"
+        else repository.name.removesuffix(".git")
+    )
+    return Project(as_text(name or folder.name), as_text(folder.name), _path_as_text(here))
 
 
 def _branch(git: Path) -> str:
+    """Give the branch; none when a commit is checked out, or a newer git keeps it elsewhere."""
     head = _first_line(git / "HEAD")
-    return head.removeprefix("ref: refs/heads/") if head.startswith("ref: refs/heads/") else ""
+    branch = head.removeprefix("ref: refs/heads/")
+    return "" if branch in {head, ".invalid"} else branch
 
 
 def _first_line(path: Path) -> str:
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             return file.read(_MOST_BYTES).partition("\n")[0].strip()
-    except OSError:
+    except (OSError, ValueError):
         return ""
+
+
+def as_text(name: str) -> str:
+    """Give a name of this system as text: what is not UTF-8 in it can't be sent to anybody."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _path_as_text(path: Path) -> Path:
+    return Path(as_text(str(path)))
 
 
 def wished_handle(name: str) -> str:
@@ -87,4 +109,4 @@ def wished_handle(name: str) -> str:
 
 def host_label() -> str:
     """Give this machine's name as others may see it, without its domain."""
-    return socket.gethostname().partition(".")[0][:80] or "unknown"
+    return as_text(socket.gethostname()).partition(".")[0][:80] or "unknown"

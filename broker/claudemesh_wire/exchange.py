@@ -68,7 +68,9 @@ class Exchange:
             TooMuch: too many requests wait for an answer, or the frame is too large.
         """
         if len(self._pending) >= MAX_PENDING:
-            raise TooMuch("Too many requests wait for an answer.", "Wait for some of them.")
+            raise TooMuch(
+                "Too many requests wait for an answer.", "Wait for some of them.", retry_after_s=0.5
+            )
         number = self._next
         text = frame.encode(number, 0, request)
         self._next += 1
