@@ -255,7 +255,9 @@ run_tests() {
   if [ $# -gt 0 ]; then
     check "pytest" pytest -o cache_dir="$cache/pytest" "$@"
   else
+    rm -f "$cache"/coverage*
     check "pytest" pytest -o cache_dir="$cache/pytest" --cov --cov-report=term
+    rm -f "$cache"/coverage.*  # The unfinished ones of processes that a test killed.
     check "full coverage" coverage report --include="$fully_covered" --fail-under=100
   fi
   [ -z "$failed" ] || die "failed: $failed"

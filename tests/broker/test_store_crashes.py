@@ -150,6 +150,8 @@ else:
     made.reader.close()
     made.writer.close()
     print(json.dumps({"statements": seen}))
+# What measures the coverage of this run has to write a file too.
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
 NO_LIMIT = str(2**40)
 
