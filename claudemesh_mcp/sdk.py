@@ -24,6 +24,7 @@ from claudemesh_mcp.client import Client
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.dialling import embedded
 from claudemesh_mcp.opening import set_up
+from claudemesh_mcp.outgoing import Outgoing, check, content_fields
 from claudemesh_mcp.peer import Peer, Setup
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_mcp.results import (
@@ -36,7 +37,7 @@ from claudemesh_mcp.results import (
     SendResult,
     StatusResult,
 )
-from claudemesh_mcp.sending import Outgoing, Sending, check, content_fields
+from claudemesh_mcp.sending import Sending
 from claudemesh_wire.address import AddressKind, parse
 from claudemesh_wire.content import Priority
 from claudemesh_wire.errors import Invalid, MeshError

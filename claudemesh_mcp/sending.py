@@ -17,15 +17,15 @@ from claudemesh_mcp.audience import check_audience
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.outbox import Audience, Draft, Row
+from claudemesh_mcp.outgoing import Outgoing
 from claudemesh_mcp.peer import Peer
 from claudemesh_wire.address import parse
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.content import KIND, ContentFields, Priority, pack
+from claudemesh_wire.content import KIND, pack
 from claudemesh_wire.envelope import Header, MembershipHead, Sealed, seal
 from claudemesh_wire.errors import (
     CLASSES,
     Conflict,
-    Invalid,
     MeshError,
     ProtocolError,
     TooMuch,
@@ -33,9 +33,6 @@ from claudemesh_wire.errors import (
 )
 from claudemesh_wire.keys import b64
 from claudemesh_wire.messages import (
-    DEFAULT_TTL_MS,
-    MAX_ADDRESSES,
-    MAX_TEXT_BYTES,
     Resolve,
     Resolved,
     Send,
@@ -48,73 +45,6 @@ _LONG_PAUSE_S: Final = 5.0
 _MOST_CACHED: Final = 512
 # Refusals that stored nothing and that a new sealing, here and now, can mend.
 _SEAL_ANEW: Final = frozenset({"stale_recipients", "clock", "not_certified", "unknown_certificate"})
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """What a user asks to send.
-
-    Args:
-        to: The addresses as written.
-        text: What to say.
-        fields: Priority and thread.
-        re: The message it answers.
-        ttl_ms: How long it may wait for its recipients.
-        idempotency_key: The same key is the same message.
-    """
-
-    to: tuple[str, ...]
-    text: str
-    fields: ContentFields = ContentFields()  # noqa: RUF009 - frozen
-    re: str | None = None
-    ttl_ms: int = DEFAULT_TTL_MS
-    idempotency_key: str | None = None
-
-
-def content_fields(priority: str, thread: str | None) -> ContentFields:
-    """Read what goes with a text.
-
-    Raises:
-        Invalid: no such priority, or too long a thread.
-    """
-    try:
-        return ContentFields(priority=Priority(priority), thread=thread or None)
-    except ValueError as error:
-        raise Invalid("priority is now, next or low; thread at most 120 characters.") from error
-
-
-def check(outgoing: Outgoing) -> None:
-    """Refuse what makes no sense before anything is asked or kept.
-
-    Raises:
-        Invalid: no address, not an address, ``empty_text``, half a character, or a lifetime that
-            is not within 7 days.
-        TooMuch: ``too_many_recipients`` or ``message_too_large``.
-    """
-    if not outgoing.to:
-        raise Invalid("A message needs at least one address.", "Name a handle, @group or *.")
-    if len(outgoing.to) > MAX_ADDRESSES:
-        raise TooMuch(
-            f"A message has at most {MAX_ADDRESSES} addresses, and 256 recipients.",
-            "Use a group.",
-            code="too_many_recipients",
-        )
-    for address in outgoing.to:
-        parse(address)
-    if not outgoing.text.strip():
-        raise Invalid("The text is empty.", "Say something.", code="empty_text")
-    try:
-        size = len(outgoing.text.encode())
-    except UnicodeError as error:
-        raise Invalid("The text is not valid Unicode: it holds half a character.") from error
-    if size > MAX_TEXT_BYTES:
-        raise TooMuch(
-            f"The text has {size} bytes; {MAX_TEXT_BYTES} are the most.",
-            "Send a part of it, or say where it can be read.",
-            code="message_too_large",
-        )
-    if not 0 < outgoing.ttl_ms <= DEFAULT_TTL_MS:
-        raise Invalid("expires_in_s is more than 0 and at most 604800 (7 days).")
 
 
 @dataclass(frozen=True)
