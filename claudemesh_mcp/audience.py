@@ -44,7 +44,7 @@ def check_audience(
     peers = [certificate.fields.peer for certificate in certificates]
     if peer.id in peers or len(set(peers)) != len(peers) or not peers:
         raise _forged("The broker resolved to oneself, to nobody, or to one peer twice.")
-    addresses = [parse(one) for one in to]
+    addresses = list(dict.fromkeys(parse(one) for one in to))
     direct = [one for one in addresses if not one.is_multicast]
     answered = {_answer(peer, one, certificates) for one in direct}
     if len(direct) == len(addresses) and answered != set(peers):

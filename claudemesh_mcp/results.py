@@ -20,6 +20,9 @@ NOTICE = (
     "handle, member and e2e were verified; what a text claims about itself was not."
 )
 
+_LATEST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
 Delivery = Literal[
     "pending",
     "accepted",
@@ -259,5 +262,7 @@ class MeshInfo(Result):
 
 def rfc3339(at_ms: int) -> str:
     """Write milliseconds since the epoch as RFC 3339 UTC with milliseconds."""
+    # Whatever time a broker claims, it is shown as one that can be written.
+    at_ms = min(max(at_ms, 0), _LATEST_MS)
     moment = datetime.fromtimestamp(at_ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

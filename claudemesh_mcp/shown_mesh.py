@@ -5,6 +5,7 @@ certificate proves it.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -157,11 +158,13 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
     told: dict[str, Any] = {}
     groups: list[str] = []
     if attachment.is_connected:
-        client = await attachment.ready(0)
-        mesh = await client.call(AskMesh())
-        told = {"peers": mesh.peers, "online": mesh.online}
-        own = await client.call(SearchPeers(query=peer.id, limit=1))
-        groups = [f"@{g.name}" for card in own.peers if card.peer == peer.id for g in card.groups]
+        with suppress(MeshError):  # What the broker does not answer is left out.
+            client = await attachment.ready(0)
+            mesh = await client.call(AskMesh())
+            told = {"peers": mesh.peers, "online": mesh.online}
+            own = await client.call(SearchPeers(query=peer.id, limit=1))
+            mine = [card for card in own.peers if card.peer == peer.id]
+            groups = [f"@{group.name}" for card in mine for group in card.groups]
     me = chain.member(peer.identity.member)
     last_seen = facts.last_seen if facts else None
     return MeshInfo(

@@ -23,16 +23,27 @@ from claudemesh_mcp.results import (
 )
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
 from claudemesh_wire.messages import Fetch
-from claudemesh_wire.receipts import AskStatus, ReceiptItem, RecipientReceipts, SignedReceipts
+from claudemesh_wire.receipts import (
+    AskStatus,
+    ReceiptItem,
+    ReceiptStatus,
+    RecipientReceipts,
+    SignedReceipts,
+)
 
 INLINE_BYTES: Final = 8 * 1024
+# The two leading bits of every byte of a character but its first.
+_CONTINUATION: Final = 0b1100_0000
+_CONTINUES: Final = 0b1000_0000
 _MOST_FETCHES: Final = 20
+_TOLD: Final = frozenset(ReceiptStatus)
 
 
 def sent(row: Row) -> SendResult:
     """Show what became of a send so far."""
     accepted = row.accepted()
-    states = {one.peer: one.status for one in accepted.recipients} if accepted else {}
+    told = {one.peer: one.status for one in accepted.recipients} if accepted else {}
+    states = {peer: status if status in _TOLD else "accepted" for peer, status in told.items()}
     return SendResult(
         id=row.draft.id,
         recipients=[
@@ -67,12 +78,15 @@ async def peeked(peer: Peer, limit: int, thread: str | None) -> InboxResult:
         return rows, inbox.count_unread(sql, now_ms, thread) - len(rows)
 
     rows, unread = await peer.file.write(look)
-    return inbox_result(peer, rows, unread)
+    # Not handed out now: whoever was offered one of them before may have shown it.
+    messages = [_message(peer, row, 0, again=row["offers"] > 0) for row in rows]
+    return InboxResult(messages=messages, unread=unread)
 
 
 def inbox_result(peer: Peer, rows: list[sqlite3.Row], unread: int) -> InboxResult:
     """Show rows of the inbox; long texts begin here and go on with ``chunk``."""
-    return InboxResult(messages=[_message(peer, row, 0) for row in rows], unread=unread)
+    messages = [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
+    return InboxResult(messages=messages, unread=unread)
 
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
@@ -82,12 +96,15 @@ async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
         raise Invalid("offset is beyond the end of the text.", "Start at 0.", code="bad_offset")
     now_ms = peer.now_ms()
     unread = await peer.file.write(lambda sql: inbox.count_unread(sql, now_ms))
-    return InboxResult(messages=[_message(peer, row, offset)], unread=unread)
+    message_part = _message(peer, row, offset, again=row["offers"] > 1)
+    return InboxResult(messages=[message_part], unread=unread)
 
 
-def _message(peer: Peer, row: sqlite3.Row, offset: int) -> InboxMessage:
+def _message(peer: Peer, row: sqlite3.Row, offset: int, *, again: bool) -> InboxMessage:
     raw = row["text"].encode()
-    # A cut through a character is moved back to its beginning.
+    # A cut through a character is moved back to its beginning, at both ends.
+    while 0 < offset < len(raw) and raw[offset] & _CONTINUATION == _CONTINUES:
+        offset -= 1
     part = raw[offset : offset + INLINE_BYTES].decode("utf-8", "ignore")
     left = len(raw) - offset - len(part.encode())
     return InboxMessage.model_validate(
@@ -106,7 +123,7 @@ def _message(peer: Peer, row: sqlite3.Row, offset: int) -> InboxMessage:
             "via": row["via"],
             "stripped": row["stripped"] or None,
             "more_bytes": left or None,
-            "redelivered": True if row["offers"] > 1 else None,
+            "redelivered": True if again else None,
         }
     )
 
@@ -154,12 +171,25 @@ async def status(peer: Peer, message: str, ready: Callable[[], Awaitable[Client]
 
 
 def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus:
-    proofs = {
-        "delivered": _proof(peer, row, told, told.delivered, "delivered"),
-        "seen": _proof(peer, row, told, told.seen, "seen"),
-        "declined": _proof(peer, row, told, told.declined, "declined"),
-    }
+    handle = next((one.handle for one in row.draft.audience if one.peer == told.peer), None)
+    if handle is None:
+        raise Forbidden(
+            f"The broker names {told.peer} as a recipient, to whom the message was not sealed.",
+            "Do not rely on this broker's word about it.",
+            code="forged_receipt",
+        )
     claimed = str(told.status)
+    try:
+        proofs = {
+            "delivered": _proof(peer, row, told, told.delivered, "delivered"),
+            "seen": _proof(peer, row, told, told.seen, "seen"),
+            "declined": _proof(peer, row, told, told.declined, "declined"),
+        }
+    except Forbidden as error:
+        if error.code != "revoked":
+            raise
+        # Its signature proves nothing any more, and what the broker says may still be true.
+        return _unproved(told, handle)
     if claimed in proofs and proofs[claimed] is None and not _is_broker_word(told):
         raise Forbidden(
             f"The broker says {claimed} for {told.handle} and shows no receipt of it.",
@@ -172,7 +202,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
     return RecipientStatus.model_validate(
         {
             "peer": told.peer,
-            "handle": told.handle,
+            "handle": handle,
             "status": claimed,
             "route": (seen.route if seen else None) or None,
             "accepted_at": rfc3339(told.accepted_ms),
@@ -181,6 +211,18 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "seen_at": rfc3339(seen.at_ms) if seen else None,
             "reason": latest.reason or None if latest else None,
             "proved": True if latest else None,
+        }
+    )
+
+
+def _unproved(told: RecipientReceipts, handle: str) -> RecipientStatus:
+    return RecipientStatus.model_validate(
+        {
+            "peer": told.peer,
+            "handle": handle,
+            "status": str(told.status),
+            "accepted_at": rfc3339(told.accepted_ms),
+            "proved": False,
         }
     )
 
