@@ -189,9 +189,7 @@ async def test_a_peer_belongs_to_its_first_member(broker: MemoryBroker, mesh: Me
     await join(broker, device)
     eve = Device(mesh, mesh.add("eve"), "eve")
     stolen = eve.certificate("eve", peer=device.peer)
-    refused = await refusal(
-        broker, eve, Wish(certificate=stolen, claims={"peer": device.peer})
-    )
+    refused = await refusal(broker, eve, Wish(certificate=stolen, claims={"peer": device.peer}))
     assert refused.code == "peer_taken"
 
 
@@ -230,7 +228,9 @@ async def test_another_history_of_the_same_length_is_a_fork(
     bob = mesh.add("bob")
     await join(broker, Device(mesh, mesh.founder, "ada"))
     mesh.log.pop()
-    mesh.say(mesh.founder, "add", member=bob.id, key=b64(bob.key.public.raw), name="b", role="admin")
+    mesh.say(
+        mesh.founder, "add", member=bob.id, key=b64(bob.key.public.raw), name="b", role="admin"
+    )
     refused = await refusal(broker, Device(mesh, bob, "bob"))
     assert refused.code == "membership_fork"
 

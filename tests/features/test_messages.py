@@ -124,9 +124,7 @@ async def test_everybody_without_anybody_else_is_nobody(ada: RawPeer) -> None:
     assert (await refusal(ada, "*")).code == "not_found"
 
 
-async def test_an_ambiguous_beginning_brings_candidates(
-    broker: MemoryBroker, ada: RawPeer
-) -> None:
+async def test_an_ambiguous_beginning_brings_candidates(broker: MemoryBroker, ada: RawPeer) -> None:
     for number in range(2):
         peer = "p_aaaaaa" + "ab"[number] * 20
         device = Device(ada.device.mesh, ada.device.owner, f"twin{number}")
@@ -227,9 +225,7 @@ async def test_a_peer_without_a_published_certificate_is_not_addressable_yet(
     assert await ada.resolve("ada-2")
 
 
-async def test_more_than_256_recipients_are_too_many(
-    broker: MemoryBroker, ada: RawPeer
-) -> None:
+async def test_more_than_256_recipients_are_too_many(broker: MemoryBroker, ada: RawPeer) -> None:
     row = (await broker.sql("SELECT certificate_hash FROM peers"))[0][0]
     names = [(f"p_{number:026d}".replace("0", "a"), f"peer{number}") for number in range(257)]
 
