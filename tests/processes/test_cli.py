@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -270,3 +271,41 @@ def test_a_console_of_another_encoding_does_not_end_a_command(shell: Shell) -> N
     (shell.home / "config.toml").write_text('name = "Zoë – 名"\n', "utf-8")
     done = shell.run("config", "get", "name", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (done.code, done.out) == (0, "Zo? ? ?\n")
+
+
+def test_a_port_in_use_is_said_and_nothing_is_left_running(shell: Shell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = shell.run("broker", "run", "--port", port)
+        assert done.code == 1
+        assert port in done.err
+        up = shell.run("up", "--json", CLAUDEMESH_BROKER_PORT=port)
+        assert (up.code, up.error["code"]) == (5, "port_in_use")
+        assert up.error["hint"]
+    assert shell.run("status", "--json").json["broker"] is None
+
+
+def test_a_broker_in_the_foreground_is_the_one_of_this_home(shell: Shell) -> None:
+    with shell.running("broker", "run", "--port", "0") as broker:
+        assert broker.stdout is not None
+        while (found := shell.run("status", "--json").json["broker"]) is None:
+            assert broker.poll() is None
+        assert found["pid"] == broker.pid
+        assert shell.run("up", "--json").json["broker"] == found
+        broker.send_signal(signal.SIGINT)
+        assert broker.wait(LIMIT_S) in {0, 130}
+    assert shell.run("status", "--json").json["broker"] is None
+
+
+def test_a_damaged_database_is_refused_and_left_as_it_is(shell: Shell) -> None:
+    assert shell.run("up").code == 0
+    assert shell.run("down").code == 0
+    database = shell.home / "broker" / "broker.sqlite3"
+    damaged = b"SQLite format 3\0" + b"\xff" * 4096
+    database.write_bytes(damaged)
+    for words in (["up", "--json"], ["peers", "--json"], ["send", "ada", "hello", "--json"]):
+        done = shell.run(*words)
+        assert done.code != 0
+        assert done.error["code"] == "data_corrupt"
+        assert str(database) in done.error["message"] + done.error["hint"]
+    assert database.read_bytes() == damaged
