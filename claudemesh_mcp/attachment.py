@@ -122,6 +122,11 @@ class Attachment:
             code="connecting",
         )
 
+    def refuse_if_replaced(self) -> None:
+        """Raise ``replaced`` when the peer's messages are another process's business now."""
+        if self._failure is not None and self._is_replaced:
+            raise self._failure
+
     async def run(self) -> None:
         """Stay connected until cancelled, or until the peer is continued elsewhere."""
         waits = pauses()
@@ -263,7 +268,7 @@ class Attachment:
             )
         if self._client is client:
             self._client = None
-            self._sending.stop()
+        self._sending.stop(client)
         self._signal()
 
     async def _renew(self, client: Client) -> None:

@@ -47,6 +47,7 @@ from claudemesh_wire.messages import DEFAULT_TTL_MS
 READY_S: Final = 10.0
 _DEPART_S: Final = 2.0
 _POLL_S: Final = 0.5
+_MARGIN_MS: Final = 5000
 _ROUTE: Final = "tool"
 _AT_ONCE: Final = 50
 _LONG_WAIT_S: Final = 3600
@@ -238,14 +239,20 @@ class Mesh:
         while True:
             handing = _Handing()
             result = await self.inbox(limit=_AT_ONCE, wait_s=_LONG_WAIT_S, call=handing)
-            handed = list(handing.tokens)
+            held_until_ms = self.peer.now_ms() + inbox.LEASE_MS - _MARGIN_MS
+            rest = [int(token) for token in handing.tokens]
             try:
                 for message in result.messages:
+                    # Later than that another route may show it too.
+                    if self.peer.now_ms() > held_until_ms:
+                        break
+                    row = rest.pop(0)
                     yield message
-                    self._shown_one(int(handed.pop(0)))
+                    self._shown_one(row)
             finally:
                 # The one that was given last may have been read; those behind it were not.
-                self._not_shown([int(token) for token in handed[1:]])
+                if rest:
+                    self._not_shown(rest)
 
     def _shown_one(self, row: int) -> None:
         # Not waited for: the file's thread commits what has gathered.
@@ -342,6 +349,7 @@ class Mesh:
 
     async def _waiting_now(self, thread: str | None) -> bool:
         """Look whether there is something to hand out, at the broker too when not attached."""
+        self._attachment.refuse_if_replaced()
         if self._mode is Mode.CALL:
             await shown_messages.fetch(await self.ready(), self._receiving)
         now_ms = self.peer.now_ms()

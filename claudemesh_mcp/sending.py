@@ -79,9 +79,10 @@ class Sending:
         for conv in await self._peer.file.write(outbox.waiting_conversations):
             self._wake(conv)
 
-    def stop(self) -> None:
-        """The connection is gone: rows stay and wait for the next one."""
-        self._client = self._tasks = None
+    def stop(self, client: Client) -> None:
+        """This connection is gone: rows stay and wait for the next one."""
+        if self._client is client:
+            self._client = self._tasks = None
 
     def forget_resolutions(self) -> None:
         """Ask anew who is meant: somebody came, went or changed."""
