@@ -186,8 +186,10 @@ class Feed:
         """Offer the next rows from the store; level with it when there were no more."""
         self._missed = False
         here = self.attachment
-        room = min(MAX_IN_FRAME, self._credit.messages - len(self._unacked))
-        bounds = (room, MAX_FRAME_LOAD_BYTES)
+        bounds = (
+            min(MAX_IN_FRAME, self._credit.messages - len(self._unacked)),
+            min(MAX_FRAME_LOAD_BYTES, self._credit.bytes - self._unacked_bytes),
+        )
         query = partial(
             queues.waiting, mesh=here.mesh, peer=here.peer, after=self._cursor, bounds=bounds
         )
