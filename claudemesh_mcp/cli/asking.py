@@ -3,8 +3,8 @@
 ``messages.py``, ``peers.py`` and ``brokers.py`` open it for the time of one command.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -19,7 +19,8 @@ PEER: Final = "cli"
 Given = TypeVar("Given")
 
 
-def open_mesh(*, attach: bool = False) -> AbstractAsyncContextManager["Mesh"]:
+@asynccontextmanager
+async def open_mesh(*, attach: bool = False) -> AsyncGenerator["Mesh"]:
     """Open the mesh as the command line's own peer.
 
     Args:
@@ -27,7 +28,10 @@ def open_mesh(*, attach: bool = False) -> AbstractAsyncContextManager["Mesh"]:
 
     Raises:
         Invalid: the settings make no sense.
+        MeshError: why there is no broker, or no connection to it.
     """
+    from claudemesh_mcp.home import Home
+    from claudemesh_mcp.launcher import Launcher
     from claudemesh_mcp.logs import log_to_file
     from claudemesh_mcp.sdk import Mesh
 
@@ -35,7 +39,13 @@ def open_mesh(*, attach: bool = False) -> AbstractAsyncContextManager["Mesh"]:
     settings = replace(Settings.load(), name=None)
     # A connection that is lost and restored meanwhile is nothing to tell a reader of stderr.
     log_to_file(settings.paths().logs)
-    return Mesh.connect(settings=settings, resume=PEER, attach=attach, session_type="human")
+    # A session tries again for a while; somebody at a terminal wants to know at once.
+    if not settings.off:
+        await Launcher(Home.open(settings.paths())).ensure()
+    async with Mesh.connect(
+        settings=settings, resume=PEER, attach=attach, session_type="human"
+    ) as mesh:
+        yield mesh
 
 
 def ask(question: Callable[["Mesh"], Awaitable[Given]]) -> Given:
