@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
+import pytest
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
@@ -33,7 +35,7 @@ from claudemesh_broker.upkeep import Upkeep
 from claudemesh_wire import canonical
 from claudemesh_wire.certificate import LIFETIME_MS, Certificate, CertificateFields
 from claudemesh_wire.envelope import Copy, Header, MembershipHead, Sealed, seal
-from claudemesh_wire.errors import MeshError
+from claudemesh_wire.errors import MeshError, NotFound
 from claudemesh_wire.exchange import Answered, Exchange, Noticed
 from claudemesh_wire.handshake import (
     Challenge,
@@ -412,17 +414,17 @@ class RawPeer:
         """Send a request now; gives what waits for its answer."""
         number, text = self.exchange.ask(request)
         self.link.send_now(text)
+        return partial(self.answer_to, number)
 
-        async def answer() -> ReplyT:
-            await self.until(lambda: number in self._answers or self.closed)
-            if number not in self._answers:
-                raise LinkClosed
-            outcome = self._answers.pop(number)
-            if isinstance(outcome, MeshError):
-                raise outcome
-            return outcome  # type: ignore[return-value]
-
-        return answer
+    async def answer_to(self, number: int) -> Any:
+        """Wait for the answer to a request, and give the reply or raise the refusal."""
+        await self.until(lambda: number in self._answers or self.closed)
+        if number not in self._answers:
+            raise LinkClosed
+        outcome = self._answers.pop(number)
+        if isinstance(outcome, MeshError):
+            raise outcome
+        return outcome
 
     async def hello(self, wish: Wish) -> Facts:
         """Say hello, once; raises what refuses it."""
@@ -460,6 +462,7 @@ class RawPeer:
         self.entries = welcome.entries
         self.facts = canonical.decode(welcome.facts, Facts, "facts")
         canonical.decode(claims, Claims, "claims")
+        self._tell()
         return self.facts
 
     async def certify(self) -> None:
@@ -473,11 +476,9 @@ class RawPeer:
         return await self.call(Resolve(to=list(to)))
 
     async def resolve_nobody(self) -> None:
-        """Show that the connection works: ask for one who is not there."""
-        try:
+        """Show that the connection works, and that what was pushed before has arrived."""
+        with pytest.raises(NotFound):
             await self.resolve("no-such-peer")
-        except MeshError as error:
-            assert error.code == "not_found", error
 
     async def seal(self, resolved: Resolved, text: bytes = b"hello", **changed: Any) -> Send:
         """Seal a message for those who were resolved; ``changed`` replaces header fields."""
