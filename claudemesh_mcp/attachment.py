@@ -30,7 +30,6 @@ from claudemesh_wire.meshes import LogGrew
 from claudemesh_wire.message import Notice
 from claudemesh_wire.messages import Deliver
 from claudemesh_wire.presence import Certify, PresenceChanged
-from claudemesh_wire.receipts import ReceiptNews
 
 logger: Final = logging.getLogger(__name__)
 
@@ -295,10 +294,6 @@ class Attachment:
         delivers = [notice for notice in batch if isinstance(notice, Deliver)]
         for notice in batch:
             match notice:
-                case ReceiptNews(batches=receipts, certificates=certificates):
-                    self._peer.trust.learn(certificates)
-                    for one in receipts:
-                        self._check(partial(self._peer.trust.check_receipts, one))
                 case LogGrew(entries=entries):
                     extend = partial(self._peer.trust.extend, entries)
                     await anyio.to_thread.run_sync(self._check, extend)

@@ -29,6 +29,9 @@ _OPEN: Final = (
 )
 
 
+DueReports = dict[str, list[tuple[int, ReceiptItem]]]
+
+
 @dataclass(frozen=True)
 class Sender:
     """What was proved of a sender: its certificate's hash, handle and member."""
@@ -282,9 +285,9 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
     return found
 
 
-def due_reports(sql: sqlite3.Connection) -> dict[str, list[tuple[int, ReceiptItem]]]:
+def due_reports(sql: sqlite3.Connection) -> DueReports:
     """Give receipts not yet reported, by sender, each list at most one signature long."""
-    due: dict[str, list[tuple[int, ReceiptItem]]] = {}
+    due: DueReports = {}
     for found in sql.execute("SELECT * FROM reports ORDER BY row LIMIT 2048"):
         group = due.setdefault(found["sender"], [])
         if len(group) < MAX_BATCH:
@@ -300,9 +303,10 @@ def due_reports(sql: sqlite3.Connection) -> dict[str, list[tuple[int, ReceiptIte
     return due
 
 
-def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> None:
-    """Forget receipts that the broker has taken."""
+def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> DueReports:
+    """Forget receipts that the broker has taken, and give those that are due now."""
     sql.executemany("DELETE FROM reports WHERE row = ?", [(row,) for row in rows])
+    return due_reports(sql)
 
 
 def forget_old(sql: sqlite3.Connection, now_ms: int) -> None:

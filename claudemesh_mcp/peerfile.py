@@ -26,7 +26,16 @@ logger: Final = logging.getLogger(__name__)
 
 R = TypeVar("R")
 Change = Callable[[sqlite3.Connection], R]
-_Job = tuple[Change[Any], Future[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A change that was handed in, and who waits for it."""
+
+    change: Change[Any]
+    future: Future[Any]
+    lazily: bool
+
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 10.0
@@ -132,11 +141,16 @@ class PeerFile:
             raise
         return opened
 
-    async def write(self, change: Change[R]) -> R:
+    async def write(self, change: Change[R], *, lazily: bool = False) -> R:
         """Make a change; it is on disk when this returns.
 
         An exception in the change undoes that change alone. The change is made even if the caller
         is cancelled meanwhile.
+
+        Args:
+            change: Works on the open connection.
+            lazily: It survives the death of this process but may be lost with the machine's power:
+                only for what the next start does again by itself.
 
         Raises:
             Unavailable: ``storage_full``, ``storage_failed``, ``locked``, or ``closed``.
@@ -145,15 +159,15 @@ class PeerFile:
         if self._closed:
             raise Unavailable("The peer file is closed.", code="closed")
         future: Future[R] = _kept_future()
-        self._jobs.put((change, future))
+        self._jobs.put(_Job(change, future, lazily))
         return await _wait(future)
 
     def post(self, change: Change[Any]) -> None:
-        """Hand a change in without waiting for it; it comes after those handed in before."""
+        """Make a change lazily without waiting for it; it comes after those handed in before."""
         if not self._closed:
             future: Future[Any] = _kept_future()
             future.add_done_callback(_log_failure)
-            self._jobs.put((change, future))
+            self._jobs.put(_Job(change, future, lazily=True))
 
     async def close(self) -> None:
         """Finish what was handed in and close the file."""
@@ -204,8 +218,11 @@ class _Outcome:
 def _commit(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
     """Run a batch in one transaction and resolve its futures after the commit."""
     try:
+        # Without a sync the commit is in the system's hands: a killed process loses nothing.
+        durably = not all(job.lazily for job in batch)
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durably else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
-        outcomes = [_apply(connection, change) for change, _ in batch]
+        outcomes = [_apply(connection, job.change) for job in batch]
         connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - whatever it is, this thread has to live on
         # A new error each: a shared one would gather the tracebacks of all who raise it.
@@ -213,11 +230,11 @@ def _commit(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
         if connection.in_transaction:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-    for (_, future), outcome in zip(batch, outcomes, strict=True):
+    for job, outcome in zip(batch, outcomes, strict=True):
         if outcome.error is None:
-            future.set_result(outcome.result)
+            job.future.set_result(outcome.result)
         else:
-            future.set_exception(outcome.error)
+            job.future.set_exception(outcome.error)
 
 
 def _apply(connection: sqlite3.Connection, change: Change[Any]) -> _Outcome:

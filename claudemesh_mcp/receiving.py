@@ -25,7 +25,7 @@ from claudemesh_wire.keys import unb64
 from claudemesh_wire.meshes import ReadLog
 from claudemesh_wire.messages import Delivery
 from claudemesh_wire.presence import FetchCertificates
-from claudemesh_wire.receipts import Report, sign_receipts
+from claudemesh_wire.receipts import ReceiptItem, Report, SignedReceipts, sign_receipts
 
 logger: Final = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ class Receiving:
         while True:
             self._reports = anyio.Event()
             try:
-                while await self._report_once(client):
-                    pass
+                await self.flush_reports(client)
             except MeshError as error:
                 if error.code == "connection_lost":
                     return
@@ -99,9 +98,21 @@ class Receiving:
             await self._reports.wait()
 
     async def flush_reports(self, client: Client) -> None:
-        """Hand over what is due now, for a connection that only calls."""
-        while await self._report_once(client):
-            pass
+        """Hand over what is due now."""
+        due = await self._peer.file.write(inbox.due_reports, lazily=True)
+        while due:
+            groups = list(due.items())[:_MOST_BATCHES]
+            await client.call(Report(batches=[self._signed(*group) for group in groups]))
+            rows = [row for _, group in groups for row, _ in group]
+            # Lazily: a receipt that is reported twice is no news to the broker.
+            due = await self._peer.file.write(
+                lambda sql, rows=rows: inbox.reported(sql, rows), lazily=True
+            )
+
+    def _signed(self, sender: str, group: list[tuple[int, ReceiptItem]]) -> SignedReceipts:
+        peer = self._peer
+        items = [item for _, item in group]
+        return sign_receipts(peer.trust.mesh, sender, items, peer.device.sign, peer.certified())
 
     def reports_are_due(self) -> None:
         """Wake the reporter: something was marked seen."""
@@ -194,23 +205,6 @@ class Receiving:
             arrived, self._arrived = self._arrived, anyio.Event()
             arrived.set()
         self._reports.set()
-
-    async def _report_once(self, client: Client) -> bool:
-        """Report what is due; tell whether there may be more."""
-        peer = self._peer
-        due = await peer.file.write(inbox.due_reports)
-        groups = [(sender, group) for sender, group in due.items() if group][:_MOST_BATCHES]
-        if not groups:
-            return False
-        mesh, key, own = peer.trust.mesh, peer.device.sign, peer.certified()
-        batches = [
-            sign_receipts(mesh, sender, [item for _, item in group], key, own)
-            for sender, group in groups
-        ]
-        await client.call(Report(batches=batches))
-        rows = [row for _, group in groups for row, _ in group]
-        await peer.file.write(lambda sql: inbox.reported(sql, rows))
-        return True
 
 
 def _reader(peer: Peer, now_ms: int, seen_before: Callable[[str, str], bool]) -> Reader:

@@ -46,6 +46,7 @@ from claudemesh_wire.messages import DEFAULT_TTL_MS
 
 READY_S: Final = 10.0
 _DEPART_S: Final = 2.0
+_INFO_S: Final = 3.0
 _POLL_S: Final = 0.5
 _MARGIN_MS: Final = 5000
 _ROUTE: Final = "tool"
@@ -220,14 +221,14 @@ class Mesh:
         if id is not None:
             return await shown_messages.chunk(self.peer, id, offset)
         await self.confirm()
-        if not await self._waiting_now(thread) and wait_s:
+        arrival = self._receiving.arrival()
+        result, tokens = await self._take(limit, thread, peek=peek)
+        if not result.messages:
             with anyio.move_on_after(wait_s):
-                await self._next_arrival(thread)
-                while not await self._waiting_now(thread):
-                    await self._next_arrival(thread)
-        if peek:
-            return await shown_messages.peeked(self.peer, limit, thread)
-        result, tokens = await self._hand_out(limit, thread)
+                while not result.messages:
+                    await self._next_arrival(arrival)
+                    arrival = self._receiving.arrival()
+                    result, tokens = await self._take(limit, thread, peek=peek)
         if call is not None:
             call.hands_out(tokens)
         else:
@@ -315,7 +316,7 @@ class Mesh:
     async def mesh_info(self) -> MeshInfo:
         """Say where one is connected and as whom; works without a connection too."""
         with suppress(MeshError):
-            await self._attachment.ready(1.0)
+            await self._attachment.ready(_INFO_S)
         return await shown_mesh.mesh_info(self.peer, self._attachment)
 
     async def evidence(self, tokens: Iterable[str]) -> None:
@@ -347,19 +348,17 @@ class Mesh:
                 await self._receiving.flush_reports(client)
                 await client.call(Depart())
 
-    async def _waiting_now(self, thread: str | None) -> bool:
-        """Look whether there is something to hand out, at the broker too when not attached."""
-        self._attachment.refuse_if_replaced()
+    async def _take(
+        self, limit: int, thread: str | None, *, peek: bool
+    ) -> tuple[InboxResult, list[str]]:
+        """Take what is there, from the broker first when no attached process brings it."""
         if self._mode is Mode.CALL:
             await shown_messages.fetch(await self.ready(), self._receiving)
-        now_ms = self.peer.now_ms()
-        return bool(await self.peer.file.write(lambda sql: inbox.count_unread(sql, now_ms, thread)))
+        if peek:
+            return await shown_messages.peeked(self.peer, limit, thread), []
+        return await self._hand_out(limit, thread)
 
-    async def _next_arrival(self, thread: str | None) -> None:
-        arrival = self._receiving.arrival()
-        now_ms = self.peer.now_ms()
-        if await self.peer.file.write(lambda sql: inbox.count_unread(sql, now_ms, thread)):
-            return
+    async def _next_arrival(self, arrival: anyio.Event) -> None:
         # An attached process elsewhere, or the end of a lease, gives no sign of its own here.
         with anyio.move_on_after(_POLL_S if self._mode is Mode.CALL else inbox.LEASE_MS / 1000):
             await arrival.wait()

@@ -6,7 +6,8 @@ message overtake an earlier one. Conversations do not wait for each other.
 """
 
 import secrets
-from dataclasses import dataclass, replace
+import sqlite3
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import anyio
@@ -32,11 +33,7 @@ from claudemesh_wire.errors import (
     Unavailable,
 )
 from claudemesh_wire.keys import b64
-from claudemesh_wire.messages import (
-    Resolve,
-    Resolved,
-    Send,
-)
+from claudemesh_wire.messages import Resolve, Resolved, Send
 
 ANSWER_TIMEOUT_S: Final = 10.0
 _FRESH_MS: Final = 20_000
@@ -54,6 +51,16 @@ class _Resolution:
     audience: tuple[Audience, ...]
 
 
+@dataclass(eq=False)
+class _Waiting:
+    done: anyio.Event = field(default_factory=anyio.Event)
+    row: Row | None = None
+
+
+class _LineLost(Exception):
+    """The connection ended; what was under way waits for the next one."""
+
+
 class Sending:
     """The sender's side of one peer.
 
@@ -67,7 +74,7 @@ class Sending:
         self._tasks: TaskGroup | None = None
         self._working: set[str] = set()
         self._woken: set[str] = set()
-        self._waiting: dict[str, set[anyio.Event]] = {}
+        self._waiting: dict[str, list[_Waiting]] = {}
         self._resolutions: dict[tuple[str, ...], _Resolution] = {}
 
     async def start(self, client: Client, tasks: TaskGroup) -> None:
@@ -135,24 +142,26 @@ class Sending:
 
     async def _answer(self, row: Row, timeout_s: float) -> Row:
         if row.is_waiting:
-            await self._wait_for(row, timeout_s)
-            row = await self._peer.file.write(lambda sql: outbox.get(sql, row.draft.id))
+            row = await self._wait_for(row, timeout_s)
         if row.state == "refused" and row.answer is not None:
             raise _kept_error(row.answer)
         return row
 
-    async def _wait_for(self, row: Row, timeout_s: float) -> None:
-        done = anyio.Event()
-        waiting = self._waiting.setdefault(row.draft.id, set())
-        waiting.add(done)
+    async def _wait_for(self, row: Row, timeout_s: float) -> Row:
+        """Give the row as it was settled, or as it stands when the time is over."""
+        one = _Waiting()
+        waiting = self._waiting.setdefault(row.draft.id, [])
+        waiting.append(one)
         try:
             self._wake(row.draft.conv)
             with anyio.move_on_after(timeout_s):
-                await done.wait()
+                await one.done.wait()
         finally:
-            waiting.discard(done)
+            waiting.remove(one)
             if not waiting:
                 self._waiting.pop(row.draft.id, None)
+        # It may have been settled elsewhere: by another process of this peer.
+        return one.row or await self._peer.file.write(lambda sql: outbox.get(sql, row.draft.id))
 
     def _wake(self, conv: str) -> None:
         """Have one worker at a time send what waits in a conversation."""
@@ -166,42 +175,50 @@ class Sending:
         try:
             while client is not None and conv in self._woken:
                 self._woken.discard(conv)
-                while row := await self._peer.file.write(
-                    lambda sql: outbox.next_waiting(sql, conv)
-                ):
-                    if not await self._deliver(client, row):
-                        return
+                row = await self._next(conv)
+                while row is not None:
+                    row = await self._deliver(client, row)
+        except _LineLost:
+            self._woken.add(conv)
         finally:
             if client is self._client:
                 self._working.discard(conv)
 
-    async def _deliver(self, client: Client, row: Row) -> bool:
-        """Send one row; tell whether the connection is still good for the next."""
+    async def _next(self, conv: str) -> Row | None:
+        return await self._peer.file.write(lambda sql: outbox.next_waiting(sql, conv), lazily=True)
+
+    async def _deliver(self, client: Client, row: Row) -> Row | None:
+        """Send one row, or see to it that it is not lost; give the next of its conversation."""
         try:
             try:
-                await self._hand_over(client, row)
+                return await self._hand_over(client, row)
             except MeshError as error:
                 if error.code not in _SEAL_ANEW or row.sealings >= outbox.MAX_SEALINGS:
                     raise
                 await self._seal_again(row, error)
-                return True
         except MeshError as error:
-            return await self._put_off(row, error)
-        self._done(row.draft.id)
-        return True
+            await self._put_off(row, error)
+        return await self._next(row.draft.conv)
 
-    async def _hand_over(self, client: Client, row: Row) -> None:
-        identifier = row.draft.id
+    async def _hand_over(self, client: Client, row: Row) -> Row | None:
+        identifier, conv = row.draft.id, row.draft.conv
         accepted = await client.call(Send(envelope=row.sealed, resolved_ms=row.draft.resolved_ms))
         if accepted.id != identifier:
             raise ProtocolError("The broker accepted another message than it was sent.")
-        await self._peer.file.write(lambda sql: outbox.answered(sql, identifier, accepted))
 
-    async def _put_off(self, row: Row, error: MeshError) -> bool:
-        """Leave a row for later, or give it up; tell whether the connection is still good."""
+        def settle(sql: sqlite3.Connection) -> tuple[Row, Row | None]:
+            outbox.answered(sql, identifier, accepted)
+            return outbox.get(sql, identifier), outbox.next_waiting(sql, conv)
+
+        # Lazily: an answer that is lost with the power is asked for again, by the same bytes.
+        settled, following = await self._peer.file.write(settle, lazily=True)
+        self._settled(settled)
+        return following
+
+    async def _put_off(self, row: Row, error: MeshError) -> None:
+        """Leave a row for a little later, or give it up."""
         if error.code == "connection_lost":
-            self._woken.add(row.draft.conv)
-            return False
+            raise _LineLost from error
         if self._is_in_time(row) and isinstance(error, ProtocolError):
             # It may have been stored: to say that it was refused could be wrong.
             self._peer.detect(error)
@@ -210,7 +227,6 @@ class Sending:
             await anyio.sleep(error.retry_after_s or _PAUSE_S)
         else:
             await self._give_up(row, error)
-        return True
 
     async def _seal_again(self, row: Row, refusal: MeshError) -> None:
         """Seal anew for the audience of now; the broker stored nothing of the old sealing."""
@@ -239,14 +255,17 @@ class Sending:
     async def _give_up(self, row: Row, error: MeshError) -> None:
         refusal = {**error.as_dict(), "category": error.category}
         identifier, refused_hash = row.draft.id, row.header_hash
-        await self._peer.file.write(
-            lambda sql: outbox.refused(sql, identifier, refused_hash, refusal)
-        )
-        self._done(identifier)
 
-    def _done(self, identifier: str) -> None:
-        for waiting in self._waiting.get(identifier, ()):
-            waiting.set()
+        def settle(sql: sqlite3.Connection) -> Row:
+            outbox.refused(sql, identifier, refused_hash, refusal)
+            return outbox.get(sql, identifier)
+
+        self._settled(await self._peer.file.write(settle))
+
+    def _settled(self, row: Row) -> None:
+        for waiting in self._waiting.get(row.draft.id, ()):
+            waiting.row = row
+            waiting.done.set()
 
     async def _resolve(self, to: tuple[str, ...], *, fresh: bool = False) -> _Resolution:
         client = self._client
