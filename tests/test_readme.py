@@ -21,6 +21,7 @@ from tests.support.documents import README, between_marks, definitions
 from tests.support.shell import LIMIT_S, Shell, shell_in
 
 BROKER_README: Final = ROOT / "broker" / "README.md"
+_LINK: Final = re.compile(r"\]\((?!\w+://)([^)#]+)\)")
 _VARIABLE: Final = re.compile(r"\bCLAUDEMESH_[A-Z_]+[A-Z]\b")
 
 
@@ -92,6 +93,13 @@ def test_every_error_code_that_a_readme_names_is_raised() -> None:
     raised = {text for path in python_files(SESSION, BROKER, WIRE) for text in strings(path)}
     assert told <= set(re.findall(r"`(\w+_\w+)`", BROKER_README.read_text("utf-8")))
     assert told - raised == set()
+
+
+@pytest.mark.parametrize("document", SETTINGS, ids=lambda path: path.parent.name)
+def test_every_file_that_a_readme_links_to_is_there(document: Path) -> None:
+    linked = _LINK.findall(document.read_text("utf-8"))
+    assert linked
+    assert [name for name in linked if not (document.parent / name).exists()] == []
 
 
 def test_the_readme_names_every_tool() -> None:
