@@ -95,6 +95,14 @@ def test_every_error_code_that_a_readme_names_is_raised() -> None:
     assert told - raised == set()
 
 
+def test_the_files_of_a_broker_are_where_its_readme_says_and_private(shell: Shell) -> None:
+    named = re.findall(r"^\| `(\w+/[\w.]+)` \|", BROKER_README.read_text("utf-8"), re.MULTILINE)
+    assert len(named) >= 5
+    assert shell.run("up").code == 0
+    modes = {name: (shell.home / name).stat().st_mode & 0o777 for name in named}
+    assert modes == dict.fromkeys(named, 0o600)
+
+
 @pytest.mark.parametrize("document", SETTINGS, ids=lambda path: path.parent.name)
 def test_every_file_that_a_readme_links_to_is_there(document: Path) -> None:
     linked = _LINK.findall(document.read_text("utf-8"))

@@ -22,6 +22,7 @@ app = typer.Typer(
     # Plain help: it is the same in every terminal, in a pipe and in a test.
     rich_markup_mode=None,
     add_completion=False,
+    pretty_exceptions_enable=False,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
