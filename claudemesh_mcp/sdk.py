@@ -352,6 +352,7 @@ class Mesh:
         self, limit: int, thread: str | None, *, peek: bool
     ) -> tuple[InboxResult, list[str]]:
         """Take what is there, from the broker first when no attached process brings it."""
+        self._attachment.refuse_if_replaced()
         if self._mode is Mode.CALL:
             await shown_messages.fetch(await self.ready(), self._receiving)
         if peek:
