@@ -29,6 +29,7 @@ from claudemesh_wire.errors import MeshError, NotFound
 from claudemesh_wire.keys import (
     KemPrivateKey,
     SigningKey,
+    anchor_digest,
     b64,
     member_id,
     mesh_id,
@@ -96,18 +97,22 @@ class Identity:
             NotFound: ``unknown_peer``: this home has kept no peer of that id.
         """
         if not PEER_ID.fullmatch(anchor):
-            return peer_id(self.mesh, self.member, anchor)
+            return peer_id(self.mesh, self.member, anchor_digest(anchor))
         if not (self.home.sessions / anchor).is_dir():
-            raise NotFound(
-                f"This home has kept no peer {anchor}.",
-                "Resume by the id that mesh_info of the earlier session told, in the same home.",
-                code="unknown_peer",
-            )
+            raise _unknown_peer(anchor)
         return anchor
 
     def folder(self, peer: str) -> Path:
         """Give the folder of one peer, made on first use."""
         return private_folder(self.home.sessions / peer)
+
+
+def _unknown_peer(peer: str) -> NotFound:
+    return NotFound(
+        f"This home has kept no peer {peer}.",
+        "Resume by the id that mesh_info of the earlier session told, in the same home.",
+        code="unknown_peer",
+    )
 
 
 def open_identity(home: Home, settings: Settings, checkpoint: Checkpoint = _pass) -> Identity:
@@ -228,9 +233,14 @@ class Device:
     """The keys one peer holds: one to sign, and the generations that can still open."""
 
     identity: Identity
-    peer: str
+    anchor: bytes
     sign: SigningKey
     kems: tuple[KemKey, ...]
+
+    @property
+    def peer(self) -> str:
+        """The id of the peer that holds them."""
+        return peer_id(self.identity.mesh, self.identity.member, self.anchor)
 
     @property
     def current(self) -> KemKey:
@@ -248,6 +258,7 @@ class Device:
                 mesh=self.identity.mesh,
                 member=self.identity.member,
                 peer=self.peer,
+                anchor=b64(self.anchor),
                 handle=handle,
                 sign=b64(self.sign.public.raw),
                 kem=b64(self.current.key.public.raw),
@@ -260,19 +271,26 @@ class Device:
         )
 
 
-def open_device(identity: Identity, peer: str, now_ms: int) -> Device:
+def open_device(identity: Identity, anchor: str, now_ms: int) -> Device:
     """Find a peer's keys, or make them; renew and erase generations as their age demands.
 
     A new generation is on disk before anybody can seal to it; a superseded one is erased 8 days
     later, when no envelope to it can be waiting any more.
 
+    Args:
+        identity: Whose peer it is.
+        anchor: As ``Identity.peer`` takes it.
+        now_ms: The time.
+
     Raises:
+        NotFound: ``unknown_peer``: an id of which this home has no keys.
         MeshError: as ``SealedFile.read``.
     """
+    peer = identity.peer(anchor)
     path = identity.folder(peer) / "device.key"
     with identity.home.lock():
         device = read_device(identity, peer)
-        renewed = _renewed(device, now_ms) if device else _new_device(identity, peer, now_ms)
+        renewed = _renewed(device, now_ms) if device else _new_device(identity, anchor, now_ms)
         if renewed != device:
             SealedFile.write(path, _encode(renewed), identity.wrapping, f"device {peer}")
     return renewed
@@ -294,16 +312,20 @@ def read_device(identity: Identity, peer: str) -> Device | None:
             KemKey(generation, KemPrivateKey(unb64(key)), created, superseded)
             for generation, key, created, superseded in fields["kems"]
         )
-        device = Device(identity, peer, SigningKey(unb64(fields["sign"])), kems)
-        _ = device.current
+        device = Device(identity, unb64(fields["anchor"]), SigningKey(unb64(fields["sign"])), kems)
+        if not device.kems or device.peer != peer:
+            raise ValueError("the keys are of another peer")
     except (ValueError, TypeError, LookupError, MeshError) as error:
         raise damaged(f"{path} holds no device keys.") from error
     return device
 
 
-def _new_device(identity: Identity, peer: str, now_ms: int) -> Device:
+def _new_device(identity: Identity, anchor: str, now_ms: int) -> Device:
+    if PEER_ID.fullmatch(anchor):
+        raise _unknown_peer(anchor)
     kem = KemKey(1, KemPrivateKey(secrets.token_bytes(32)), now_ms)
-    return Device(identity, peer, SigningKey(secrets.token_bytes(32)), (kem,))
+    sign = SigningKey(secrets.token_bytes(32))
+    return Device(identity, anchor_digest(anchor), sign, (kem,))
 
 
 def _renewed(device: Device, now_ms: int) -> Device:
@@ -323,4 +345,5 @@ def _encode(device: Device) -> bytes:
     kems = [
         [kem.generation, b64(kem.key.raw), kem.created_ms, kem.superseded_ms] for kem in device.kems
     ]
-    return json.dumps({"v": 1, "sign": b64(device.sign.seed), "kems": kems}).encode()
+    fields = {"v": 1, "anchor": b64(device.anchor), "sign": b64(device.sign.seed), "kems": kems}
+    return json.dumps(fields).encode()

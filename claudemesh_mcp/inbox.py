@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from claudemesh_mcp.cleaning import clean, clean_line
 from claudemesh_wire.content import KIND, unpack
-from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy, parse_header
+from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy
 from claudemesh_wire.errors import MeshError, NotFound
 from claudemesh_wire.receipts import MAX_BATCH, ReceiptItem, ReceiptStatus
 
@@ -82,7 +82,7 @@ def take_in(
         now_ms: The time.
     """
     try:
-        header = parse_header(copy.header)
+        header = copy.fields
     except Refusal as refusal:
         return Taken(None, refusal)
 

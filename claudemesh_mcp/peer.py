@@ -89,8 +89,7 @@ class Peer:
         def keys() -> tuple[Device, Trust]:
             home = Home.open(setup.settings.paths())
             identity = open_identity(home, setup.settings)
-            peer = identity.peer(setup.anchor)
-            return open_device(identity, peer, setup.now_ms()), Trust.open(identity)
+            return open_device(identity, setup.anchor, setup.now_ms()), Trust.open(identity)
 
         device, trust = await anyio.to_thread.run_sync(keys)
         path = device.identity.home.sessions / device.peer / "peer.db"

@@ -19,7 +19,7 @@ from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.inbox import Sender, Taken
 from claudemesh_mcp.peer import Peer
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, parse_header
+from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.keys import unb64
 from claudemesh_wire.meshes import ReadLog
@@ -75,7 +75,7 @@ class Receiving:
     def _lacking(self, copy: Copy) -> Header | None:
         """Give the header of a copy for which something is to be fetched first."""
         try:
-            header = parse_header(copy.header)
+            header = copy.fields
         except Refusal:
             return None
         try:

@@ -72,9 +72,7 @@ def decode(payload: bytes, model: type[ModelT], what: str) -> ModelT:
 def _parse(payload: bytes, what: str) -> dict[str, Any]:
     try:
         text = payload.decode()
-        fields = json.loads(
-            text, object_pairs_hook=_object, parse_int=_whole, parse_constant=_refuse
-        )
+        fields = _DECODER.decode(text)
         if "\\u" in text:  # An escape can smuggle in what the bytes themselves cannot hold.
             _ENCODER.encode(fields).encode()
     except (ValueError, RecursionError) as error:
@@ -100,3 +98,8 @@ def _whole(digits: str) -> int:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_whole, parse_constant=_refuse
+)

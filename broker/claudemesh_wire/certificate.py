@@ -21,14 +21,16 @@ from claudemesh_wire.keys import (
     SigningKey,
     VerifyKey,
     mac,
+    peer_id,
     same,
     unb64,
 )
-from claudemesh_wire.message import MemberId, MeshId, PeerId
+from claudemesh_wire.message import Digest, MemberId, MeshId, PeerId
 
 DOMAIN: Final = "claudemesh/certificate/v1"
 LOCALITY_DOMAIN: Final = "claudemesh/locality/v1"
 LIFETIME_MS: Final = 24 * 3600 * 1000
+MAX_LIFETIME_MS: Final = LIFETIME_MS + 3600 * 1000
 MAX_CERTIFICATE_BYTES: Final = 4096
 
 
@@ -39,6 +41,7 @@ class CertificateFields(canonical.Signed):
     mesh: MeshId
     member: MemberId
     peer: PeerId
+    anchor: Digest
     handle: Handle
     sign: str
     kem: str
@@ -67,13 +70,18 @@ class Certificate:
         """Read a certificate without trusting it.
 
         Raises:
-            Invalid: too long or short, malformed, another version, or an unusable key.
+            Invalid: too long or short, malformed, another version, an unusable key, a peer that is
+                not its member's, or a lifetime above the longest.
         """
         if not SIGNATURE_BYTES < len(blob) <= MAX_CERTIFICATE_BYTES:
             raise Invalid("The certificate has no plausible size.", code="malformed")
         fields = canonical.decode(blob[:-SIGNATURE_BYTES], CertificateFields, "certificate")
         parsed = cls(blob, fields)
         _ = parsed.sign_key, parsed.kem_key
+        if fields.peer != peer_id(fields.mesh, fields.member, unb64(fields.anchor)):
+            raise Invalid("A certificate is for a peer of somebody else.", code="foreign_peer")
+        if fields.not_after - fields.not_before > MAX_LIFETIME_MS:
+            raise Invalid("A certificate is valid for too long.", code="malformed")
         return parsed
 
     @cached_property

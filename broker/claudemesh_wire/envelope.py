@@ -198,6 +198,11 @@ class Copy:
         )
 
     @cached_property
+    def fields(self) -> Header:
+        """What the header says; raises ``Refusal`` as ``parse_header`` does."""
+        return parse_header(self.header)
+
+    @cached_property
     def header_hash(self) -> bytes:
         """SHA-256 of the header bytes."""
         return hashlib.sha256(self.header).digest()
@@ -284,7 +289,7 @@ def open_copy(copy: Copy, reader: Reader) -> Opened:
     Raises:
         Refusal: the first check that failed.
     """
-    header = parse_header(copy.header)
+    header = copy.fields
     certificate = reader.certificate(header)
     _check_signature(copy, header, certificate)
     _check_audience(header, reader)

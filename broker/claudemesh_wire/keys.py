@@ -232,6 +232,11 @@ def broker_id(key: VerifyKey) -> str:
     return make_id("b_", key.fingerprint)
 
 
-def peer_id(mesh: str, member: str, anchor: str) -> str:
-    """Name a peer after what it is anchored on, so that every start of a session finds it."""
+def anchor_digest(anchor: str) -> bytes:
+    """Sum up what a peer is anchored on, so that a certificate can show it without telling it."""
+    return hashlib.sha256(pae("claudemesh/anchor/v1", anchor)).digest()
+
+
+def peer_id(mesh: str, member: str, anchor: bytes) -> str:
+    """Name a peer after its mesh, member and anchor digest: no other member can certify it."""
     return make_id("p_", hashlib.sha256(pae("claudemesh/peer/v1", mesh, member, anchor)).digest())

@@ -145,10 +145,10 @@ async def test_a_certificate_signed_by_nobody_of_the_mesh_is_refused(
 async def test_a_certificate_forged_under_a_members_name_is_refused(
     broker: MemoryBroker, device: Device
 ) -> None:
-    stranger = Device(device.mesh, Person("eve"), "ada")
-    forged = stranger.certificate("ada", member=device.owner.id)
-    refused = await refusal(broker, stranger, Wish(certificate=forged))
-    assert refused.code == "certificate_forged"
+    stranger = Device(device.mesh, Person("eve"), device.anchor)
+    forged = stranger.certificate("ada", member=device.owner.id, peer=device.peer)
+    wish = Wish(certificate=forged, claims={"peer": device.peer})
+    assert (await refusal(broker, stranger, wish)).code == "certificate_forged"
 
 
 @pytest.mark.parametrize("late_ms", [-1, LIFETIME_MS + 1])
@@ -184,13 +184,13 @@ async def test_a_revoked_device_is_refused(broker: MemoryBroker, mesh: Mesh) -> 
     assert (await refusal(broker, device)).code == "device_revoked"
 
 
-async def test_a_peer_belongs_to_its_first_member(broker: MemoryBroker, mesh: Mesh) -> None:
+async def test_no_other_member_can_certify_a_peer(broker: MemoryBroker, mesh: Mesh) -> None:
     device = Device(mesh, mesh.founder, "ada")
     await join(broker, device)
     eve = Device(mesh, mesh.add("eve"), "eve")
     stolen = eve.certificate("eve", peer=device.peer)
     refused = await refusal(broker, eve, Wish(certificate=stolen, claims={"peer": device.peer}))
-    assert refused.code == "peer_taken"
+    assert refused.code == "foreign_peer"
 
 
 async def test_a_longer_log_is_taken_over_and_told(broker: MemoryBroker, mesh: Mesh) -> None:

@@ -226,7 +226,7 @@ async def test_a_peer_publishes_its_own_certificate_only(
 
 
 async def test_a_forged_certificate_is_not_published(mesh: Mesh, ada: RawPeer) -> None:
-    forged = Device(mesh, Person("eve"), "x").certificate(
+    forged = Device(mesh, Person("eve"), ada.device.anchor).certificate(
         "ada", peer=ada.peer, member=mesh.founder.id
     )
     with pytest.raises(MeshError) as caught:

@@ -33,6 +33,7 @@ from claudemesh_wire.keys import SigningKey, member_id
 from claudemesh_wire.membership import Entry, EntryKind, walk
 
 NOW = 1_790_000_000_000
+ANCHOR = "resume:ada"
 NO_KEYRING = Settings(keyring=False)
 
 START = """
@@ -47,7 +48,7 @@ def checkpoint(name):
 
 settings = Settings.load()
 found = open_identity(Home.open(settings.paths()), settings, checkpoint)
-device = open_device(found, found.peer("resume:ada"), 0)
+device = open_device(found, "resume:ada", 0)
 print(json.dumps({
     "profile": found.wrapping.profile_id,
     "wrapping": found.wrapping.fingerprint.hex(),
@@ -94,7 +95,7 @@ def identity(home: Home) -> Identity:
 
 @pytest.fixture
 def peer(identity: Identity) -> str:
-    return identity.peer("resume:ada")
+    return identity.peer(ANCHOR)
 
 
 def code_of(call: Callable[[], object], kind: type[MeshError]) -> str:
@@ -147,8 +148,8 @@ def test_the_first_entry_founds_a_mesh_whose_owner_is_this_member(identity: Iden
     assert chain.members[identity.member].name == identity.name
 
 
-def test_no_private_key_lies_open_in_the_home(home: Home, identity: Identity, peer: str) -> None:
-    device = open_device(identity, peer, NOW)
+def test_no_private_key_lies_open_in_the_home(home: Home, identity: Identity) -> None:
+    device = open_device(identity, ANCHOR, NOW)
     private = [identity.key.seed, device.sign.seed, device.current.key.raw]
     for path in home.data.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
@@ -243,17 +244,17 @@ def test_what_only_begins_like_a_peer_id_never_becomes_a_path(
     assert identities.PEER_ID.fullmatch(named)
 
 
-def test_device_keys_stay_from_start_to_start(identity: Identity, peer: str) -> None:
-    first = open_device(identity, peer, NOW)
-    again = open_device(identity, peer, NOW + KEM_ROTATION_MS - 1)
+def test_device_keys_stay_from_start_to_start(identity: Identity) -> None:
+    first = open_device(identity, ANCHOR, NOW)
+    again = open_device(identity, ANCHOR, NOW + KEM_ROTATION_MS - 1)
     assert again == first
     assert again.kem_key(1) == first.current.key
 
 
 def test_device_keys_are_on_disk_before_they_are_used(identity: Identity, peer: str) -> None:
-    device = open_device(identity, peer, NOW)
+    device = open_device(identity, ANCHOR, NOW)
     assert read_device(identity, peer) == device
-    rotated = open_device(identity, peer, NOW + KEM_ROTATION_MS)
+    rotated = open_device(identity, ANCHOR, NOW + KEM_ROTATION_MS)
     assert read_device(identity, peer) == rotated
 
 
@@ -262,10 +263,10 @@ def test_a_peer_without_keys_has_none_to_read(identity: Identity, peer: str) -> 
 
 
 def test_an_opening_key_is_renewed_after_a_day_and_the_signing_key_stays(
-    identity: Identity, peer: str
+    identity: Identity,
 ) -> None:
-    first = open_device(identity, peer, NOW)
-    second = open_device(identity, peer, NOW + KEM_ROTATION_MS)
+    first = open_device(identity, ANCHOR, NOW)
+    second = open_device(identity, ANCHOR, NOW + KEM_ROTATION_MS)
     assert generations(second) == [1, 2]
     assert second.sign == first.sign
     assert second.kem_key(1) == first.current.key
@@ -276,24 +277,24 @@ def test_an_opening_key_is_renewed_after_a_day_and_the_signing_key_stays(
 def test_a_superseded_key_is_erased_after_eight_days_and_not_before(
     home: Home, identity: Identity, peer: str
 ) -> None:
-    open_device(identity, peer, NOW)
+    open_device(identity, ANCHOR, NOW)
     superseded = NOW + KEM_ROTATION_MS
-    open_device(identity, peer, superseded)
-    kept = open_device(identity, peer, superseded + KEM_KEPT_MS)
+    open_device(identity, ANCHOR, superseded)
+    kept = open_device(identity, ANCHOR, superseded + KEM_KEPT_MS)
     assert generations(kept) == [1, 2, 3]
-    erased = open_device(identity, peer, superseded + KEM_KEPT_MS + 1)
+    erased = open_device(identity, ANCHOR, superseded + KEM_KEPT_MS + 1)
     assert generations(erased) == generations(read_device(identity, peer)) == [2, 3]
     assert erased.kem_key(1) is None
     assert list((home.sessions / peer).iterdir()) == [home.sessions / peer / "device.key"]
 
 
 def test_an_envelope_to_a_peer_absent_for_six_days_finds_its_key_after_two_rotations(
-    identity: Identity, peer: str
+    identity: Identity,
 ) -> None:
     day = KEM_ROTATION_MS
-    sealed_to = open_device(identity, peer, NOW).current
-    open_device(identity, peer, NOW + day)
-    device = open_device(identity, peer, NOW + 6 * day)
+    sealed_to = open_device(identity, ANCHOR, NOW).current
+    open_device(identity, ANCHOR, NOW + day)
+    device = open_device(identity, ANCHOR, NOW + 6 * day)
     assert device.current.generation == 3
     assert device.kem_key(sealed_to.generation) == sealed_to.key
 
@@ -301,7 +302,7 @@ def test_an_envelope_to_a_peer_absent_for_six_days_finds_its_key_after_two_rotat
 def test_a_certificate_is_signed_by_the_member_and_valid_for_a_day(
     identity: Identity, peer: str
 ) -> None:
-    device = open_device(identity, peer, NOW)
+    device = open_device(identity, ANCHOR, NOW)
     certificate = device.certify("ada", NOW)
     fields = certificate.fields
     assert certificate.is_signed_by(identity.key.public)
@@ -312,17 +313,17 @@ def test_a_certificate_is_signed_by_the_member_and_valid_for_a_day(
 
 
 def test_peers_of_one_home_do_not_share_keys(identity: Identity) -> None:
-    one, other = (open_device(identity, identity.peer(name), NOW) for name in ("a:1", "a:2"))
+    one, other = (open_device(identity, name, NOW) for name in ("a:1", "a:2"))
     assert one.sign != other.sign
     assert one.current.key != other.current.key
 
 
 def test_the_key_file_of_another_peer_is_refused(identity: Identity, peer: str) -> None:
     other = identity.peer("resume:bob")
-    open_device(identity, other, NOW)
+    open_device(identity, "resume:bob", NOW)
     folder = identity.folder(peer)
     atomic_write(folder / "device.key", (identity.folder(other) / "device.key").read_bytes())
-    assert code_of(lambda: open_device(identity, peer, NOW), Invalid) == "key_file_damaged"
+    assert code_of(lambda: open_device(identity, ANCHOR, NOW), Invalid) == "key_file_damaged"
 
 
 @pytest.mark.parametrize(
@@ -335,7 +336,7 @@ def test_a_key_file_without_device_keys_is_refused_and_kept(
     path = identity.folder(peer) / "device.key"
     SealedFile.write(path, content, identity.wrapping, f"device {peer}")
     before = path.read_bytes()
-    assert code_of(lambda: open_device(identity, peer, NOW), Invalid) == "key_file_damaged"
+    assert code_of(lambda: open_device(identity, ANCHOR, NOW), Invalid) == "key_file_damaged"
     assert path.read_bytes() == before
 
 

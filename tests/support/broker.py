@@ -51,6 +51,7 @@ from claudemesh_wire.handshake import Session as About
 from claudemesh_wire.keys import (
     KemPrivateKey,
     SigningKey,
+    anchor_digest,
     b64,
     make_id,
     member_id,
@@ -318,7 +319,7 @@ class Device:
     @property
     def peer(self) -> str:
         """Its peer's id."""
-        return peer_id(self.mesh.id, self.owner.id, self.anchor)
+        return peer_id(self.mesh.id, self.owner.id, anchor_digest(self.anchor))
 
     def certificate(self, handle: str, now_ms: int = NOW, **changed: Any) -> Certificate:
         """Sign a certificate for a handle."""
@@ -326,6 +327,7 @@ class Device:
             "mesh": self.mesh.id,
             "member": self.owner.id,
             "peer": self.peer,
+            "anchor": b64(anchor_digest(self.anchor)),
             "handle": handle,
             "sign": b64(self.sign.public.raw),
             "kem": b64(self.kem.public.raw),

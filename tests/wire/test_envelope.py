@@ -26,7 +26,7 @@ from claudemesh_wire.envelope import (
     seal,
     verify_key_accepts,
 )
-from claudemesh_wire.keys import b64, make_id, peer_id
+from claudemesh_wire.keys import anchor_digest, b64, make_id, peer_id
 from tests.wire.world import (
     ADA,
     ADAS,
@@ -83,7 +83,9 @@ def test_what_is_opened_comes_with_its_proof() -> None:
 
 
 def test_256_readers_are_the_most() -> None:
-    crowd = [peer_id(MESH, DAN.id, f"crowd {at}") for at in range(MAX_RECIPIENTS + 1)]
+    crowd = [
+        peer_id(MESH, DAN.id, anchor_digest(f"crowd {at}")) for at in range(MAX_RECIPIENTS + 1)
+    ]
     said = header(ADAS, [BOBS])
     key = BOBS.kem.public
 

@@ -169,7 +169,7 @@ def test_ids_say_what_they_are_of() -> None:
         keys.member_id(key),
         keys.mesh_id(key, b"salt"),
         keys.broker_id(key),
-        keys.peer_id("mesh_x", "mem_x", "claude:1"),
+        keys.peer_id("mesh_x", "mem_x", keys.anchor_digest("claude:1")),
     ]
     assert [one.partition("_")[0] for one in ids] == ["mem", "mesh", "b", "p"]
     assert {len(one.partition("_")[2]) for one in ids} == {26}
@@ -178,7 +178,7 @@ def test_ids_say_what_they_are_of() -> None:
 
 def test_an_anchor_gives_another_peer_to_another_member_or_mesh() -> None:
     peers = {
-        keys.peer_id(mesh, member, anchor)
+        keys.peer_id(mesh, member, keys.anchor_digest(anchor))
         for mesh, member, anchor in product(("m", "mm"), ("a", "ma"), ("x", "ax"))
     }
     assert len(peers) == 8

@@ -33,6 +33,7 @@ from claudemesh_wire.invites import Invite, InviteFields, prove
 from claudemesh_wire.keys import (
     KemPrivateKey,
     SigningKey,
+    anchor_digest,
     b64,
     make_id,
     member_id,
@@ -164,7 +165,7 @@ class Device:
     @cached_property
     def peer(self) -> str:
         """The peer's id."""
-        return peer_id(MESH, self.owner.id, self.handle)
+        return peer_id(MESH, self.owner.id, anchor_digest(self.handle))
 
     @cached_property
     def sign(self) -> SigningKey:
@@ -182,6 +183,7 @@ class Device:
             "mesh": MESH,
             "member": self.owner.id,
             "peer": self.peer,
+            "anchor": b64(anchor_digest(self.handle)),
             "handle": self.handle,
             "sign": b64(self.sign.public.raw),
             "kem": b64(self.kem.public.raw),

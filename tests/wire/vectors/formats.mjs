@@ -5,8 +5,8 @@
 // written in the order a program happens to have its fields: what counts are the bytes as sent.
 
 import {
-  accepts, b64, base32, concat, gcmOpen, gcmSeal, hmac, hpkeOpen, hpkeSeal, idOf, mac, number, same,
-  sha256, text, unb64, utf8,
+  accepts, b64, base32, concat, gcmOpen, gcmSeal, hmac, hpkeOpen, hpkeSeal, idOf, mac, number, pae,
+  same, sha256, text, unb64, utf8,
 } from "./primitives.mjs";
 
 export const DOMAINS = {
@@ -47,7 +47,9 @@ export async function isSignedBy(domain, blob, publicKey) {
 
 export const memberId = (publicKey) => idOf("mem_", "claudemesh/member/v1", publicKey);
 export const meshId = (publicKey, salt) => idOf("mesh_", "claudemesh/mesh/v1", publicKey, salt);
-export const peerId = (mesh, member, anchor) => idOf("p_", "claudemesh/peer/v1", mesh, member, anchor);
+export const anchorDigest = (anchor) => sha256(pae("claudemesh/anchor/v1", anchor));
+export const peerId = async (mesh, member, anchor) =>
+  idOf("p_", "claudemesh/peer/v1", mesh, member, await anchorDigest(anchor));
 
 export async function conversation(participants) {
   const names = [...new Set(participants)].sort().join("\n");
@@ -134,6 +136,8 @@ async function change(chain, said, signer) {
 
 export async function certifier(chain, blob) {
   const said = fieldsOf(blob);
+  const peer = await idOf("p_", "claudemesh/peer/v1", said.mesh, said.member, unb64(said.anchor));
+  demand(said.peer === peer, "certificate's peer");
   const member = chain.members[said.member];
   demand(said.mesh === chain.mesh && member && !member.removed, "certificate's member");
   demand(await isSignedBy(DOMAINS.certificate, blob, member.key), "certificate's signature");

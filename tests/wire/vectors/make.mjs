@@ -41,13 +41,15 @@ const mesh = await f.meshId(ada.key.public, salt);
 async function device(owner, handle) {
   const sign = await p.signingKey(await seed(`${handle} device`));
   const kem = await p.kemKey(await seed(`${handle} kem`));
-  return { owner, handle, sign, kem, peer: await f.peerId(mesh, owner.id, `claude:${handle}`) };
+  const anchor = `claude:${handle}`;
+  return { owner, handle, sign, kem, anchor, peer: await f.peerId(mesh, owner.id, anchor) };
 }
 const machine = await seed("machine secret");
 
 async function certify(of, notBefore = NOW - DAY / 2) {
   const fields = {
     v: 1, mesh, member: of.owner.id, peer: of.peer, handle: of.handle,
+    anchor: p.b64(await f.anchorDigest(of.anchor)),
     sign: p.b64(of.sign.public), kem: p.b64(of.kem.public), kem_generation: 3,
     not_before: notBefore, not_after: notBefore + DAY, caps: ["message"],
     locality: p.hex(await p.mac(machine, f.DOMAINS.locality, of.sign.public)),
