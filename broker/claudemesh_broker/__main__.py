@@ -184,23 +184,34 @@ async def _serve(settings: BrokerSettings, key: SigningKey, listener: socket.soc
     async with open_broker(opening) as broker:
         server = _Server(_config(settings, broker), broker)
         servers.append(server)
-        host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        said = announcement(broker, url)
-        embedded.announce(settings.run, said)
-        try:
-            if not settings.embedded:
-                print(f"claudemesh broker listens on {url}", flush=True)  # noqa: T201 - its answer
-            async with anyio.create_task_group() as tasks:
-                # Whatever ends here with an error ends the process: nothing dies unnoticed.
-                tasks.start_soon(broker.parts.scheduler.run)
-                if settings.embedded:
-                    tasks.start_soon(_end_when_idle, broker, server)
-                await server.serve([listener])
-                tasks.cancel_scope.cancel()
-        finally:
-            embedded.withdraw(settings.run, said)
+        said = announcement(broker, _url(*listener.getsockname()[:2]))
+        # From the moment that others can find it, it ends in good order.
+        with server.capture_signals():
+            embedded.announce(settings.run, said)
+            try:
+                await _attend(settings, broker, server, listener)
+            finally:
+                embedded.withdraw(settings.run, said)
     return 1 if failures else 0
+
+
+async def _attend(
+    settings: BrokerSettings, broker: Broker, server: _Server, listener: socket.socket
+) -> None:
+    """Serve until the server ends; whatever runs beside it and fails ends it too."""
+    if not settings.embedded:
+        url = _url(*listener.getsockname()[:2])
+        print(f"claudemesh broker listens on {url}", flush=True)  # noqa: T201 - its answer
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(broker.parts.scheduler.run)
+        if settings.embedded:
+            tasks.start_soon(_end_when_idle, broker, server)
+        await server.serve([listener])
+        tasks.cancel_scope.cancel()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _end_when_idle(broker: Broker, server: _Server) -> None:

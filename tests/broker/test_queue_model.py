@@ -229,7 +229,9 @@ class QueueModel(RuleBasedStateMachine):
             "SELECT m.id, d.recipient FROM deliveries AS d JOIN messages AS m ON m.seq = d.seq"
             " WHERE d.status = 'queued'",
         )
-        owed = {(one.answer.id, self.seats[who].device.peer) for one in self.sent for who in one.owed}
+        owed = {
+            (one.answer.id, self.seats[who].device.peer) for one in self.sent for who in one.owed
+        }
         assert set(waiting) == owed
         counted = self.portal.call(self.broker.sql, "SELECT sum(messages) FROM queues")
         assert (counted[0][0] or 0) == len(owed)

@@ -105,9 +105,7 @@ async def test_what_is_no_hello_ends_the_connection(
     assert codes(await heard(link)) == said
 
 
-async def test_a_notice_before_the_hello_is_passed_over(
-    broker: MemoryBroker, mesh: Mesh
-) -> None:
+async def test_a_notice_before_the_hello_is_passed_over(broker: MemoryBroker, mesh: Mesh) -> None:
     peer = RawPeer(broker, Device(mesh, mesh.founder, "ada"), "ada")
     peer.link.send_now('0 0 handshake.closing {"code":"x","reason":"y"}')
     broker.tasks.start_soon(peer.read)
@@ -248,7 +246,7 @@ async def test_no_more_is_read_while_too_much_is_unanswered(tmp_path: Path, mesh
 
 
 async def test_an_answer_that_fits_into_no_frame_is_refused(
-    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+    broker: MemoryBroker, ada: RawPeer
 ) -> None:
     large = {"x": "y" * 1_100_000}
     await broker.parts.store.write(
@@ -325,9 +323,7 @@ async def test_a_replaced_connection_asks_for_nothing_more(
     assert ada.of(Deliver) == []
 
 
-async def test_a_lease_begins_when_the_connection_ends(
-    broker: MemoryBroker, ada: RawPeer
-) -> None:
+async def test_a_lease_begins_when_the_connection_ends(broker: MemoryBroker, ada: RawPeer) -> None:
     broker.clock.pass_ms(5)
     await ada.leave()
     rows = await broker.sql("SELECT attached, node, lease_until_ms, last_seen_ms FROM peers")

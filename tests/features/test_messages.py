@@ -362,7 +362,7 @@ async def test_a_certificate_of_somebody_else_is_refused(ada: RawPeer, bob: RawP
 
 
 async def test_a_message_to_oneself_is_refused(ada: RawPeer, bob: RawPeer) -> None:
-    resolved = await ada.resolve("bob")
+    resolved = await ada.resolve(bob.handle)
     own = resolved.recipients[0].model_copy(
         update={"peer": ada.peer, "certificate": ada.certificate.blob}
     )
@@ -460,11 +460,12 @@ async def test_a_message_that_all_decline_keeps_no_body(
     assert await broker.sql("SELECT pending FROM messages") == [(0,)]
 
 
-@pytest.mark.parametrize("limit", [{"queue_messages": 2}, {"queue_bytes": 2500}])
+@pytest.mark.parametrize(("setting", "limit"), [("queue_messages", 2), ("queue_bytes", 2500)])
 async def test_a_full_queue_is_named_and_nothing_is_stored_for_anybody(
-    tmp_path: Path, mesh: Mesh, limit: dict[str, int]
+    tmp_path: Path, mesh: Mesh, setting: str, limit: int
 ) -> None:
-    async with a_broker(tmp_path, **limit) as broker:
+    limits: dict[str, Any] = {setting: limit}
+    async with a_broker(tmp_path, **limits) as broker:
         ada = await join(broker, Device(mesh, mesh.founder, "ada"))
         bob = await join(broker, Device(mesh, mesh.founder, "bob"))
         carol = await join(broker, Device(mesh, mesh.founder, "carol"))

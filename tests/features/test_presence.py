@@ -14,6 +14,7 @@ from claudemesh_wire.presence import (
     Depart,
     FetchCertificates,
     PresenceChanged,
+    Status,
     UpdatePresence,
 )
 from tests.support.broker import (
@@ -266,7 +267,7 @@ async def test_an_update_shows_what_was_changed_and_leaves_the_rest(
     broker: MemoryBroker, mesh: Mesh, ada: RawPeer
 ) -> None:
     bob = await join(broker, Device(mesh, mesh.founder, "bob"))
-    await bob.call(UpdatePresence(status="working", profile={"langs": ["de"]}))
+    await bob.call(UpdatePresence(status=Status.WORKING, profile={"langs": ["de"]}))
     card = (await bob.call(UpdatePresence(summary="tests", role="reviewer"))).card
     assert (card.status, card.summary, card.role) == ("working", "tests", "reviewer")
     assert card.profile == {"langs": ["de"]}

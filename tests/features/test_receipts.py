@@ -227,9 +227,7 @@ async def test_receipts_wait_in_the_store_for_a_sender_who_is_away(
     assert answer.certificates == [bob.certificate.blob]
 
 
-async def test_a_status_tells_accepted_from_queued(
-    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
-) -> None:
+async def test_a_status_tells_accepted_from_queued(ada: RawPeer, bob: RawPeer) -> None:
     here = await ada.send("bob")
     found = await status_of(ada, here.id)
     assert (found.status, found.accepted_ms, found.queued_ms) == ("accepted", NOW, None)

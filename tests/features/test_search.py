@@ -9,7 +9,7 @@ import pytest
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.handshake import Mode, Session
-from claudemesh_wire.presence import UpdatePresence
+from claudemesh_wire.presence import Status, UpdatePresence
 from claudemesh_wire.search import PeerFilters, SearchPeers
 from tests.support.broker import Device, MemoryBroker, Mesh, Person, RawPeer, Wish, a_broker, join
 
@@ -35,7 +35,7 @@ async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
     """Ada, who sees a reviewer, a docs writer who is away, and a shell."""
     peer = await join(broker, Device(mesh, mesh.founder, "ada"))
     reviewer = await join(broker, Device(mesh, mesh.founder, "api-review"))
-    await reviewer.call(UpdatePresence(summary="reading the Parser", status="working"))
+    await reviewer.call(UpdatePresence(summary="reading the Parser", status=Status.WORKING))
     await reviewer.call(JoinGroup(group="backend"))
     about = Session(type="claude", project="handbook")
     docs = await join(broker, Device(mesh, mesh.add("bob"), "docs"), wish=Wish(about=about))
