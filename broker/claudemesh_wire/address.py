@@ -22,6 +22,7 @@ HANDLE_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?"
 _HANDLE: Final = re.compile(HANDLE_PATTERN, re.ASCII)
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
 _PEER_ID: Final = re.compile(rf"p_[a-z2-7]{{{MIN_ID_PREFIX - 2},26}}", re.ASCII)
+_MEMBER_ID: Final = re.compile(r"mem_[a-z2-7]{26}", re.ASCII)
 _RESERVED: Final = ("p_", "mem_", "mesh_", "msg_", "b_")
 _EVERYBODY: Final = "all"
 
@@ -108,7 +109,7 @@ def parse(text: str) -> Address:
     member, slash, handle = written.partition("/")
     if slash:
         return Address(
-            AddressKind.MEMBER_HANDLE, _checked_handle(handle, text), _checked_handle(member, text)
+            AddressKind.MEMBER_HANDLE, _checked_handle(handle, text), _checked_member(member, text)
         )
     return Address(AddressKind.HANDLE, _checked_handle(written, text))
 
@@ -123,6 +124,11 @@ def _checked_handle(handle: str, text: str) -> str:
     if not is_handle(handle):
         raise _no_address(text)
     return handle
+
+
+def _checked_member(member: str, text: str) -> str:
+    """Give a member's name, or its id, which stays when a name is given to another."""
+    return member if _MEMBER_ID.fullmatch(member) else _checked_handle(member, text)
 
 
 def _checked_name(name: str, text: str) -> str:
