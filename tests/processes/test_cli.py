@@ -42,21 +42,30 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         yield shell
 
 
+@pytest.fixture(scope="module")
+def any_shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell for tests that leave nothing behind which another could notice."""
+    with shell_in(tmp_path_factory.mktemp("any")) as shell:
+        yield shell
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help_of_a_command_shows_examples_before_options(shell: Shell, command: list[str]) -> None:
-    done = shell.run(*command, "-h")
+def test_help_of_a_command_shows_examples_before_options(
+    any_shell: Shell, command: list[str]
+) -> None:
+    done = any_shell.run(*command, "-h")
     assert done.code == 0
     assert not done.err
     assert done.out.index("Examples:") < done.out.index("Options:")
 
 
-def test_help_lists_every_command(shell: Shell) -> None:
-    listed = shell.run("--help").out
+def test_help_lists_every_command(any_shell: Shell) -> None:
+    listed = any_shell.run("--help").out
     assert [one[0] for one in COMMANDS if f"\n  {one[0]} " not in listed] == []
 
 
-def test_the_version_is_data(shell: Shell) -> None:
-    done = shell.run("--version")
+def test_the_version_is_data(any_shell: Shell) -> None:
+    done = any_shell.run("--version")
     assert (done.code, done.out, done.err) == (0, f"{VERSION}\n", "")
 
 
@@ -64,18 +73,18 @@ def test_the_version_is_data(shell: Shell) -> None:
     ("words", "meant"), [(["stats"], "status"), (["config", "gte"], "get"), (["--jsno"], "--")]
 )
 def test_a_misspelt_word_is_wrong_usage_and_the_right_one_is_named(
-    shell: Shell, words: list[str], meant: str
+    any_shell: Shell, words: list[str], meant: str
 ) -> None:
-    done = shell.run(*words)
+    done = any_shell.run(*words)
     assert (done.code, done.out) == (2, "")
     assert meant in done.err
 
 
-def test_the_shell_is_told_how_to_complete(shell: Shell) -> None:
-    script = shell.run("completion", "bash")
+def test_the_shell_is_told_how_to_complete(any_shell: Shell) -> None:
+    script = any_shell.run("completion", "bash")
     assert script.code == 0
     assert "complete -" in script.out
-    completed = shell.run(
+    completed = any_shell.run(
         _CLAUDEMESH_COMPLETE="complete_bash", COMP_WORDS="claudemesh st", COMP_CWORD="1"
     )
     assert completed.out.split() == ["status"]
@@ -206,12 +215,12 @@ async def test_a_long_text_comes_from_stdin_and_is_printed_whole(shell: Shell) -
     ],
 )
 def test_what_can_t_be_done_has_a_code_a_hint_and_an_exit_code(
-    shell: Shell, words: list[str], stdin: bytes, exit_code: int, error_code: str
+    any_shell: Shell, words: list[str], stdin: bytes, exit_code: int, error_code: str
 ) -> None:
-    done = shell.run(*words, "--json", stdin=stdin)
+    done = any_shell.run(*words, "--json", stdin=stdin)
     assert (done.code, done.error["code"]) == (exit_code, error_code), done.err
     assert done.error["hint"]
-    said = shell.run(*words, stdin=stdin)
+    said = any_shell.run(*words, stdin=stdin)
     assert (said.code, said.out) == (exit_code, "")
     assert said.err
 
