@@ -15,7 +15,6 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from logging.handlers import RotatingFileHandler
 from typing import Final
 
 import anyio
@@ -25,14 +24,13 @@ from claudemesh_broker import embedded
 from claudemesh_broker.app import Broker, Opening, announcement, open_broker
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.folders import FolderLock, private_folder
+from claudemesh_broker.logs import LogLines
 from claudemesh_wire.errors import MeshError, Unavailable
 from claudemesh_wire.keys import SigningKey
 
 LOG_FILE: Final = "broker.log"
-LOG_BYTES: Final = 4 * 1024 * 1024
 BACKLOG: Final = 512
 GRACE_S: Final = 5
-_LINE: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 logger: Final = logging.getLogger(__name__)
 
 
@@ -90,17 +88,13 @@ def _run(settings: BrokerSettings) -> int:
 
 
 def _log(settings: BrokerSettings) -> None:
-    """Log to a rotating file beside the data, and to stderr; there only what is bad, if embedded.
+    """Log to a file beside the data, and to stderr; there only what is bad, if embedded.
 
-    An embedded broker's stderr is a file that its launcher opened, which nobody rotates.
+    An embedded broker's stderr is a file that its launcher opened, which nobody rolls over.
     """
-    to_file = RotatingFileHandler(
-        settings.data / LOG_FILE, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8"
-    )
-    to_stderr = logging.StreamHandler()
-    to_stderr.setLevel(logging.WARNING if settings.embedded else logging.NOTSET)
-    level = settings.log_level.upper()
-    logging.basicConfig(level=level, format=_LINE, handlers=[to_file, to_stderr], force=True)
+    stderr_level = logging.WARNING if settings.embedded else logging.NOTSET
+    lines = LogLines(settings.data / LOG_FILE, stderr_level)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[lines], force=True)
     for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -4,6 +4,7 @@
 A reader that takes too long, or lets too much gather, is told so and closed.
 """
 
+import asyncio
 from collections import deque
 from typing import Final, Protocol
 
@@ -51,7 +52,7 @@ class Outgoing:
         self._deadline_s = deadline_s
         self._texts: deque[str] = deque()
         self._size = 0
-        self._awake = anyio.Event()
+        self._awake = asyncio.Event()
         self._closing: Closing | None = None
         self._abandoned = False
         self.feed: Feed | None = None
@@ -91,23 +92,32 @@ class Outgoing:
 
     async def write(self) -> None:
         """Write texts as they come, until the connection is to be closed or breaks."""
-        try:
-            while True:
-                while (text := self._next()) is not None:
-                    with anyio.fail_after(self._deadline_s):
-                        await self._link.send(text)
-                if self._closing is not None or self._abandoned:
+        loop = asyncio.get_running_loop()
+        with anyio.CancelScope() as scope:
+            while (text := await self._next()) is not None:
+                # A bare timer: a scope for each text would cost more than writing it.
+                timer = loop.call_later(self._deadline_s, scope.cancel)
+                try:
+                    await self._link.send(text)
+                except LinkClosed:
                     return
-                await self._awake.wait()
-                self._awake = anyio.Event()
-        except TimeoutError:
+                finally:
+                    timer.cancel()
+        if scope.cancelled_caught:
             self._closing = Closing(code=SLOW_READER, reason="This reader takes too long.")
-        except LinkClosed:
-            return
 
-    def _next(self) -> str | None:
-        if self._abandoned:
-            return None
+    async def _next(self) -> str | None:
+        """Wait for the next text; ``None`` when there will be none."""
+        while True:
+            if self._abandoned:
+                return None
+            text = self._take()
+            if text is not None or self._closing is not None:
+                return text
+            self._awake.clear()
+            await self._awake.wait()
+
+    def _take(self) -> str | None:
         if self._texts:
             text = self._texts.popleft()
             self._size -= len(text)

@@ -5,6 +5,7 @@ are answered in the order they finish. While too many are unanswered nothing mor
 the sender's own socket holds it back.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,7 +19,7 @@ from claudemesh_broker.delivery import Feed
 from claudemesh_broker.outgoing import Link, LinkClosed, Outgoing
 from claudemesh_broker.service import Caller, Context, Service
 from claudemesh_wire import VERSION
-from claudemesh_wire.errors import MeshError, ProtocolError, TooMuch
+from claudemesh_wire.errors import MeshError, ProtocolError
 from claudemesh_wire.exchange import Asked, Exchange, Malformed
 from claudemesh_wire.handshake import (
     NONCE_BYTES,
@@ -66,7 +67,11 @@ class Session:
         self._hellos = 0
         self._nonce = b""
         self._reading = anyio.CancelScope()
-        self._in_flight = anyio.Semaphore(self._settings.in_flight, fast_acquire=True)
+        self._asked: asyncio.Queue[tuple[int, Request[Any]] | None] = asyncio.Queue()
+        self._answered = asyncio.Event()
+        self._unanswered = 0
+        self._workers = 0
+        self._idle = 0
 
     async def run(self, token_bytes: Callable[[int], bytes]) -> None:
         """Serve the connection to its end; requests that were begun are finished.
@@ -118,6 +123,8 @@ class Session:
                 self.end(Closing(code="protocol", reason="No hello came in time."))
             except ProtocolError as error:
                 self.end(Closing(code="protocol", reason=error.reason))
+        for _ in range(self._workers):
+            self._asked.put_nowait(None)
 
     async def _greet(self, text: str, tasks: TaskGroup) -> None:
         """Take what comes before the connection is admitted: a hello, or few."""
@@ -178,8 +185,30 @@ class Session:
         elif isinstance(event, Asked):
             if isinstance(event.request, Hello):
                 after(self._state, Step.HELLO_ATTACH)
-            await self._in_flight.acquire()
-            tasks.start_soon(self._answer, event.number, event.request)
+            while self._unanswered >= self._settings.in_flight:
+                self._answered.clear()
+                await self._answered.wait()
+            self._unanswered += 1
+            self._asked.put_nowait((event.number, event.request))
+            if self._asked.qsize() > self._idle:
+                self._workers += 1
+                tasks.start_soon(self._work)
+
+    async def _work(self) -> None:
+        """Answer one request after the other.
+
+        Workers stay for the next request, since a task costs more than many an answer. Each takes
+        the oldest and runs it up to its first wait, so that changes are handed in as they came.
+        """
+        while True:
+            self._idle += 1
+            asked = await self._asked.get()
+            self._idle -= 1
+            if asked is None:
+                return
+            await self._answer(*asked)
+            self._unanswered -= 1
+            self._answered.set()
 
     def _refuse(self, event: Malformed) -> None:
         self._malformed += 1
@@ -189,12 +218,11 @@ class Session:
             raise ProtocolError("Too many frames of this connection could not be understood.")
 
     async def _answer(self, number: int, request: Request[Any]) -> None:
+        outcome = await self._outcome(request)
         try:
-            text = self._exchange.answer(number, await self._outcome(request))
-        except TooMuch as error:
+            text = self._exchange.answer(number, outcome)
+        except MeshError as error:
             text = self._exchange.answer(number, error)
-        finally:
-            self._in_flight.release()
         self._outgoing.put(text)
 
     async def _outcome(self, request: Request[Any]) -> Message | MeshError:
