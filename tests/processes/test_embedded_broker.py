@@ -78,7 +78,8 @@ async def test_a_broker_that_was_killed_comes_back_as_the_same(home: Home) -> No
     first = await ensured(home)
     os.kill(first.pid, signal.SIGKILL)
     with file_lock(home.broker / "lock", LIMIT_S):
-        assert Launcher(home).find() is None
+        pass  # The kernel frees it when the broker is gone.
+    assert Launcher(home).find() is None
     assert (await ensured(home)).id == first.id
 
 
