@@ -20,6 +20,8 @@ _APP: Final = "claudemesh"
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _YES: Final = frozenset({"on", "true", "yes", "1"})
 _NO: Final = frozenset({"off", "false", "no", "0"})
+_LEAST_S: Final = 0.1
+_MOST_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,19 @@ def _level(value: object) -> str:
     raise ValueError("one of " + ", ".join(_LEVELS))
 
 
+def _seconds(value: object) -> float:
+    wanted = f"a number of seconds from {_LEAST_S:g} to {_MOST_S:g}"
+    given = value if isinstance(value, (str, int, float)) else ""
+    try:
+        seconds = float("" if isinstance(given, bool) else given)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(wanted) from error
+    # A comparison that is false for NaN too.
+    if not _LEAST_S <= seconds <= _MOST_S:
+        raise ValueError(wanted)
+    return seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How one setting is given and read.
@@ -148,6 +163,9 @@ RULES: Final[dict[str, Rule]] = {
         "CREDENTIALS_DIRECTORY", _path, "Where systemd puts this unit's secrets.", in_file=False
     ),
     "keyring": Rule("CLAUDEMESH_KEYRING", _switch, "`off` never asks the OS keyring."),
+    "ping_interval_s": Rule(
+        "CLAUDEMESH_PING_INTERVAL_S", _seconds, "How often the broker is asked whether it lives."
+    ),
     "log_level": Rule("CLAUDEMESH_LOG_LEVEL", _level, "Least level that is logged."),
 }
 
@@ -166,6 +184,7 @@ class Settings:
     key_file: Path | None = None
     credentials_dir: Path | None = None
     keyring: bool = True
+    ping_interval_s: float = 20.0
     log_level: str = "info"
 
     @classmethod

@@ -13,9 +13,8 @@ from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.frame import MAX_FRAME_BYTES
 
 CONNECT_TIMEOUT_S: Final = 10.0
-PING_INTERVAL_S: Final = 20.0
 # Stale at 2.5 intervals: the ping that follows an unanswered one is not waited for in full.
-PING_TIMEOUT_S: Final = 30.0
+PING_TIMEOUT_IN_INTERVALS: Final = 1.5
 SEND_DEADLINE_S: Final = 20.0
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 15.0
@@ -38,11 +37,12 @@ class Link(Protocol):
 
 
 @asynccontextmanager
-async def websocket(url: str) -> AsyncGenerator[Link]:
+async def websocket(url: str, ping_interval_s: float) -> AsyncGenerator[Link]:
     """Open a WebSocket to a broker and close it behind the block.
 
     Args:
         url: The broker's address, ``http://HOST:PORT``.
+        ping_interval_s: How often the other end is asked whether it lives.
 
     Raises:
         Unavailable: ``unreachable``: nobody answers there, or not with a WebSocket.
@@ -71,8 +71,8 @@ async def websocket(url: str) -> AsyncGenerator[Link]:
         socket = await connect(
             url.replace("http", "ws", 1) + "/ws",
             open_timeout=CONNECT_TIMEOUT_S,
-            ping_interval=PING_INTERVAL_S,
-            ping_timeout=PING_TIMEOUT_S,
+            ping_interval=ping_interval_s,
+            ping_timeout=ping_interval_s * PING_TIMEOUT_IN_INTERVALS,
             close_timeout=2,
             max_size=MAX_FRAME_BYTES,
             compression=None,
