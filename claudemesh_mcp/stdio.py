@@ -134,6 +134,16 @@ async def _serve(source: int, sink: int, session: Session, offer: Offer) -> None
     reader = Stdin(source)
     await serve(reader, Stdout(sink, reader.received), session, offer, stopping)
     _exit_at_the_latest()
+    _ignore_signals(loop)
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Let no signal that comes once more turn a good end into a death by signal."""
+    for name in _SIGNALS:
+        with suppress(AttributeError, NotImplementedError):
+            number = getattr(signal, name)
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _own_streams() -> tuple[int, int]:
