@@ -111,7 +111,7 @@ class Attachment:
             MeshError: why there is no connection.
         """
         with anyio.move_on_after(timeout_s):
-            while self._client is None and not self._is_replaced:
+            while self._client is None and not self._is_hopeless:
                 await self._changed.wait()
         if self._client is not None:
             return self._client
@@ -143,6 +143,11 @@ class Attachment:
         finally:
             if self._lock is not None:
                 self._lock.release()
+
+    @property
+    def _is_hopeless(self) -> bool:
+        """Whether waiting a few seconds more will not help: somebody has to do something first."""
+        return self._failure is not None and not isinstance(self._failure, Unavailable)
 
     @property
     def _is_replaced(self) -> bool:

@@ -44,8 +44,10 @@ async def client(home: Path) -> AsyncIterator[Client]:
     with anyio.fail_after(LIMIT_S):
         async with Client(front(home, "ada")) as client:
             yield client
-    opened = Home.open(Paths.of(home))
-    await Launcher(opened).stop(10, force=True)
+    launcher = Launcher(Home.open(Paths.of(home)))
+    # A short session may leave one behind that is only starting.
+    await launcher.ensure()
+    await launcher.stop(10, force=True)
 
 
 async def test_a_client_of_the_stateless_era_falls_back_to_the_handshake(client: Client) -> None:
