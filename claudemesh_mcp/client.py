@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import anyio
+from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from claudemesh_mcp.connection import Link, LinkClosed
@@ -198,6 +199,8 @@ class Client:
                 f"The broker did not answer within {timeout_s:g} s.", code="timeout"
             ) from error
         except LinkClosed as error:
+            # Whoever asks again at once must not keep ``run`` from noticing the end.
+            await checkpoint()
             raise self._lost() from error
         finally:
             self._exchange.forget(number)

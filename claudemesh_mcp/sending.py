@@ -231,7 +231,9 @@ class Sending:
     async def _seal_again(self, row: Row, refusal: MeshError) -> None:
         """Seal anew for the audience of now; the broker stored nothing of the old sealing."""
         peer = self._peer
-        if not self._is_in_time(row):
+        # By the clock it was made by, before that one is put right.
+        left_ms = row.expires_ms - peer.now_ms()
+        if left_ms <= 0:
             raise Conflict("The message expired before the broker took it.", code="expired")
         broker_ms = refusal.details.get("now_ms")
         if refusal.code == "clock" and isinstance(broker_ms, int):
@@ -242,7 +244,7 @@ class Sending:
             conv=resolution.resolved.conversation,
             audience=resolution.audience,
             resolved_ms=resolution.resolved.resolved_ms,
-            ttl_ms=row.expires_ms - peer.now_ms(),
+            ttl_ms=min(left_ms, row.draft.ttl_ms),
         )
         sealer = self._sealer(resolution)
         await peer.file.write(lambda sql: outbox.seal_again(sql, draft, sealer, row.header_hash))
