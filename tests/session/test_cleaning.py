@@ -100,7 +100,8 @@ HARMLESS = [
     pytest.param("<div class='message'><p>hi</p></div> <br/> <my-message-box>", id="HTML"),
     pytest.param("Human: hi\nAssistant: hello\nTo Human: x", id="a transcript in one block"),
     pytest.param(
-        "👩\u200d💻 👨\u200d👩\u200d👧\u200d👦 ❤\ufe0f ❤\ufe0f\u200d🔥 🏳\ufe0f\u200d🌈 1\ufe0f⃣ #\ufe0f⃣ "
+        "👩\u200d💻 👨\u200d👩\u200d👧\u200d👦 ❤\ufe0f ❤\ufe0f\u200d🔥 "
+        "🏳\ufe0f\u200d🌈 1\ufe0f⃣ #\ufe0f⃣ "
         "☝🏽 🕵🏻\u200d♂\ufe0f 🏃🏻\u200d♀\ufe0f\u200d➡\ufe0f 🇩🇪 ©\ufe0f ☎\ufe0e",
         id="emoji of several characters",
     ),

@@ -1,5 +1,6 @@
 """What peers of one mesh can say to each other, client and broker meeting in memory."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import anyio
@@ -270,5 +271,5 @@ class Tokens:
     def __init__(self) -> None:
         self.taken: list[str] = []
 
-    def hands_out(self, tokens: list[str]) -> None:
+    def hands_out(self, tokens: Iterable[str]) -> None:
         self.taken += tokens

@@ -9,6 +9,7 @@ from claudemesh_wire import canonical
 from claudemesh_wire.certificate import (
     DOMAIN,
     MAX_CERTIFICATE_BYTES,
+    MAX_LIFETIME_MS,
     Certificate,
     CertificateFields,
     locality_tag,
@@ -72,7 +73,9 @@ def test_it_covers_what_is_signed_in_its_time() -> None:
         ({"handle": "ädä"}, "malformed"),
         ({"handle": "p_abcdef"}, "malformed"),
         ({"handle": "mesh_x"}, "malformed"),
+        ({"peer": BOBS.peer}, "foreign_peer"),
         ({"not_after": str(NOW)}, "malformed"),
+        ({"not_after": ADAS.fields().not_before + MAX_LIFETIME_MS + 1}, "malformed"),
         ({"kem_generation": 2**60}, "malformed"),
         ({"caps": "message"}, "malformed"),
         ({"sign": "short"}, "malformed"),
