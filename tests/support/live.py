@@ -28,6 +28,13 @@ from claudemesh_mcp.launcher import Launcher
 LIMIT_S: Final = 60
 STOP_S: Final = 10
 SESSION: Final = (sys.executable, "-m", "claudemesh_mcp", "mcp")
+# The limits stay on; they are set to what tests ask that wait by asking again.
+_LIMITS: Final = {
+    "CLAUDEMESH_BROKER_CHAT_PER_S": "1000",
+    "CLAUDEMESH_BROKER_CHAT_BURST": "1000",
+    "CLAUDEMESH_BROKER_RPC_PER_S": "5000",
+    "CLAUDEMESH_BROKER_RPC_BURST": "5000",
+}
 # The client hides process and exit code: the shells around the session write both to a pipe.
 _WATCHED: Final = """sh -c 'echo $$ >"$0"; exec "$@"' "$0" "$@"; echo $? >"$0" """
 
@@ -226,12 +233,24 @@ class Live:
         """Start a session and wait until it takes part."""
         return await (await self.open(name, *flags, **more)).connected()
 
+    async def join_all(self, *names: str) -> list[LiveSession]:
+        """Start sessions at once and wait until all of them take part."""
+        joined: dict[str, LiveSession] = {}
+
+        async def join(name: str) -> None:
+            joined[name] = await self.join(name)
+
+        async with anyio.create_task_group() as tasks:
+            for name in names:
+                tasks.start_soon(join, name)
+        return [joined[name] for name in names]
+
     def environment(self, **more: str) -> dict[str, str]:
         """Give what a process of this home finds in its environment."""
         machine = broker_environment().items()
         kept = {name: value for name, value in machine if "CLAUDEMESH" not in name}
         own = {"CLAUDEMESH_HOME": str(self.home.data), "CLAUDEMESH_KEYRING": "off"}
-        return kept | own | self._settings | more
+        return kept | own | _LIMITS | self._settings | more
 
     def kill_broker(self) -> BrokerInfo:
         """Kill the broker; gives what it had said about itself."""
