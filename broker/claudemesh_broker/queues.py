@@ -123,32 +123,35 @@ def put(sql: Sql, sent: Consignment, places: Sequence[Place], now_ms: int) -> in
             sealed.signature,
             sealed.body,
         )
-    sql.many(
-        "INSERT INTO deliveries (seq, recipient, position, status, queued_ms, declined_ms, reason,"
-        " slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [_delivery_row(seq, sealed, place, now_ms) for place in places],
-    )
-    sql.many(
-        "INSERT INTO queues (mesh, peer, messages, bytes) VALUES (?, ?, 1, ?)"
-        " ON CONFLICT (mesh, peer) DO UPDATE SET messages = messages + 1,"
-        " bytes = bytes + excluded.bytes",
-        [
-            (header.mesh, place.peer, sent.size_bytes)
-            for place in places
-            if place.status is not ReceiptStatus.DECLINED
-        ],
-    )
+    for place in places:
+        _put_delivery(sql, seq, sent, place, now_ms)
     return seq
 
 
-def _delivery_row(
-    seq: int, sealed: Sealed, place: Place, now_ms: int
-) -> tuple[int, str, int, str, int | None, int | None, str | None, bytes | None]:
-    if place.status is ReceiptStatus.DECLINED:
-        return (seq, place.peer, place.position, "declined", None, now_ms, place.reason, None)
-    queued = now_ms if place.status is ReceiptStatus.QUEUED else None
-    slot = sealed.slots[place.position]
-    return (seq, place.peer, place.position, "queued", queued, None, None, slot)
+def _put_delivery(sql: Sql, seq: int, sent: Consignment, place: Place, now_ms: int) -> None:
+    declined = place.status is ReceiptStatus.DECLINED
+    sql.execute(
+        "INSERT INTO deliveries (seq, recipient, position, status, queued_ms, declined_ms, reason,"
+        " slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        seq,
+        place.peer,
+        place.position,
+        ReceiptStatus.DECLINED if declined else ReceiptStatus.QUEUED,
+        now_ms if place.status is ReceiptStatus.QUEUED else None,
+        now_ms if declined else None,
+        place.reason or None,
+        None if declined else sent.sealed.slots[place.position],
+    )
+    if declined:
+        return
+    sql.execute(
+        "INSERT INTO queues (mesh, peer, messages, bytes) VALUES (?, ?, 1, ?)"
+        " ON CONFLICT (mesh, peer) DO UPDATE SET messages = messages + 1,"
+        " bytes = bytes + excluded.bytes",
+        sent.header.mesh,
+        place.peer,
+        sent.size_bytes,
+    )
 
 
 def mark_queued(sql: Sql, mesh: str, peer: str, now_ms: int) -> None:
