@@ -5,7 +5,7 @@ appended; a role is looked up here at every request, so that a removed member is
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -200,11 +200,6 @@ def read_card(sql: Sql, chain: Chain, peer: str, now_ms: int) -> PeerCard:
         "SELECT name, role FROM groups WHERE mesh = ? AND peer = ? ORDER BY name", chain.mesh, peer
     )
     return _card(row, groups, chain, now_ms)
-
-
-def read_cards(sql: Sql, chain: Chain, peers: Iterable[str], now_ms: int) -> list[PeerCard]:
-    """Give the cards of these peers, in their order."""
-    return [read_card(sql, chain, peer, now_ms) for peer in peers]
 
 
 def _card(row: Row, groups: Sequence[Row], chain: Chain, now_ms: int) -> PeerCard:
