@@ -53,6 +53,7 @@ class _Resolution:
 
 @dataclass(eq=False)
 class _Waiting:
+    conv: str
     done: anyio.Event = field(default_factory=anyio.Event)
     row: Row | None = None
 
@@ -149,7 +150,7 @@ class Sending:
 
     async def _wait_for(self, row: Row, timeout_s: float) -> Row:
         """Give the row as it was settled, or as it stands when the time is over."""
-        one = _Waiting()
+        one = _Waiting(row.draft.conv)
         waiting = self._waiting.setdefault(row.draft.id, [])
         waiting.append(one)
         try:
@@ -160,7 +161,6 @@ class Sending:
             waiting.remove(one)
             if not waiting:
                 self._waiting.pop(row.draft.id, None)
-        # It may have been settled elsewhere: by another process of this peer.
         return one.row or await self._peer.file.write(lambda sql: outbox.get(sql, row.draft.id))
 
     def _wake(self, conv: str) -> None:
@@ -178,11 +178,22 @@ class Sending:
                 row = await self._next(conv)
                 while row is not None:
                     row = await self._deliver(client, row)
+                await self._find_settled(conv)
         except _LineLost:
             self._woken.add(conv)
         finally:
             if client is self._client:
                 self._working.discard(conv)
+
+    async def _find_settled(self, conv: str) -> None:
+        """Tell those who still wait what another process of this peer has settled."""
+        waiting = [name for name, ones in self._waiting.items() if ones[0].conv == conv]
+        if waiting:
+            for row in await self._peer.file.write(
+                lambda sql: [outbox.get(sql, name) for name in waiting], lazily=True
+            ):
+                if not row.is_waiting:
+                    self._settled(row)
 
     async def _next(self, conv: str) -> Row | None:
         return await self._peer.file.write(lambda sql: outbox.next_waiting(sql, conv), lazily=True)
@@ -210,10 +221,12 @@ class Sending:
             outbox.answered(sql, identifier, accepted)
             return outbox.get(sql, identifier), outbox.next_waiting(sql, conv)
 
-        # Lazily: an answer that is lost with the power is asked for again, by the same bytes.
-        settled, following = await self._peer.file.write(settle, lazily=True)
-        self._settled(settled)
-        return following
+        # The end of the connection must not come between the answer and those who wait for it.
+        with anyio.CancelScope(shield=True):
+            # Lazily: an answer lost with the power is asked for again, by the same bytes.
+            settled, following = await self._peer.file.write(settle, lazily=True)
+            self._settled(settled)
+            return following
 
     async def _put_off(self, row: Row, error: MeshError) -> None:
         """Leave a row for a little later, or give it up."""
@@ -262,7 +275,8 @@ class Sending:
             outbox.refused(sql, identifier, refused_hash, refusal)
             return outbox.get(sql, identifier)
 
-        self._settled(await self._peer.file.write(settle))
+        with anyio.CancelScope(shield=True):
+            self._settled(await self._peer.file.write(settle))
 
     def _settled(self, row: Row) -> None:
         for waiting in self._waiting.get(row.draft.id, ()):

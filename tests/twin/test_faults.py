@@ -1,6 +1,5 @@
 """What goes wrong under a peer – outages, lost answers, late keys, a lost file – loses nothing."""
 
-import json
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -13,45 +12,18 @@ import pytest
 
 from claudemesh_mcp import outbox
 from claudemesh_mcp.attachment import certify
-from claudemesh_mcp.inbox import LEASE_MS
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peerfile import PeerFile
 from claudemesh_mcp.sdk import Mesh
-from claudemesh_wire.errors import Conflict, Forbidden, MeshError
-from claudemesh_wire.frame import decode
+from claudemesh_mcp.sending import ANSWER_TIMEOUT_S
+from claudemesh_wire.errors import Conflict, MeshError
 from claudemesh_wire.handshake import Mode
-from tests.support.twin import Lie, Twin, a_mesh
+from tests.support.lies import changed, refusing
+from tests.support.twin import Twin, a_mesh
 
 LIMIT_S = 20
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
-
-
-def changed(kind: str, change: Callable[[dict[str, Any]], Any]) -> Lie:
-    """Lie in frames of one kind."""
-
-    def lie(text: str) -> str | None:
-        frame = decode(text)
-        if frame.kind != kind:
-            return text
-        body = json.loads(frame.body)
-        change(body)
-        return f"{frame.number} {frame.answers} {kind} {json.dumps(body)}"
-
-    return lie
-
-
-def refusing(kind: str) -> Lie:
-    """Refuse what would be answered by a kind."""
-    refusal = {"category": "unavailable", "code": "draining", "reason": "Not now."}
-
-    def lie(text: str) -> str | None:
-        frame = decode(text)
-        if frame.kind != kind:
-            return text
-        return f"0 {frame.answers} refused {json.dumps(refusal)}"
-
-    return lie
 
 
 async def texts(mesh: Mesh) -> list[str]:
@@ -87,8 +59,8 @@ async def stored(twin: Twin, count: int) -> None:
 
 
 async def sent(sender: Mesh, to: str, text: str, **more: Any) -> None:
-    """Send, again if the line breaks meanwhile."""
-    with anyio.fail_after(LIMIT_S):
+    """Send, again if the line breaks meanwhile; an answer that came is not waited for."""
+    with anyio.fail_after(ANSWER_TIMEOUT_S - 1):
         while True:
             try:
                 await sender.send(to, text, **more)
@@ -312,76 +284,3 @@ async def test_many_sends_at_once_over_a_line_that_breaks_come_once_and_in_order
         )
         assert [row["seq"] for row in rows] == list(range(1, 41))
         assert "message_gap" not in codes(bob)
-
-
-async def test_a_row_whose_offer_ended_is_marked_when_one_only_looks(tmp_path: Path) -> None:
-    async with a_mesh(tmp_path) as twin:
-        ada, bob = await twin.join("ada"), await twin.join("bob")
-        await ada.send("bob", "shown, perhaps")
-        await bob.inbox(wait_s=LIMIT_S, call=Nobody())
-        twin.clock.pass_ms(LEASE_MS)
-        (looked,) = (await bob.inbox(peek=True)).messages
-        assert looked.redelivered
-        (taken,) = (await bob.inbox()).messages
-        assert taken.redelivered
-
-
-async def test_a_reader_slower_than_its_lease_shows_nothing_a_second_time(tmp_path: Path) -> None:
-    async with a_mesh(tmp_path) as twin:
-        ada, bob = await twin.join("ada"), await twin.join("bob")
-        other = await twin.join("bob", Mode.CALL)
-        for text in ("one", "two"):
-            await ada.send("bob", text)
-        stream = bob.messages()
-        with anyio.fail_after(LIMIT_S):
-            while len((await bob.inbox(peek=True)).messages) < 2:
-                await anyio.lowlevel.checkpoint()
-            assert (await anext(stream)).text == "one"
-            twin.clock.pass_ms(LEASE_MS)
-            assert [m.text for m in (await other.inbox(limit=9)).messages][-1] == "two"
-            await ada.send("bob", "three")
-            assert (await anext(stream)).text == "three"
-            await stream.aclose()  # type: ignore[attr-defined]
-
-
-async def test_reading_on_never_cuts_a_character(tmp_path: Path) -> None:
-    async with a_mesh(tmp_path) as twin:
-        ada, bob = await twin.join("ada"), await twin.join("bob")
-        text = "é" * 6000
-        await ada.send("bob", text)
-        (message,) = (await bob.inbox(wait_s=LIMIT_S)).messages
-        assert message.more_bytes == len(text.encode()) - len(message.text.encode())
-        for offset in (8191, 8190):
-            (rest,) = (await bob.inbox(id=message.id, offset=offset)).messages
-            assert (rest.text, rest.more_bytes) == ("é" * (6000 - 4095), None)
-
-
-async def test_a_recipient_that_nobody_sealed_to_is_named(tmp_path: Path) -> None:
-    async with a_mesh(tmp_path) as twin:
-        ada = await twin.join("ada")
-        await twin.join("bob")
-        eve = await twin.join("eve")
-        message = await ada.send("bob", "hello")
-
-        def swap(body: dict[str, Any]) -> None:
-            body["recipients"][0]["peer"] = eve.peer.id
-
-        twin.lie = changed("receipts.status_found", swap)
-        with pytest.raises(Forbidden) as caught:
-            await ada.message_status(message.id)
-        assert caught.value.code == "forged_receipt"
-
-
-async def test_what_the_broker_does_not_answer_is_left_out_of_mesh_info(tmp_path: Path) -> None:
-    async with a_mesh(tmp_path) as twin:
-        ada = await twin.join("ada")
-        twin.lie = refusing("meshes.facts")
-        info = await ada.mesh_info()
-        assert (info.me.handle, info.peers, info.broker.connected) == ("ada", None, True)
-
-
-class Nobody:
-    """A call whose result is never proved to have been shown."""
-
-    def hands_out(self, tokens: Any) -> None:
-        """Forget which rows the result shows."""
