@@ -24,6 +24,7 @@ from claudemesh_mcp.results import (
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
 from claudemesh_wire.messages import Fetch
 from claudemesh_wire.receipts import (
+    SIGNED,
     AskStatus,
     ReceiptItem,
     ReceiptStatus,
@@ -36,6 +37,8 @@ INLINE_BYTES: Final = 8 * 1024
 _CONTINUATION: Final = 0b1100_0000
 _CONTINUES: Final = 0b1000_0000
 _MOST_FETCHES: Final = 20
+# So few that all their proofs fit into one frame.
+_PROOFS_AT_ONCE: Final = 3
 _TOLD: Final = frozenset(ReceiptStatus)
 
 
@@ -158,16 +161,39 @@ async def status(peer: Peer, message: str, ready: Callable[[], Awaitable[Client]
                 for one in row.draft.audience
             ],
         )
-    client = await ready()
-    found = await client.call(AskStatus(id=message))
-    for refused in peer.trust.learn(found.certificates):
-        peer.detect(refused)
+    told = await _told(peer, await ready(), message)
     try:
-        recipients = [_recipient(peer, row, one) for one in found.recipients]
+        recipients = [_recipient(peer, row, one) for one in told]
     except MeshError as error:
         peer.detect(error)
         raise
     return StatusResult(id=message, recipients=recipients)
+
+
+async def _told(peer: Peer, client: Client, message: str) -> list[RecipientReceipts]:
+    """Ask for the receipts, and again for the proofs that did not fit into one answer."""
+
+    async def ask(only: list[str]) -> dict[str, RecipientReceipts]:
+        found = await client.call(AskStatus(id=message, only=only))
+        for refused in peer.trust.learn(found.certificates):
+            peer.detect(refused)
+        return {one.peer: one for one in found.recipients}
+
+    told = await ask([])
+    bare = [one.peer for one in told.values() if _lacks_proof(one)]
+    for start in range(0, len(bare), _PROOFS_AT_ONCE):
+        meant = bare[start : start + _PROOFS_AT_ONCE]
+        more = await ask(meant)
+        told |= {name: more[name] for name in meant if name in more}
+    return list(told.values())
+
+
+def _lacks_proof(told: RecipientReceipts) -> bool:
+    if told.status not in SIGNED or _is_broker_word(told):
+        return False
+    return {"delivered": told.delivered, "seen": told.seen, "declined": told.declined}[
+        told.status
+    ] is None
 
 
 def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus:
@@ -190,9 +216,9 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             raise
         # Its signature proves nothing any more, and what the broker says may still be true.
         return _unproved(told, handle)
-    if claimed in proofs and proofs[claimed] is None and not _is_broker_word(told):
+    if _lacks_proof(told):
         raise Forbidden(
-            f"The broker says {claimed} for {told.handle} and shows no receipt of it.",
+            f"The broker says {claimed} for {handle} and shows no receipt of it.",
             "Do not rely on this broker's word about it.",
             code="forged_receipt",
         )

@@ -156,6 +156,11 @@ class StatusFound(Message, kind="receipts.status_found"):
 
 
 class AskStatus(Request[StatusFound], kind="receipts.status", rule=Rule.READ, rate=Rate.RPC):
-    """Ask what became of a message one sent oneself; NotFound for those of others."""
+    """Ask what became of a message one sent oneself; NotFound for those of others.
+
+    Proofs that do not fit into one answer are left out of it: ask for them with ``only``, the
+    recipients that are meant; all of them when it is empty.
+    """
 
     id: MessageId
+    only: Annotated[list[PeerId], Field(max_length=256)] = Field(default_factory=list[PeerId])

@@ -88,7 +88,8 @@ async def tell_status(context: Context, request: AskStatus) -> StatusFound:
                 code="unknown_message",
             )
         rows = outcomes.receipts_of(sql, row["seq"])
-        found = [_recipient(one, row) for one in rows]
+        meant = [one for one in rows if not request.only or one["recipient"] in request.only]
+        found = [_recipient(one, row) for one in meant]
         proven = _within_frame(found)
         names = _certificates_named(proven)
         blobs = [peers.read_certificate(sql, name) for name in names]
