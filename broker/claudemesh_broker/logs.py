@@ -1,14 +1,12 @@
 """The broker's log: lines in a file that rolls over, and on stderr.
 
 ``__main__.py`` sets it up. Every request is a line, so that writing one must cost little: a record
-is formatted once for both places, and a thread hands what has gathered to the system. What is bad
-is written at once, behind all that led to it.
+is formatted once for both places, and one call hands it to the system.
 """
 
 import logging
 import os
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +14,11 @@ from typing import Final
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 KEPT: Final = 2
-FLUSH_S: Final = 0.25
 _MODE: Final = 0o600
 
 
 class LogLines(logging.Handler):
-    """Writes records as lines, a moment after they were made.
+    """Writes records as lines.
 
     Args:
         path: The file; full ones are kept beside it as ``.1`` and ``.2``.
@@ -36,12 +33,7 @@ class LogLines(logging.Handler):
         self._max_bytes = max_bytes
         self._second = -1
         self._shown_second = ""
-        self._to_file: list[str] = []
-        self._to_stderr: list[str] = []
-        self._writing = threading.Lock()
-        self._ended = threading.Event()
         self._open()
-        threading.Thread(target=self._live, name="log", daemon=True).start()
 
     def format(self, record: logging.LogRecord) -> str:
         """Give time, level, logger, message and, if there is one, the traceback."""
@@ -58,43 +50,21 @@ class LogLines(logging.Handler):
         return line
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take one record."""
-        line = self.format(record)
-        self._to_file.append(line)
-        if record.levelno >= self._stderr_level:
-            self._to_stderr.append(line)
-        if record.levelno >= logging.WARNING:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what has gathered; a full disk costs log lines, never a request."""
-        with self._writing, suppress(OSError, ValueError):
-            to_file, self._to_file = self._to_file, []
-            to_stderr, self._to_stderr = self._to_stderr, []
-            if to_file and self._file >= 0:
-                self._write(_encoded(to_file))
-            if to_stderr:
-                os.write(sys.stderr.fileno(), _encoded(to_stderr))
+        """Write one record; a full disk costs log lines, never a request."""
+        line = self.format(record).encode("utf-8", "backslashreplace")
+        with suppress(OSError, ValueError):
+            if record.levelno >= self._stderr_level:
+                os.write(sys.stderr.fileno(), line)
+            if self._size + len(line) > self._max_bytes:
+                self._roll()
+            self._size += os.write(self._file, line)
 
     def close(self) -> None:
-        """Write what has gathered and close the file."""
-        self._ended.set()
-        self.flush()
-        with self._writing:
-            if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
+        """Close the file; lines that come later are lost."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
         super().close()
-
-    def _live(self) -> None:
-        while not self._ended.wait(FLUSH_S):
-            if self._to_file:
-                self.flush()
-
-    def _write(self, data: bytes) -> None:
-        if self._size + len(data) > self._max_bytes:
-            self._roll()
-        self._size += os.write(self._file, data)
 
     def _open(self) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, _MODE)
@@ -111,7 +81,3 @@ class LogLines(logging.Handler):
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
-
-
-def _encoded(lines: list[str]) -> bytes:
-    return "".join(lines).encode("utf-8", "backslashreplace")

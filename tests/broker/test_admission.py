@@ -13,18 +13,9 @@ from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import Closing, Mode
 from claudemesh_wire.keys import SigningKey, b64
 from claudemesh_wire.membership import Head
-from tests.support.broker import (
-    DAY,
-    NOW,
-    Device,
-    MemoryBroker,
-    Mesh,
-    Person,
-    RawPeer,
-    Wish,
-    a_broker,
-    join,
-)
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import DAY, NOW, Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, join
 
 FAR = Origin("192.0.2.7", is_local=False)
 

@@ -33,7 +33,6 @@ def test_a_line_tells_when_how_bad_who_and_what(tmp_path: Path, lines: LogLines)
     one.created, one.msecs = 0.25, 250
     lines.emit(one)
     lines.emit(one)
-    lines.flush()
     line = "1970-01-01T00:00:00.250Z INFO broker said hello\n"
     assert written(tmp_path) == line * 2
 
@@ -53,7 +52,6 @@ def test_what_is_bad_is_written_at_once_and_on_stderr(
 def test_full_files_are_kept_beside_it(tmp_path: Path, lines: LogLines) -> None:
     for number in range(40):
         lines.emit(record(f"number {number:02}"))
-        lines.flush()
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["broker.log", "broker.log.1", "broker.log.2"]
     assert "number 39" in written(tmp_path)
@@ -79,15 +77,3 @@ def test_a_disk_that_takes_nothing_costs_lines_only(lines: LogLines) -> None:
     os.close(lines._file)
     lines.emit(record("lost", logging.ERROR))
     lines._file = -1
-
-
-def test_a_thread_writes_what_has_gathered(
-    tmp_path: Path, lines: LogLines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("claudemesh_broker.logs.FLUSH_S", 0)
-    quick = LogLines(tmp_path / "quick.log", logging.WARNING)
-    lines.emit(record("slow"))
-    quick.emit(record("quick"))
-    while "quick" not in (tmp_path / "quick.log").read_text():
-        pass
-    quick.close()

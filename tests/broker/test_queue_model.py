@@ -21,19 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from claudemesh_wire.handshake import Mode
 from claudemesh_wire.messages import Accepted, Fetch, Send
 from claudemesh_wire.receipts import ReceiptStatus
-from tests.support.broker import (
-    LIMIT_S,
-    Device,
-    MemoryBroker,
-    Mesh,
-    Person,
-    RawPeer,
-    StandingClock,
-    Wish,
-    a_broker,
-    header_of,
-    join,
-)
+from tests.support.broker import LIMIT_S, MemoryBroker, StandingClock, a_broker
+from tests.support.people import Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, header_of, join
 
 NAMES = ("ada", "bob", "cleo")
 CREDIT = 4

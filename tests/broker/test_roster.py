@@ -9,7 +9,9 @@ from claudemesh_broker.roster import MAX_LOG_LOAD_BYTES, Roster, entries_after, 
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.messages import Deliver
-from tests.support.broker import Device, MemoryBroker, Mesh, Person, RawPeer, a_broker, join
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, join
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from claudemesh_broker.service import Context, Service, serves
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.meshes import AskMesh, LogEntries, MeshFacts, ReadLog
 from claudemesh_wire.presence import Departed
-from tests.support.broker import Device, Mesh, Person, a_broker, join
+from tests.support.broker import a_broker
+from tests.support.people import Device, Mesh, Person
+from tests.support.rawpeer import join
 
 
 @pytest.fixture

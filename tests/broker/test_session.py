@@ -16,22 +16,9 @@ from claudemesh_wire.keys import broker_id
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.messages import Deliver
 from claudemesh_wire.presence import UpdatePresence
-from tests.support.broker import (
-    BROKER_KEY,
-    LIMIT_S,
-    NOW,
-    Device,
-    MemoryBroker,
-    MemoryLink,
-    Mesh,
-    Person,
-    RawPeer,
-    Wish,
-    a_broker,
-    header_of,
-    join,
-    link_pair,
-)
+from tests.support.broker import BROKER_KEY, LIMIT_S, MemoryBroker, MemoryLink, a_broker, link_pair
+from tests.support.people import NOW, Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, header_of, join
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from claudemesh_wire.messages import Fetch, Resolve, Send
 from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptItem, ReceiptStatus, Report, SignedReceipts
 from claudemesh_wire.search import SearchPeers
-from tests.support.broker import Device, Mesh, Person, RawPeer, a_broker, join
+from tests.support.broker import a_broker
+from tests.support.people import Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, join
 
 OWNER, ADMIN, MEMBER, OBSERVER = Role.OWNER, Role.ADMIN, Role.MEMBER, Role.OBSERVER
 ALL = {OWNER, ADMIN, MEMBER, OBSERVER}

@@ -9,7 +9,9 @@ from claudemesh_wire.errors import MeshError
 from claudemesh_wire.groups import JoinGroup, LeaveGroup
 from claudemesh_wire.handshake import Mode
 from claudemesh_wire.presence import PresenceChanged
-from tests.support.broker import Device, MemoryBroker, Mesh, Person, RawPeer, Wish, a_broker, join
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, join
 
 
 @pytest.fixture

@@ -10,17 +10,9 @@ from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import Closing, Mode
 from claudemesh_wire.keys import b64
 from claudemesh_wire.meshes import AppendEntry, AskMesh, LogGrew, ReadLog, SetBlock
-from tests.support.broker import (
-    NOW,
-    Device,
-    MemoryBroker,
-    Mesh,
-    Person,
-    RawPeer,
-    Wish,
-    a_broker,
-    join,
-)
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import NOW, Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, join
 
 
 @pytest.fixture

@@ -17,17 +17,9 @@ from claudemesh_wire.presence import (
     Status,
     UpdatePresence,
 )
-from tests.support.broker import (
-    NOW,
-    Device,
-    MemoryBroker,
-    Mesh,
-    Person,
-    RawPeer,
-    Wish,
-    a_broker,
-    join,
-)
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import NOW, Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, join
 
 LEASE_MS = 90_000
 

@@ -19,17 +19,9 @@ from claudemesh_wire.receipts import (
     SignedReceipts,
     are_receipts_signed,
 )
-from tests.support.broker import (
-    NOW,
-    Device,
-    MemoryBroker,
-    Mesh,
-    Person,
-    RawPeer,
-    Wish,
-    a_broker,
-    join,
-)
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import NOW, Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, join
 
 DELIVERED, SEEN, DECLINED = (
     ReceiptStatus.DELIVERED,

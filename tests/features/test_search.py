@@ -11,7 +11,9 @@ from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.handshake import Mode, Session
 from claudemesh_wire.presence import Status, UpdatePresence
 from claudemesh_wire.search import PeerFilters, SearchPeers
-from tests.support.broker import Device, MemoryBroker, Mesh, Person, RawPeer, Wish, a_broker, join
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, join
 
 
 @pytest.fixture

@@ -1,0 +1,237 @@
+"""Who is meant by an address: one, many, nobody, and how that is told."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claudemesh_wire.address import direct_conversation
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.errors import MeshError
+from claudemesh_wire.groups import JoinGroup
+from claudemesh_wire.keys import make_id
+from claudemesh_wire.membership import Custody
+from claudemesh_wire.meshes import SetBlock
+from claudemesh_wire.messages import Accepted, Send
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import DAY, NOW, Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, join
+
+MINUTE = 60_000
+ID = make_id("msg_", bytes(16))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
+    async with a_broker(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def mesh() -> Mesh:
+    return Mesh(Person("ada"))
+
+
+@pytest.fixture
+async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
+    return await join(broker, Device(mesh, mesh.founder, "ada"))
+
+
+@pytest.fixture
+async def bob(broker: MemoryBroker, mesh: Mesh, ada: RawPeer) -> RawPeer:
+    assert ada
+    return await join(broker, Device(mesh, mesh.founder, "bob"))
+
+
+async def refusal(peer: RawPeer, *to: str) -> MeshError:
+    with pytest.raises(MeshError) as caught:
+        await peer.resolve(*to)
+    return caught.value
+
+
+async def refused(peer: RawPeer, send: Send) -> MeshError:
+    with pytest.raises(MeshError) as caught:
+        await peer.call(send)
+    return caught.value
+
+
+def statuses(accepted: Accepted) -> list[str]:
+    return [one.status for one in accepted.recipients]
+
+
+async def test_a_handle_and_the_beginning_of_an_id_mean_one_peer(
+    ada: RawPeer, bob: RawPeer
+) -> None:
+    for address in ("bob", "ada/bob", f"{bob.device.owner.id}/bob", bob.peer, bob.peer[:8]):
+        resolved = await ada.resolve(address)
+        assert [one.peer for one in resolved.recipients] == [bob.peer]
+        assert resolved.conversation == direct_conversation([ada.peer, bob.peer])
+        certificate = Certificate.parse(resolved.recipients[0].certificate)
+        assert certificate.fields.handle == "bob"
+
+
+async def test_a_list_means_each_peer_once(ada: RawPeer, bob: RawPeer) -> None:
+    resolved = await ada.resolve("bob", bob.peer, "bob")
+    assert [one.peer for one in resolved.recipients] == [bob.peer]
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("carol", "not_found"),
+        ("p_aaaaaa", "not_found"),
+        ("@ops", "not_found"),
+        ("eve/bob", "not_found"),
+        ("ada", "invalid"),
+        ("#news", "unsupported"),
+        ("b o b", "bad_address"),
+    ],
+)
+async def test_an_address_that_means_nobody_resolves_nothing_at_all(
+    ada: RawPeer, bob: RawPeer, address: str, code: str
+) -> None:
+    assert bob
+    assert (await refusal(ada, "bob", address)).code == code
+
+
+async def test_an_unknown_name_brings_the_near_ones(ada: RawPeer, bob: RawPeer) -> None:
+    assert bob
+    assert "bob" in (await refusal(ada, "bobb")).hint
+
+
+async def test_everybody_without_anybody_else_is_nobody(ada: RawPeer) -> None:
+    assert (await refusal(ada, "*")).code == "not_found"
+
+
+def two_that_begin_alike(of: Device) -> list[Device]:
+    """Try anchors on paper until two peers' ids have their first 8 characters in common."""
+    seen: dict[str, Device] = {}
+    for number in range(1_000_000):
+        device = Device(of.mesh, of.owner, f"n{number}", of.sign, of.kem)
+        beginning = device.peer[:8]
+        if beginning in seen:
+            return [seen[beginning], device]
+        seen[beginning] = device
+    raise AssertionError("no two ids begin alike")
+
+
+async def test_an_ambiguous_beginning_brings_candidates(broker: MemoryBroker, ada: RawPeer) -> None:
+    twins = two_that_begin_alike(ada.device)
+    for number, device in enumerate(twins):
+        await join(broker, device, f"twin{number}")
+    error = await refusal(ada, twins[0].peer[:8])
+    assert error.code == "ambiguous"
+    candidates = error.details["candidates"]
+    assert sorted(one["handle"] for one in candidates) == ["twin0", "twin1"]
+    assert set(candidates[0]) == {"peer", "handle", "member", "host", "cwd", "summary"}
+
+
+async def test_a_group_reaches_those_in_it_but_the_sender(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    await join(broker, Device(ada.device.mesh, ada.device.owner, "carol"))
+    await ada.call(JoinGroup(group="ops"))
+    assert (await refusal(ada, "@ops")).code == "not_found"
+    await bob.call(JoinGroup(group="ops"))
+    resolved = await ada.resolve("@ops")
+    assert [one.peer for one in resolved.recipients] == [bob.peer]
+    assert resolved.conversation == "@ops"
+
+
+async def test_a_mixed_list_is_a_conversation_of_those_it_means(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    carol = await join(broker, Device(ada.device.mesh, ada.device.owner, "carol"))
+    await bob.call(JoinGroup(group="ops"))
+    resolved = await ada.resolve("@ops", "carol", "bob")
+    assert {one.peer for one in resolved.recipients} == {bob.peer, carol.peer}
+    assert resolved.conversation == direct_conversation([ada.peer, bob.peer, carol.peer])
+
+
+async def test_everybody_is_who_was_seen_within_a_day(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    await bob.leave()
+    broker.clock.pass_ms(DAY)
+    assert [one.peer for one in (await ada.resolve("*")).recipients] == [bob.peer]
+    broker.clock.pass_ms(1)
+    assert (await refusal(ada, "@all")).code == "not_found"
+    assert [one.online for one in (await ada.resolve("bob")).recipients] == [False]
+
+
+async def test_a_lease_counts_as_here(broker: MemoryBroker, ada: RawPeer, bob: RawPeer) -> None:
+    await bob.leave()
+    assert [one.online for one in (await ada.resolve("bob")).recipients] == [True]
+    broker.clock.pass_ms(90_000)
+    assert [one.online for one in (await ada.resolve("bob")).recipients] == [False]
+
+
+async def test_a_member_whose_keys_others_hold_is_in_no_multicast(
+    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+) -> None:
+    connector = mesh.add("slack", custody=Custody.CONNECTOR)
+    peer = await join(broker, Device(mesh, connector, "slack"))
+    assert (await refusal(ada, "*")).code == "not_found"
+    assert [one.peer for one in (await ada.resolve("slack")).recipients] == [peer.peer]
+
+
+async def test_a_blocking_member_is_told_apart_from_an_unknown_one(
+    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+) -> None:
+    bob = await join(broker, Device(mesh, mesh.add("bob"), "bob"))
+    await bob.call(SetBlock(member=ada.device.owner.id, blocked=True))
+    assert (await refusal(ada, "bob")).code == "blocked"
+    assert (await refusal(ada, "*")).code == "not_found"
+    await bob.call(SetBlock(member=ada.device.owner.id, blocked=False))
+    assert await ada.resolve("bob")
+
+
+async def test_a_removed_members_peer_cannot_be_written_to(
+    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+) -> None:
+    member = mesh.add("bob")
+    await join(broker, Device(mesh, member, "bob"))
+    mesh.say(mesh.founder, "remove", member=member.id)
+    await join(broker, Device(mesh, mesh.founder, "carol"))
+    assert (await refusal(ada, "bob")).code == "member_removed"
+
+
+async def test_a_peer_without_a_published_certificate_is_not_addressable_yet(
+    broker: MemoryBroker, ada: RawPeer
+) -> None:
+    device = Device(ada.device.mesh, ada.device.owner, "second")
+    late = RawPeer(broker, device, "ada")
+    broker.tasks.start_soon(late.read)
+    await late.hello(Wish())
+    assert late.handle == "ada-2"
+    assert (await refusal(ada, "ada-2")).code == "not_certified"
+    await late.certify()
+    assert await ada.resolve("ada-2")
+
+
+async def test_more_than_256_recipients_are_too_many(broker: MemoryBroker, ada: RawPeer) -> None:
+    row = (await broker.sql("SELECT certificate_hash FROM peers"))[0][0]
+    names = [(f"p_{number:026d}".replace("0", "a"), f"peer{number}") for number in range(257)]
+
+    def fill(sql: Any) -> None:
+        for peer, handle in names:
+            sql.execute(
+                "INSERT INTO peers (mesh, peer, member, handle, type, status, certificate_hash,"
+                " first_seen_ms, last_seen_ms) VALUES (?, ?, ?, ?, '', 'idle', ?, ?, ?)",
+                ada.device.mesh.id,
+                peer,
+                ada.device.owner.id,
+                handle,
+                row,
+                NOW,
+                NOW,
+            )
+
+    await broker.parts.store.write(fill)
+    assert (await refusal(ada, "*")).code == "too_many_recipients"
