@@ -54,6 +54,11 @@ class LiveSession:
     _left: anyio.Event = field(default_factory=anyio.Event)
     _ended: anyio.Event = field(default_factory=anyio.Event)
 
+    @property
+    def errors(self) -> str:
+        """What the session wrote to stderr."""
+        return (self.folder / "stderr").read_text("utf-8")
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Be this session's client, from its start until ``end``."""
         pipe = self.folder / "pipe"
