@@ -1,13 +1,8 @@
 """The peer file: what it acknowledged is on disk, and what it can't use it leaves as it is."""
 
-import json
-import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,91 +10,10 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp.config import broker_environment
 from claudemesh_mcp.peerfile import SCHEMA_VERSION, PeerFile
 from claudemesh_wire.errors import Invalid, MeshError, Unavailable
 
 LIMIT_S = 20
-
-WRITER = """
-import itertools, os, sys
-from pathlib import Path
-import anyio
-from claudemesh_mcp.peerfile import PeerFile
-
-async def main():
-    file = await PeerFile.open(Path(sys.argv[1]))
-    numbers = itertools.count(int(sys.argv[2]))
-
-    async def write():
-        for number in numbers:
-            await file.write(lambda sql, n=number: sql.execute(
-                "INSERT INTO names VALUES (?, 'somebody', 0)", (f"{n:08}",)).close())
-            os.write(1, b"%d\\n" % number)
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(20):
-            tasks.start_soon(write)
-
-anyio.run(main)
-"""
-
-FULL_DISK = """
-import json, resource, sys
-from pathlib import Path
-import anyio
-from claudemesh_mcp.peerfile import PeerFile
-from claudemesh_wire.errors import MeshError
-
-PATH = Path(sys.argv[1])
-LOG = PATH.with_name(PATH.name + "-wal")
-
-def limit(more):
-    most = resource.RLIM_INFINITY if more is None else LOG.stat().st_size + more
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
-
-def insert(name, size):
-    return lambda sql: sql.execute(
-        "INSERT INTO names VALUES (?, ?, 0)", (name, "x" * size)).rowcount
-
-def count(sql):
-    return sql.execute("SELECT count(*) FROM names").fetchone()[0]
-
-async def attempt(file, change):
-    try:
-        return await file.write(change)
-    except MeshError as error:
-        return error.code
-
-async def main():
-    file = await PeerFile.open(PATH)
-    told = {"before": await attempt(file, insert("before", 10))}
-    limit(8192)
-    told["full"] = await attempt(file, insert("full", int(sys.argv[2])))
-    told["reading"] = await attempt(file, count)
-    limit(None)
-    told["resumed"] = await attempt(file, insert("resumed", 10))
-    told["in all"] = await attempt(file, count)
-    await file.close()
-    print(json.dumps(told))
-
-anyio.run(main)
-"""
-
-OPENER = """
-import sys
-from pathlib import Path
-import anyio
-from claudemesh_mcp.peerfile import PeerFile
-
-async def main():
-    file = await PeerFile.open(Path(sys.argv[1]))
-    await file.write(lambda sql: sql.execute(
-        "INSERT INTO names VALUES (?, 'somebody', 0)", (sys.argv[2],)).close())
-    await file.close()
-
-anyio.run(main)
-"""
 
 
 @pytest.fixture
@@ -129,23 +43,6 @@ def insert(name: str) -> Callable[[sqlite3.Connection], str]:
 
 def names(sql: sqlite3.Connection) -> list[str]:
     return [name for (name,) in sql.execute("SELECT name FROM names ORDER BY name")]
-
-
-def command(program: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-c", program, *map(str, arguments)]
-
-
-def run(program: str, *arguments: object) -> str:
-    ended = subprocess.run(
-        command(program, *arguments),
-        env=broker_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
 
 
 def look(path: Path, statement: str) -> list[Any]:
@@ -387,12 +284,6 @@ async def test_a_file_that_can_not_be_made_is_a_typed_error(tmp_path: Path) -> N
     assert await refused(tmp_path / "folder", Unavailable) == "storage_failed"
 
 
-def test_many_processes_open_a_new_file_at_once(path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: run(OPENER, path, number), range(8)))
-    assert look(path, "SELECT count(*) FROM names") == [(8,)]
-
-
 async def test_two_openings_of_one_file_write_side_by_side(path: Path) -> None:
     one, other = await PeerFile.open(path), await PeerFile.open(path)
     with anyio.fail_after(LIMIT_S):
@@ -418,32 +309,3 @@ async def test_a_file_that_another_process_holds_too_long_is_a_typed_error(
     assert caught.value.code == "locked"
     assert await file.write(insert("ada")) == "ada"
     await file.close()
-
-
-def test_what_was_acknowledged_survives_a_kill_in_the_middle_of_writes(path: Path) -> None:
-    acknowledged: set[int] = set()
-    for turn in range(4):
-        with subprocess.Popen(
-            command(WRITER, path, turn * 1_000_000),
-            env=broker_environment(),
-            stdout=subprocess.PIPE,
-        ) as writer:
-            assert writer.stdout is not None
-            acknowledged |= {int(writer.stdout.readline()) for _ in range(150 + 70 * turn)}
-            writer.send_signal(signal.SIGKILL)
-            acknowledged |= {int(line) for line in writer.stdout if line.endswith(b"\n")}
-    kept = {int(name) for (name,) in look(path, "SELECT name FROM names")}
-    assert acknowledged <= kept
-    assert len(acknowledged) >= 1000
-
-
-@pytest.mark.parametrize("size", [50_000, 12_000_000])
-def test_a_full_disk_refuses_keeps_reading_and_resumes(path: Path, size: int) -> None:
-    told = json.loads(run(FULL_DISK, path, size))
-    assert told == {
-        "before": 1,
-        "full": "storage_full",
-        "reading": 1,
-        "resumed": 1,
-        "in all": 2,
-    }
