@@ -3,8 +3,8 @@
     python tests/bench/broker_only.py [PEERS] [MESSAGES] [--window 32]
 
 A broker process on a throw-away home; half of the peers write to the other half, each sender with
-``--window`` unanswered sends. Readers ack what they are given in one report per frame, with receipts
-that nobody signs, since the broker does not look at that. The last line is one JSON object.
+``--window`` unanswered sends. Readers ack what they are given in one report per frame, with
+receipts that nobody signs: the broker does not look at that. The last line is one JSON object.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from claudemesh_wire import canonical
+from claudemesh_wire.address import direct_conversation
 from claudemesh_wire.certificate import LIFETIME_MS, Certificate, CertificateFields
 from claudemesh_wire.envelope import Header, MembershipHead, seal
 from claudemesh_wire.exchange import Exchange, Noticed
@@ -44,7 +45,6 @@ from claudemesh_wire.keys import (
     unb64,
 )
 from claudemesh_wire.membership import Entry, EntryFields, walk
-from claudemesh_wire.address import direct_conversation
 
 ROOT = Path(__file__).parents[2]
 GENEROUS = {
@@ -230,9 +230,7 @@ async def read(peer: Peer, socket: ClientConnection, sender: Peer) -> None:
             items.append(
                 {
                     "id": identity,
-                    "header_hash": base64.urlsafe_b64encode(
-                        hashlib.sha256(raw).digest()
-                    ).decode(),
+                    "header_hash": base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).decode(),
                     "status": "delivered",
                     "at_ms": now_ms(),
                 }
@@ -291,9 +289,7 @@ async def measure(url: str, token: bytes, options: argparse.Namespace, pid: int)
         "messages_per_broker_cpu_s": round(sent / cpu),
         "accepted_ms": percentiles([one for sender in senders for one in sender.accepted_ms]),
         "broker_cpu_s": round(cpu, 2),
-        "client_cpu_s": round(
-            resource.getrusage(resource.RUSAGE_SELF).ru_utime - own_before, 2
-        ),
+        "client_cpu_s": round(resource.getrusage(resource.RUSAGE_SELF).ru_utime - own_before, 2),
         "broker_rss_mb": rss_mb(pid),
     }
 
