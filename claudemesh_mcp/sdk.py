@@ -135,7 +135,7 @@ class Mesh:
     async def over(cls, setup: Setup, dial: Dial, mode: Mode) -> AsyncGenerator[Self]:
         """Open a peer over any transport: a socket in life, memory in tests."""
         peer = await Peer.open(setup)
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             mesh = cls(peer, dial, mode)
             await mesh._attachment.own()
@@ -143,11 +143,12 @@ class Mesh:
                 tasks.start_soon(mesh._attachment.run)
                 try:
                     yield mesh
-                except Exception as error:  # noqa: BLE001 - raised below, outside of the group
+                except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - see below
                     failure = error
                 tasks.cancel_scope.cancel()
         finally:
             await peer.file.close()
+        # Outside of the group, which would wrap it in one of exceptions.
         if failure is not None:
             raise failure
 

@@ -33,6 +33,7 @@ from claudemesh_wire.errors import (
     Unavailable,
 )
 from claudemesh_wire.keys import b64
+from claudemesh_wire.membership import Head
 from claudemesh_wire.messages import Resolve, Resolved, Send
 
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -49,6 +50,7 @@ class _Resolution:
     resolved: Resolved
     certificates: tuple[Certificate, ...]
     audience: tuple[Audience, ...]
+    head: Head
 
 
 @dataclass(eq=False)
@@ -288,7 +290,7 @@ class Sending:
         if client is None:
             raise Unavailable("There is no connection to the broker.", code="not_connected")
         kept = self._resolutions.get(to)
-        if kept and not fresh and self._peer.now_ms() - kept.resolved.resolved_ms < _FRESH_MS:
+        if kept and not fresh and self._still_holds(kept):
             return kept
         resolved = await client.call(Resolve(to=list(to)))
         resolution = await self._check(client, to, resolved)
@@ -299,10 +301,17 @@ class Sending:
             self._resolutions[to] = resolution
         return resolution
 
+    def _still_holds(self, kept: _Resolution) -> bool:
+        """Tell whether an answer is young, and no member or device was removed since."""
+        peer = self._peer
+        young = peer.now_ms() - kept.resolved.resolved_ms < _FRESH_MS
+        return young and kept.head == peer.trust.head
+
     async def _check(self, client: Client, to: tuple[str, ...], resolved: Resolved) -> _Resolution:
         """Believe the broker's answer as far as certificates and earlier names prove it."""
         peer = self._peer
         await catch_up(peer, client, resolved.head_seq, resolved.head)
+        head = peer.trust.head
         certificates = tuple(peer.trust.verify(one.certificate) for one in resolved.recipients)
         try:
             await peer.file.write(lambda sql: check_audience(sql, peer, to, resolved, certificates))
@@ -316,7 +325,7 @@ class Sending:
             audience.append(
                 Audience(fields.peer, fields.handle, member.name, peer.proven_e2e(member))
             )
-        return _Resolution(resolved, certificates, tuple(audience))
+        return _Resolution(resolved, certificates, tuple(audience), head)
 
     def _sealer(self, resolution: _Resolution) -> outbox.Seal:
         """Give the function that seals a draft under the number it got."""

@@ -284,3 +284,18 @@ async def test_many_sends_at_once_over_a_line_that_breaks_come_once_and_in_order
         )
         assert [row["seq"] for row in rows] == list(range(1, 41))
         assert "message_gap" not in codes(bob)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), LookupError("mine")])
+async def test_what_a_program_raises_inside_comes_out_as_it_is(
+    tmp_path: Path, error: BaseException
+) -> None:
+    async def program(twin: Twin) -> None:
+        async with twin.open("ada") as ada:
+            await ada.ready()
+            raise error
+
+    async with a_mesh(tmp_path) as twin:
+        with pytest.raises(type(error)) as caught:
+            await program(twin)
+        assert caught.value is error
