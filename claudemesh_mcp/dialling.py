@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from claudemesh_mcp.attachment import Dialed
 from claudemesh_mcp.config import Settings
-from claudemesh_mcp.connection import websocket
+from claudemesh_mcp.connection import Patience, websocket
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
 from claudemesh_wire import VERSION
@@ -22,5 +22,5 @@ async def embedded(settings: Settings) -> AsyncGenerator[Dialed]:
         MeshError: it can't be started or reached; the error says why.
     """
     info = await Launcher(Home(settings.paths())).take_over(VERSION)
-    async with websocket(info.url, settings.ping_interval_s) as link:
+    async with websocket(info.url, Patience(settings.ping_interval_s)) as link:
         yield Dialed(link, info.id, info.url, info.token, info.version)
