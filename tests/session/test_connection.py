@@ -1,4 +1,4 @@
-"""The WebSocket to a broker over real sockets: its texts, its limits, and an other end that hangs."""
+"""The WebSocket to a broker over real sockets: texts, limits, and an other end that hangs."""
 
 import asyncio
 
