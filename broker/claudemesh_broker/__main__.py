@@ -15,6 +15,7 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -38,21 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a broker until it is told to end; gives the exit status."""
     flags = vars(_parser().parse_args(arguments))
     flags.pop("command")
+    run = Path(flags["run"]) if flags["run"] and flags["embedded"] else None
     try:
         settings = BrokerSettings.load(flags)
-    except MeshError as error:
-        return _failed(error)
-    try:
+        run = settings.run if settings.embedded else None
         return _run(settings)
     except MeshError as error:
-        with suppress(MeshError):
-            embedded.report_failure(settings.run, error)
-        return _failed(error)
-
-
-def _failed(error: MeshError) -> int:
-    print(f"claudemesh broker: {error}", file=sys.stderr)  # noqa: T201 - its one sentence
-    return 1
+        print(f"claudemesh broker: {error}", file=sys.stderr)  # noqa: T201 - its one sentence
+        if run is not None:
+            with suppress(MeshError):
+                embedded.report_failure(run, error)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -196,12 +193,16 @@ async def _attend(
     if not settings.embedded:
         url = _url(*listener.getsockname()[:2])
         print(f"claudemesh broker listens on {url}", flush=True)  # noqa: T201 - its answer
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(broker.parts.scheduler.run)
-        if settings.embedded:
-            tasks.start_soon(_end_when_idle, broker, server)
-        await server.serve([listener])
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(broker.parts.scheduler.run)
+            if settings.embedded:
+                tasks.start_soon(_end_when_idle, broker, server)
+            await server.serve([listener])
+            tasks.cancel_scope.cancel()
+    except Exception:
+        logger.critical("a part of the broker has died, ending", exc_info=True)
+        raise
 
 
 def _url(host: str, port: int) -> str:

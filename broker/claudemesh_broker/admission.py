@@ -127,7 +127,7 @@ class Admission:
             known = await self.parts.roster.load(claims.mesh)
             if known is None and not (hello.log and may_found):
                 raise unknown_mesh(claims.mesh)
-            chain = _longest(known or Chain(claims.mesh), hello.log)
+            chain = _longest(known or Chain(claims.mesh), hello.log, claims.head_seq)
             check_certificate(chain, certificate, self.parts.now_ms())
             _compare_heads(chain, claims)
             if chain is known:
@@ -199,8 +199,10 @@ def _read_certificate(hello: Hello, claims: Claims) -> Certificate:
     return certificate
 
 
-def _longest(known: Chain, log: Sequence[bytes]) -> Chain:
-    """Give the known chain, or one that extends it by what a client offers."""
+def _longest(known: Chain, log: Sequence[bytes], head_seq: int) -> Chain:
+    """Give the known chain, or one that extends it by what a client offers up to its head."""
+    if head_seq <= known.head.seq:
+        return known
     further = [blob for blob in log if Entry.parse(blob).fields.seq > known.head.seq]
     return known.extend(further) if further else known
 

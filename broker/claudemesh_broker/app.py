@@ -25,7 +25,7 @@ from claudemesh_broker.admission import Admission, Identity, Origin
 from claudemesh_broker.bus import LocalBus
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.delivery import Credit, Deliveries
-from claudemesh_broker.embedded import DATABASE_FILE, Announcement, Rest
+from claudemesh_broker.embedded import ANNOUNCEMENT_FILE, DATABASE_FILE, Announcement, Rest
 from claudemesh_broker.lane import LaneLimits
 from claudemesh_broker.limits import Limits
 from claudemesh_broker.outgoing import Link
@@ -99,10 +99,13 @@ class Broker:
                 await self._emptied.wait()
 
     async def rest(self) -> None:
-        """Wait until an embedded broker is idle for long enough to end."""
+        """Wait until an embedded broker is idle for long enough to end, or its home is gone."""
         settings = self.parts.settings
         while True:
             await anyio.sleep(min(REST_S, settings.idle_exit_s))
+            if not self.connections and not (settings.run / ANNOUNCEMENT_FILE).exists():
+                logger.info("nobody can find this broker any more, ending")
+                return
             due_ms = await self.parts.scheduler.next_due_ms()
             rest = Rest(self.connections, self.last_activity_ms, due_ms)
             if embedded.may_end(rest, self.parts.now_ms(), settings.idle_exit_ms):

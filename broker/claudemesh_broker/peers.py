@@ -74,10 +74,19 @@ def arrive(sql: Sql, arrival: Arrival) -> Arrived:
             said.mesh,
             said.peer,
         )
-    handle = take_handle(sql, said.mesh, said.peer, arrival.wishes or [said.handle], arrival.now_ms)
+    handle = _handle_for(sql, before, arrival)
     change = publish(sql, arrival.certificate) if handle == said.handle else None
     queued, _ = queues.backlog(sql, said.mesh, said.peer)
     return Arrived(handle, fence, before["last_seen_ms"] if before else None, queued, change)
+
+
+def _handle_for(sql: Sql, before: Row | None, arrival: Arrival) -> str:
+    said = arrival.certificate.fields
+    if arrival.mode is Mode.CALL and before is not None and before["handle"]:
+        # A call takes nothing from the session that is attached.
+        return before["handle"]
+    wishes = arrival.wishes or [said.handle]
+    return take_handle(sql, said.mesh, said.peer, wishes, arrival.now_ms)
 
 
 def find(sql: Sql, mesh: str, peer: str) -> Row | None:

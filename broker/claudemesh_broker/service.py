@@ -29,7 +29,7 @@ from claudemesh_wire.errors import (
 from claudemesh_wire.handshake import Closing, Mode
 from claudemesh_wire.membership import NO_HEAD, Chain, Head, Member
 from claudemesh_wire.meshes import LogGrew
-from claudemesh_wire.message import ALLOWED, Message, ReplyT, Request
+from claudemesh_wire.message import ALLOWED, Message, ReplyT, Request, Rule
 from claudemesh_wire.presence import Change, PeerCard, PresenceChanged
 
 MAX_GROWTH: Final = 200
@@ -257,7 +257,10 @@ class Service:
             raise Conflict(
                 "Another session took this peer's place.", "Use that one.", code="replaced"
             )
-        self.parts.limits.take(request.rate, caller.member)
+        # What concerns oneself alone is counted per peer: else a message to many sessions of one
+        # member would bring receipts that use up what this member may say.
+        key = caller.peer if request.rule is Rule.READ else caller.member
+        self.parts.limits.take(request.rate, key)
         return handler
 
 

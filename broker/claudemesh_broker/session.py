@@ -14,12 +14,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from claudemesh_broker import upkeep
-from claudemesh_broker.admission import Admission, Origin
+from claudemesh_broker.admission import Admission, Admitted, Origin
 from claudemesh_broker.delivery import Feed
 from claudemesh_broker.outgoing import Link, LinkClosed, Outgoing
 from claudemesh_broker.service import Caller, Context, Service
 from claudemesh_wire import VERSION
-from claudemesh_wire.errors import MeshError, ProtocolError
+from claudemesh_wire.errors import Conflict, MeshError, ProtocolError
 from claudemesh_wire.exchange import Asked, Exchange, Malformed
 from claudemesh_wire.handshake import (
     NONCE_BYTES,
@@ -149,21 +149,37 @@ class Session:
     async def _admit(self, number: int, hello: Hello, tasks: TaskGroup) -> None:
         parts = self._service.parts
         parts.limits.take(Rate.AUTH, self._origin.address)
-        admitted = await self._admission.admit(hello, self._nonce, self._origin)
-        caller, arrived = admitted.caller, admitted.arrived
+        # Not to be cut off between the commit and its outcome: who is attached must be known here.
+        with anyio.CancelScope(shield=True):
+            admitted = await self._admission.admit(hello, self._nonce, self._origin)
+            self._context = Context(admitted.caller, parts)
+            if admitted.arrived.change is not None:
+                await self._announce(admitted.caller, admitted.arrived.change)
+            self._welcome(number, admitted, tasks)
+
+    def _welcome(self, number: int, admitted: Admitted, tasks: TaskGroup) -> None:
+        caller, step = admitted.caller, Step.HELLO_CALL
         if caller.mode is Mode.ATTACH:
-            self._feed = parts.deliveries.attach(caller.place, self._outgoing)
-        self._context = Context(caller, parts)
-        is_attach = caller.mode is Mode.ATTACH
-        self._state = after(self._state, Step.HELLO_ATTACH if is_attach else Step.HELLO_CALL)
+            step = Step.HELLO_ATTACH
+            if not self._attach(caller, tasks):
+                return
+        self._state = after(self._state, step)
         # Nothing may come before the welcome: the client believes nothing else until it has it.
         self._outgoing.put(self._exchange.answer(number, admitted.welcome))
-        if self._feed is not None:
-            self._outgoing.feed = self._feed
-            tasks.start_soon(self._serve_feed, self._feed)
-        logger.info("connected peer=%s mode=%s fence=%d", caller.peer, caller.mode, arrived.fence)
-        if arrived.change is not None:
-            tasks.start_soon(self._announce, caller, arrived.change)
+        self._outgoing.feed = self._feed
+        logger.info(
+            "connected peer=%s mode=%s fence=%d", caller.peer, caller.mode, caller.place.fence
+        )
+
+    def _attach(self, caller: Caller, tasks: TaskGroup) -> bool:
+        """Take the peer's place, unless a later attach has it already."""
+        try:
+            self._feed = self._service.parts.deliveries.attach(caller.place, self._outgoing)
+        except Conflict as late:
+            self.end(Closing(code=late.code, reason=late.reason))
+            return False
+        tasks.start_soon(self._serve_feed, self._feed)
+        return True
 
     async def _announce(self, caller: Caller, change: Change) -> None:
         try:
@@ -244,6 +260,7 @@ class Session:
         logger.info("disconnected peer=%s why=%s", caller.peer, closing.code if closing else "gone")
         if self._feed is not None:
             self._service.parts.deliveries.detach(self._feed)
+        if caller.mode is Mode.ATTACH:
             await self._start_lease(caller)
 
     async def _start_lease(self, caller: Caller) -> None:

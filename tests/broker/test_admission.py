@@ -269,6 +269,14 @@ async def test_a_peer_that_only_calls_has_a_row_and_a_handle(
     assert await broker.sql("SELECT attached, departed_ms FROM peers") == [(0, NOW)]
 
 
+async def test_a_call_does_not_change_the_handle_of_the_attached_session(
+    broker: MemoryBroker, device: Device
+) -> None:
+    attached = await join(broker, device)
+    wish = Wish(mode=Mode.CALL, handles=("other",))
+    assert (await join(broker, device, wish=wish)).handle == attached.handle
+
+
 async def test_hellos_of_one_address_are_counted(tmp_path: Path, device: Device) -> None:
     async with a_broker(tmp_path, auth_burst=2, auth_per_s=1) as broker:
         await join(broker, device)

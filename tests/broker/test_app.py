@@ -19,11 +19,12 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from claudemesh_broker.app import Gate
+from claudemesh_broker.app import Gate, Opening, open_broker
 from claudemesh_broker.websocket import WebSocketLink, is_loopback, origin_of
 from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.exchange import Exchange, Noticed
 from claudemesh_wire.handshake import Challenge, Closing
+from tests.support.broker import BROKER_KEY, TOKEN, settings
 
 LIMIT_S = 30
 
@@ -79,7 +80,11 @@ def running(folder: Path, *more: str, **environment: str) -> Iterator[Process]:
 def fails(folder: Path, *more: str) -> tuple[str, dict[str, Any]]:
     """Start a broker that can't; gives its sentence and the error it left."""
     done = subprocess.run(
-        command(folder, *more), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        command(folder, "--embedded", *more),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -195,6 +200,27 @@ def test_an_embedded_broker_ends_when_it_is_idle(tmp_path: Path) -> None:
     with running(tmp_path, "--embedded", CLAUDEMESH_BROKER_IDLE_EXIT_S="0.05") as broker:
         assert broker.popen.wait(LIMIT_S) == 0
         assert not (tmp_path / "run" / "broker.json").exists()
+
+
+async def test_an_embedded_broker_whose_home_is_gone_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("claudemesh_broker.app.REST_S", 0)
+    deaths: list[BaseException] = []
+    opening = Opening(settings(tmp_path, embedded=True), BROKER_KEY, TOKEN, deaths.append)
+    async with open_broker(opening) as broker:
+        with anyio.fail_after(LIMIT_S):
+            await broker.rest()
+    assert deaths == []
+
+
+def test_a_foreground_broker_that_fails_leaves_no_word_for_sessions(tmp_path: Path) -> None:
+    with running(tmp_path):
+        done = subprocess.run(
+            command(tmp_path, "--port", "0"), capture_output=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == 1
+        assert not (tmp_path / "run" / "broker-error.json").exists()
 
 
 def test_everything_that_is_written_is_for_this_user_alone(tmp_path: Path) -> None:

@@ -216,13 +216,26 @@ async def test_too_many_requests_of_a_member_are_told_when_to_come_again(
     async with a_broker(tmp_path, rpc_burst=2, rpc_per_s=1) as broker:
         ada = await join(broker, Device(mesh, mesh.founder, "ada"))
         bob = await join(broker, Device(mesh, mesh.founder, "bob"))
-        await ada.call(AskMesh())
-        await bob.call(AskMesh())
+        await ada.resolve("bob")
+        await bob.resolve("ada")
         with pytest.raises(MeshError) as caught:
-            await bob.call(AskMesh())
+            await bob.resolve("ada")
         assert (caught.value.code, caught.value.retry_after_s) == ("rate_limited", 1.0)
         broker.clock.pass_ms(1000)
-        assert await ada.call(AskMesh())
+        assert await ada.resolve("bob")
+
+
+async def test_what_concerns_a_peer_alone_is_counted_by_itself(tmp_path: Path, mesh: Mesh) -> None:
+    async with a_broker(tmp_path, chat_burst=2, chat_per_s=1) as broker:
+        ada = await join(broker, Device(mesh, mesh.founder, "ada"))
+        readers = [await join(broker, Device(mesh, mesh.founder, f"r{one}")) for one in range(5)]
+        await ada.send("*")
+        for reader in readers:
+            assert (await reader.ack(*await reader.receive(1))).taken == 1
+        await ada.send("*")
+        with pytest.raises(MeshError) as caught:
+            await ada.send("*")
+        assert caught.value.code == "rate_limited"
 
 
 async def test_no_more_is_read_while_too_much_is_unanswered(tmp_path: Path, mesh: Mesh) -> None:
