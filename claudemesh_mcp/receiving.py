@@ -34,6 +34,7 @@ _MOST_DEFERRED: Final = 256
 _MOST_HASHES: Final = 64
 _FETCHABLE: Final = frozenset({"unknown_certificate", "membership_behind"})
 _PAUSE_S: Final = 1.0
+_GATHER_S: Final = 0.01
 
 
 class Receiving:
@@ -96,6 +97,8 @@ class Receiving:
                 await anyio.sleep(error.retry_after_s or _PAUSE_S)
                 continue
             await self._reports.wait()
+            # What is read as it arrives is delivered and seen in one: one signature, one request.
+            await anyio.sleep(_GATHER_S)
 
     async def flush_reports(self, client: Client) -> None:
         """Hand over what is due now."""
