@@ -38,6 +38,9 @@ _RENEW_CHECK_S: Final = 600
 _LOCK_ATTEMPTS: Final = 100
 _LOCK_PAUSE_S: Final = 0.05
 _REPLACED: Final = "replaced"
+_LEAST_PAUSE_S: Final = 0.1
+# What a further attempt may well mend, as when a broker is just making way for another.
+_PASSING: Final = frozenset({"connection_lost", "unreachable", "unavailable", "timeout"})
 _EXPECTED: Final = (MeshError, LinkClosed, OSError)
 _WORTH_SHOWING: Final = frozenset(
     {"wrong_broker", "membership_rollback", "storage_full", "storage_failed", "database_damaged"}
@@ -90,6 +93,9 @@ class Attachment:
         self._client: Client | None = None
         self._changed = anyio.Event()
         self._failure: MeshError | None = None
+        self._attempts = 0
+        self._failed_attempt = 0
+        self._asked = anyio.Event()
         self._lock: FileLock | None = None
 
     @property
@@ -103,15 +109,24 @@ class Attachment:
         """Whether requests can be made now."""
         return self._client is not None
 
+    @property
+    def failure(self) -> MeshError | None:
+        """Why there is no connection, as far as that is known."""
+        return None if self.is_connected else self._failure
+
     async def ready(self, timeout_s: float) -> Client:
         """Give the client of the present connection, waiting a little for one.
 
         Raises:
             Conflict: ``replaced``: the peer was continued in another process.
-            MeshError: why there is no connection.
+            MeshError: why there is no connection, as an attempt found that began after this call;
+                at once if waiting a few seconds more will not help.
         """
+        before = self._attempts
+        if self._client is None:
+            self._asked.set()
         with anyio.move_on_after(timeout_s):
-            while self._client is None and not self._is_hopeless:
+            while self._client is None and not self._has_failed_after(before):
                 await self._changed.wait()
         if self._client is not None:
             return self._client
@@ -139,15 +154,22 @@ class Attachment:
                         logger.exception("a connection ended unexpectedly")
                     self._fail(_cause(error))
                 if not self._is_replaced:
-                    await anyio.sleep(next(waits))
+                    await self._pause(next(waits))
         finally:
             if self._lock is not None:
                 self._lock.release()
 
-    @property
-    def _is_hopeless(self) -> bool:
-        """Whether waiting a few seconds more will not help: somebody has to do something first."""
-        return self._failure is not None and not isinstance(self._failure, Unavailable)
+    async def _pause(self, pause_s: float) -> None:
+        """Wait before the next attempt; not for long when somebody needs the connection."""
+        await anyio.sleep(min(pause_s, _LEAST_PAUSE_S))
+        with anyio.move_on_after(pause_s - _LEAST_PAUSE_S):
+            await self._asked.wait()
+
+    def _has_failed_after(self, attempts: int) -> bool:
+        """Tell whether an attempt behind these found what somebody has to mend first."""
+        if self._failure is None or self._is_replaced:
+            return self._is_replaced
+        return self._failed_attempt > attempts and self._failure.code not in _PASSING
 
     @property
     def _is_replaced(self) -> bool:
@@ -156,6 +178,7 @@ class Attachment:
     def _fail(self, error: Exception) -> None:
         if not self._is_replaced:
             known = error if isinstance(error, MeshError) else None
+            self._failed_attempt = self._attempts
             self._failure = known or Unavailable(f"The broker can't be reached: {error}.")
             if known is not None and known.code in _WORTH_SHOWING:
                 self._peer.detect(known)
@@ -167,6 +190,8 @@ class Attachment:
 
     async def _connect_once(self) -> bool:
         """Hold one connection from dialling to its end; tell whether it ever stood."""
+        self._attempts += 1
+        self._asked = anyio.Event()
         async with self._dial() as dialed:
             client = Client(dialed.link)
             try:

@@ -23,6 +23,7 @@ from claudemesh_mcp.results import (
     MeshInfo,
     PeerRow,
     PeersResult,
+    Problem,
     ProfileResult,
     SelfShown,
     rfc3339,
@@ -190,9 +191,18 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
         unread=unread,
         pending=pending,
         key_storage=peer.identity.wrapping.storage,
-        problems=list(peer.problems),
+        problems=_problems(peer, attachment, now_ms),
         **told,
     )
+
+
+def _problems(peer: Peer, attachment: Attachment, now_ms: int) -> list[Problem]:
+    """Give what was detected so far, and why there is no connection now."""
+    problems, failure = list(peer.problems), attachment.failure
+    if failure is not None and all(one.code != failure.code for one in problems):
+        message = f"{failure.reason} {failure.hint}".strip()
+        problems.append(Problem(code=failure.code, message=message, at=rfc3339(now_ms)))
+    return problems
 
 
 def _line(text: str) -> str:

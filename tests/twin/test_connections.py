@@ -1,10 +1,13 @@
 """One peer in several processes, and a line that breaks: who holds what, and who comes back."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 
+from claudemesh_mcp.attachment import Dialed
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import Conflict, MeshError
 from claudemesh_wire.handshake import Mode
@@ -106,6 +109,31 @@ async def test_a_mesh_without_a_broker_says_so_and_keeps_trying(tmp_path: Path) 
             twin.online = True
             await ada.ready(LIMIT_S)
             assert (await ada.mesh_info()).broker.connected
+
+
+async def test_a_call_is_answered_by_a_fresh_attempt_and_not_by_an_old_refusal(
+    tmp_path: Path,
+) -> None:
+    async with a_mesh(tmp_path) as twin:
+        is_newer = True
+
+        @asynccontextmanager
+        async def dial() -> AsyncIterator[Dialed]:
+            if is_newer:
+                raise Conflict("The database is newer.", "Upgrade claudemesh.", code="data_newer")
+            async with twin.dial() as dialed:
+                yield dialed
+
+        async with Mesh.over(twin.setup("ada"), dial, Mode.ATTACH) as ada:
+            with anyio.fail_after(LIMIT_S):
+                for _ in range(3):
+                    with pytest.raises(Conflict) as refused:
+                        await ada.ready(10 * LIMIT_S)
+                    assert refused.value.code == "data_newer"
+                assert [one.code for one in (await ada.mesh_info()).problems] == ["data_newer"]
+                is_newer = False
+                assert (await ada.search_peers()).total == 1
+                assert (await ada.mesh_info()).problems == []
 
 
 async def test_a_broker_that_lost_its_disk_is_offered_the_mesh_again(tmp_path: Path) -> None:
