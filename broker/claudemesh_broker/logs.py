@@ -1,9 +1,11 @@
 """The broker's log: lines in a file that rolls over, and on stderr.
 
 ``__main__.py`` sets it up. Every request is a line, so that writing one must cost little: a record
-is formatted once for both places, and one call hands it to the system.
+is formatted once for both places, and what one turn of the event loop logs is written in one call.
+Each call lets go of the interpreter's lock, and having it back can take milliseconds.
 """
 
+import asyncio
 import logging
 import os
 import sys
@@ -33,6 +35,9 @@ class LogLines(logging.Handler):
         self._max_bytes = max_bytes
         self._second = -1
         self._shown_second = ""
+        self._to_file: list[str] = []
+        self._to_stderr: list[str] = []
+        self._is_due = False
         self._open()
 
     def format(self, record: logging.LogRecord) -> str:
@@ -50,21 +55,49 @@ class LogLines(logging.Handler):
         return line
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; a full disk costs log lines, never a request."""
-        line = self.format(record).encode("utf-8", "backslashreplace")
-        with suppress(OSError, ValueError):
-            if record.levelno >= self._stderr_level:
-                os.write(sys.stderr.fileno(), line)
-            if self._size + len(line) > self._max_bytes:
-                self._roll()
-            self._size += os.write(self._file, line)
+        """Take one record; it is written at the end of the loop's turn, or now if it is bad."""
+        line = self.format(record)
+        self._to_file.append(line)
+        if record.levelno >= self._stderr_level:
+            self._to_stderr.append(line)
+        if record.levelno >= logging.WARNING or not self._is_flushed_later():
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered; a full disk costs log lines, never a request."""
+        if self.lock is None:
+            return
+        with self.lock, suppress(OSError, ValueError):
+            to_file, self._to_file = self._to_file, []
+            to_stderr, self._to_stderr = self._to_stderr, []
+            self._is_due = False
+            if to_stderr:
+                os.write(sys.stderr.fileno(), _encoded(to_stderr))
+            if to_file and self._file >= 0:
+                self._write(_encoded(to_file))
+
+    def _is_flushed_later(self) -> bool:
+        """Tell whether the event loop of this thread flushes, and see to it."""
+        if not self._is_due:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                return False
+            self._is_due = True
+        return True
 
     def close(self) -> None:
-        """Close the file; lines that come later are lost."""
+        """Write what has gathered and close the file; lines that come later are lost."""
+        self.flush()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
         super().close()
+
+    def _write(self, data: bytes) -> None:
+        if self._size + len(data) > self._max_bytes:
+            self._roll()
+        self._size += os.write(self._file, data)
 
     def _open(self) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, _MODE)
@@ -81,3 +114,7 @@ class LogLines(logging.Handler):
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _encoded(lines: list[str]) -> bytes:
+    return "".join(lines).encode("utf-8", "backslashreplace")

@@ -6,8 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from anyio.lowlevel import checkpoint
 
 from claudemesh_broker.logs import LogLines
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -77,3 +83,16 @@ def test_a_disk_that_takes_nothing_costs_lines_only(lines: LogLines) -> None:
     os.close(lines._file)
     lines.emit(record("lost", logging.ERROR))
     lines._file = -1
+
+
+async def test_what_one_turn_of_the_loop_logs_is_written_at_its_end(
+    tmp_path: Path, lines: LogLines
+) -> None:
+    lines.emit(record("one"))
+    lines.emit(record("two"))
+    assert written(tmp_path) == ""
+    await checkpoint()
+    assert [line.rsplit(" ", 1)[-1] for line in written(tmp_path).splitlines()] == ["one", "two"]
+    lines.emit(record("three"))
+    await checkpoint()
+    assert "three" in written(tmp_path)
