@@ -19,12 +19,18 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from claudemesh_broker.app import Gate, Opening, open_broker
-from claudemesh_broker.websocket import WebSocketLink, is_loopback, origin_of
+from claudemesh_broker.app import Opening, open_broker
 from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.exchange import Exchange, Noticed
 from claudemesh_wire.handshake import Challenge, Closing
-from tests.support.broker import BROKER_KEY, TOKEN, settings
+from tests.support.broker import (
+    BROKER_KEY,
+    LOCAL,
+    TOKEN,
+    MemoryLink,
+    link_pair,
+    settings,
+)
 
 LIMIT_S = 30
 
@@ -266,71 +272,39 @@ def test_a_setting_that_makes_no_sense_is_one_sentence(
     assert len(said.splitlines()) == 1
 
 
-# The pieces.
+async def test_one_who_comes_while_it_drains_is_told_at_once(tmp_path: Path) -> None:
+    opening = Opening(settings(tmp_path), BROKER_KEY, TOKEN, list[BaseException]().append)
+    async with open_broker(opening) as broker, anyio.create_task_group() as tasks:
+        early, late = link_pair(), link_pair()
+        tasks.start_soon(broker.serve, early[0], LOCAL)
+        assert isinstance(await heard(early[1]), Challenge)
+        assert broker.connections == 1
+        await broker.drain()
+        assert isinstance(await heard(early[1]), Closing)
+        tasks.start_soon(broker.serve, late[0], LOCAL)
+        assert isinstance(await heard(late[1]), Closing)
 
 
-@pytest.mark.parametrize(
-    ("host", "is_this_machine"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("localhost", True),
-        ("192.0.2.1", False),
-        ("localhost.evil.example", False),
-        ("", False),
-    ],
-)
-def test_loopback_is_told_by_its_address(host: str, is_this_machine: bool) -> None:  # noqa: FBT001 - a case
-    assert is_loopback(host) is is_this_machine
-
-
-@pytest.mark.parametrize(
-    ("headers", "is_let_in"),
-    [
-        ([(b"host", b"127.0.0.1:80")], True),
-        ([(b"host", b"[::1]:80")], True),
-        ([(b"host", b"localhost")], True),
-        ([], False),
-        ([(b"host", b"localhost"), (b"host", b"evil.example")], False),
-        ([(b"host", b"[::1")], False),
-        ([(b"host", b"localhost"), (b"origin", b"null")], False),
-        ([(b"host", b"localhost"), (b"origin", b"http://[::1]:9")], True),
-    ],
-)
-async def test_the_gate_looks_at_host_and_origin(
-    headers: list[tuple[bytes, bytes]],
-    is_let_in: bool,  # noqa: FBT001 - a case
-) -> None:
-    passed: list[str] = []
-    answered: list[Any] = []
-
-    async def inner(scope: Any, receive: Any, send: Any) -> None:
-        del receive, send
-        passed.append(scope["type"])
-
-    async def send(message: Any) -> None:
-        answered.append(message)
-
-    async def receive() -> Any:
-        return {"type": "websocket.connect"}
-
-    for kind in ("http", "websocket"):
-        scope = {"type": kind, "headers": headers, "method": "GET", "path": "/"}
-        await Gate(cast("Any", inner))(scope, receive, send)
-    assert passed == (["http", "websocket"] if is_let_in else [])
-    assert len(answered) == (0 if is_let_in else 3)
-
-
-async def test_a_socket_that_takes_nothing_does_not_hold_its_end_up() -> None:
-    async def never(_: Any) -> None:
-        await anyio.sleep_forever()
-
-    link = WebSocketLink(cast("Any", None), never)
+async def heard(link: MemoryLink) -> Any:
     with anyio.fail_after(LIMIT_S):
-        await link.close(1008, "slow_reader")
+        event = Exchange().receive(await link.receive())
+    assert isinstance(event, Noticed)
+    return event.notice
 
 
-def test_a_connection_without_an_address_is_not_local() -> None:
-    assert not origin_of({"client": None}).is_local
-    assert origin_of({"client": ("127.0.0.1", 5)}).is_local
+async def test_an_embedded_broker_with_a_session_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("claudemesh_broker.app.REST_S", 0)
+    told = settings(tmp_path, embedded=True, idle_exit_s=0.01)
+    opening = Opening(told, BROKER_KEY, TOKEN, list[BaseException]().append)
+    async with open_broker(opening) as broker, anyio.create_task_group() as tasks:
+        here, there = link_pair()
+        tasks.start_soon(broker.serve, here, LOCAL)
+        await heard(there)
+        with anyio.move_on_after(0.1) as waiting:
+            await broker.rest()
+        assert waiting.cancelled_caught
+        await there.close()
+        with anyio.fail_after(LIMIT_S):
+            await broker.rest()

@@ -2,12 +2,17 @@
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
-from claudemesh_broker.outgoing import MAX_TEXTS, SLOW_READER, LinkClosed, Outgoing
+from claudemesh_broker.delivery import Attachment, Feed, Outlet
+from claudemesh_broker.outgoing import SLOW_READER, LinkClosed
+from claudemesh_broker.service import Parts
 from claudemesh_broker.session import MAX_MALFORMED
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.exchange import Answered, Exchange, Noticed
@@ -16,7 +21,7 @@ from claudemesh_wire.keys import broker_id
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.messages import Deliver
 from claudemesh_wire.presence import UpdatePresence
-from tests.support.broker import BROKER_KEY, LIMIT_S, MemoryBroker, MemoryLink, a_broker, link_pair
+from tests.support.broker import BROKER_KEY, LIMIT_S, MemoryBroker, MemoryLink, a_broker
 from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, Wish, header_of, join
 
@@ -274,39 +279,6 @@ async def test_a_reader_that_takes_nothing_is_closed(tmp_path: Path, mesh: Mesh)
         assert [header_of(one).id for one in await back.receive(1)] == [sent.id]
 
 
-async def test_a_reader_for_whom_too_much_gathers_is_closed() -> None:
-    here, there = link_pair()
-    outgoing = Outgoing(here, 5)
-    for _ in range(MAX_TEXTS + 2):
-        outgoing.put("0 0 x {}")
-    outgoing.end(Closing(code="draining", reason=""))
-    with anyio.fail_after(LIMIT_S):
-        await outgoing.write()
-    assert outgoing.closing is not None
-    assert outgoing.closing.code == SLOW_READER
-    await here.close()
-    assert codes(await heard(there)) == [SLOW_READER]
-
-
-async def test_what_an_abandoned_connection_had_to_say_is_dropped() -> None:
-    here, there = link_pair()
-    outgoing = Outgoing(here, 5)
-    outgoing.put("0 0 x {}")
-    outgoing.abandon()
-    await outgoing.write()
-    await here.close()
-    assert await heard(there) == []
-
-
-async def test_a_broken_link_ends_the_writer() -> None:
-    here, there = link_pair()
-    outgoing = Outgoing(here, 5)
-    await there.close()
-    outgoing.put("0 0 x {}")
-    with anyio.fail_after(LIMIT_S):
-        await outgoing.write()
-
-
 # The end.
 
 
@@ -337,3 +309,73 @@ async def test_a_replaced_connection_that_ends_begins_no_lease(
     with anyio.fail_after(LIMIT_S):
         await ada.link.served.wait()
     assert await broker.sql("SELECT attached, fence FROM peers") == [(1, 2)]
+
+
+async def test_a_hello_that_was_overtaken_is_told_so(
+    broker: MemoryBroker, ada: RawPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its commit and its attach another hello of the peer went all the way."""
+    deliveries = broker.parts.deliveries
+    attach = deliveries.attach
+
+    def overtaken(place: Attachment, outlet: Outlet) -> Feed:
+        attach(replace(place, fence=place.fence + 1), outlet)
+        return attach(place, outlet)
+
+    monkeypatch.setattr(deliveries, "attach", overtaken)
+    late = RawPeer(broker, ada.device, "ada")
+    broker.tasks.start_soon(late.read)
+    with pytest.raises(LinkClosed):
+        await late.hello(Wish())
+    assert "replaced" in [one.code for one in late.of(Closing)]
+
+
+async def test_a_hello_cut_off_behind_its_commit_leaves_nobody_attached(
+    broker: MemoryBroker, mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, committed, go_on = Parts.commit, anyio.Event(), anyio.Event()
+
+    async def held(parts: Parts, change: Any) -> Any:
+        outcome = await commit(parts, change)
+        committed.set()
+        await go_on.wait()
+        return outcome
+
+    monkeypatch.setattr(Parts, "commit", held)
+    peer = RawPeer(broker, Device(mesh, mesh.founder, "ada"), "ada")
+    broker.tasks.start_soon(peer.read)
+
+    async def attempt() -> None:
+        with suppress(LinkClosed):
+            await peer.hello(Wish())
+
+    broker.tasks.start_soon(attempt)
+    with anyio.fail_after(LIMIT_S):
+        await committed.wait()
+        await peer.link.close()
+        go_on.set()
+        await peer.link.served.wait()
+    rows = await broker.sql("SELECT attached, lease_until_ms IS NOT NULL FROM peers")
+    assert rows == [(0, 1)]
+
+
+async def test_a_store_that_ends_first_ends_the_sessions_in_good_order(
+    tmp_path: Path, mesh: Mesh, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_broker(tmp_path, window_messages=1) as broker:
+        ada = await join(broker, Device(mesh, mesh.founder, "ada"))
+        bob = await join(broker, Device(mesh, mesh.founder, "bob"))
+        await ada.send("bob")
+        await ada.send("bob")
+        await bob.receive(1)
+        await broker.parts.store.close()
+        feed = broker.parts.deliveries.feed(mesh.id, bob.peer)
+        assert feed is not None
+        feed.settle([bob.delivered()[0].row])
+        await bob.until(lambda: bob.closed)
+        assert [one.code for one in bob.of(Closing)] == ["draining"]
+        with pytest.raises(MeshError) as caught:
+            await ada.resolve("bob")
+        assert caught.value.code == "draining"
+        await ada.leave()
+    assert "lease was not begun" in caplog.text
