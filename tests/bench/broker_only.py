@@ -308,7 +308,7 @@ def rss_mb(pid: int) -> float:
 
 def main() -> None:
     """Start a broker, measure it, print one line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("peers", type=int, nargs="?", default=50)
     parser.add_argument("messages", type=int, nargs="?", default=200)
     parser.add_argument("--window", type=int, default=32)
