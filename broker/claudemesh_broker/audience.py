@@ -97,7 +97,7 @@ def _blocking(sql: Sql, asker: Asker) -> frozenset[str]:
 def _recipient(row: Row, now_ms: int) -> Recipient:
     return Recipient(
         peer=row["peer"],
-        handle=row["handle"],
+        handle=row["handle"] or "",
         member=row["member"],
         certificate=row["certificate"],
         online=is_here(row, now_ms),
@@ -202,9 +202,9 @@ def _allowed(row: Row, asker: Asker, blocking: frozenset[str]) -> Row:
             "Only that member can change this.",
             code="blocked",
         )
-    if row["certificate"] is None or row["handle"] is None:
+    if row["certificate"] is None:
         raise Unavailable(
-            f"{name} has published no keys under its present handle.",
+            f"{name} has published no keys yet.",
             "It does so when it connects; try again then.",
             code="not_certified",
             retry_after_s=2.0,

@@ -190,7 +190,8 @@ def _is_to_be_had(sql: Sql, wisher: Row, handle: str, now_ms: int) -> bool:
     if holder["member"] != wisher["member"] or is_here(holder, now_ms):
         return False
     sql.execute(
-        "UPDATE peers SET handle = NULL, certificate_hash = NULL WHERE mesh = ? AND peer = ?",
+        # Its certificate stays: by its id it can be written to as before.
+        "UPDATE peers SET handle = NULL WHERE mesh = ? AND peer = ?",
         wisher["mesh"],
         holder["peer"],
     )

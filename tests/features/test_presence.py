@@ -185,6 +185,9 @@ async def test_the_handle_of_an_absent_peer_of_the_same_member_is_taken_over(
     second = await join(broker, Device(mesh, mesh.founder, "third"), "ada")
     assert second.handle == "ada"
     assert await broker.sql("SELECT handle FROM peers WHERE peer = ?", ada.peer) == [(None,)]
+    by_name, by_id = await second.resolve("ada-2"), await second.resolve(ada.peer)
+    assert [one.peer for one in by_name.recipients] == [first.peer]
+    assert [one.peer for one in by_id.recipients] == [ada.peer]
     assert (await join(broker, ada.device)).handle == "ada-3"
 
 

@@ -27,8 +27,8 @@ CREATE TABLE membership (
 -- peers.py: every session that was seen in the last 30 days. fence counts its attaches: whoever
 -- holds an older number has been replaced. A peer is here while its lease runs (attached = 1: a
 -- socket renews it); departed_ms is empty from the notice that it came to the notice that it left.
--- wish is the name it asked for, handle the one it got; certificate_hash is its newest certificate
--- that carries this handle: without both it can't be addressed.
+-- wish is the name it asked for, handle the one it got, empty once it went to another peer;
+-- certificate_hash is its newest certificate, empty until there is one with a new handle.
 CREATE TABLE peers (
     mesh             TEXT NOT NULL,
     peer             TEXT NOT NULL,
