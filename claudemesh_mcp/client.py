@@ -120,9 +120,9 @@ class Client:
         try:
             return await self._hello(credentials, claims, key, [])
         except MeshError as error:
-            if error.code != "unknown_mesh":
+            if error.code not in {"unknown_mesh", "membership_behind"}:
                 raise
-            # The broker lost the mesh with its disk, or never had it: offer what we verified.
+            # The broker lost the log, or its end, with its disk, or never had it: offer ours.
             return await self._hello(credentials, claims, key, [*credentials.trust.chain.entries])
 
     def _expect_challenge(self, text: str) -> Challenge:
@@ -196,7 +196,9 @@ class Client:
                 await waiting.done.wait()
         except TimeoutError as error:
             raise Unavailable(
-                f"The broker did not answer within {timeout_s:g} s.", code="timeout"
+                f"The broker did not answer within {timeout_s:g} s.",
+                "Try again; if it goes on, claudemesh status and its log say what the broker does.",
+                code="timeout",
             ) from error
         except LinkClosed as error:
             # Whoever asks again at once must not keep ``run`` from noticing the end.
