@@ -6,7 +6,6 @@ printed and holds for 30 s; seen needs evidence that came after the print. Witho
 offered again, marked ``redelivered``.
 """
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ LEASE_MS: Final = 30_000
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
 REPLAY_MEMORY_MS: Final = 24 * 3600 * 1000
 _ATTACHED: Final = "attached:"
+_OFFERED: Final = "state = 'handed', holder = ?, lease_until_ms = ?, offers = offers + 1"
 # Said twice: without the first term SQLite would not use the index of what is not seen yet.
 _OPEN: Final = (
     "state <> 'seen' AND (state = 'waiting' OR (state = 'handed' AND lease_until_ms <= ?))"
@@ -179,17 +179,12 @@ def hand_out(
     Returns:
         The rows as they stand now; ``offers`` above 1 means that they are offered again.
     """
-    rows = peek(sql, limit, thread, now_ms)
-    sql.executemany(
-        "UPDATE inbox SET state = 'handed', holder = ?, lease_until_ms = ?, offers = offers + 1"
-        " WHERE row = ?",
-        [(holder, now_ms + LEASE_MS, row["row"]) for row in rows],
-    )
-    fresh = sql.execute(
-        "SELECT * FROM inbox WHERE row IN (SELECT value FROM json_each(?))",
-        (json.dumps([row["row"] for row in rows]),),
+    rows = sql.execute(
+        f"UPDATE inbox SET {_OFFERED} WHERE row IN"  # noqa: S608 - constants
+        f" (SELECT row FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?) RETURNING *",
+        (holder, now_ms + LEASE_MS, now_ms, thread, thread, limit),
     ).fetchall()
-    return _in_order(fresh)
+    return _in_order(rows)
 
 
 def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -> list[sqlite3.Row]:

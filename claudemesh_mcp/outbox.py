@@ -9,7 +9,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from claudemesh_wire.envelope import Sealed
@@ -119,6 +119,7 @@ def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> R
         return kept
     seq = _next_seq(sql, draft.conv)
     sealed = seal(draft, seq)
+    blob = sealed.to_bytes()
     sql.execute(
         "INSERT INTO outbox (id, conv, seq, request_hash, addresses, plaintext, sealed,"
         " header_hash, audience, resolved_ms, re, ttl_ms, created_ms, sealings)"
@@ -130,7 +131,7 @@ def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> R
             draft.request_hash,
             json.dumps(draft.addresses),
             draft.plaintext,
-            sealed.to_bytes(),
+            blob,
             sealed.header_hash,
             _audience_text(draft.audience),
             draft.resolved_ms,
@@ -139,7 +140,7 @@ def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> R
             now_ms,
         ),
     )
-    return get(sql, draft.id)
+    return Row(draft, seq, blob, sealed.header_hash, now_ms, 1, "waiting", None)
 
 
 def seal_again(sql: sqlite3.Connection, draft: Draft, seal: Seal, refused_hash: bytes) -> Row:
@@ -196,13 +197,20 @@ def count_waiting(sql: sqlite3.Connection) -> int:
     return int(count)
 
 
-def answered(sql: sqlite3.Connection, message: str, accepted: Accepted) -> None:
-    """Record that the broker has the message on disk; its text is not needed any more."""
-    sql.execute(
+def answered(sql: sqlite3.Connection, row: Row, accepted: Accepted) -> Row:
+    """Record that the broker has the message on disk; its text is not needed any more.
+
+    Returns:
+        The row as it stands now; another process of this peer may have settled it before.
+    """
+    changed = sql.execute(
         "UPDATE outbox SET state = 'accepted', answer = ?, plaintext = NULL, sealed = NULL"
         " WHERE id = ? AND state = 'waiting'",
-        (accepted.model_dump_json(), message),
+        (accepted.model_dump_json(), row.draft.id),
     )
+    if changed.rowcount != 1:
+        return get(sql, row.draft.id)
+    return replace(row, sealed=b"", state="accepted", answer=accepted.model_dump(mode="json"))
 
 
 def refused(

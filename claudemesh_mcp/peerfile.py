@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -20,12 +21,21 @@ import anyio
 import anyio.to_thread
 
 from claudemesh_mcp.home import create_once, file_lock
-from claudemesh_wire.errors import Invalid, MeshError, Unavailable
+from claudemesh_mcp.peerfaults import BUSY_TIMEOUT_S, DAMAGED_HINT, batch_refusal, refusal
+from claudemesh_wire.errors import Invalid, Unavailable
 
 logger: Final = logging.getLogger(__name__)
 
 R = TypeVar("R")
 Change = Callable[[sqlite3.Connection], R]
+
+
+class _Needs(IntEnum):
+    """How much a job asks of the disk."""
+
+    NOTHING = 0
+    A_COMMIT = 1
+    A_SYNC = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +44,10 @@ class _Job:
 
     change: Change[Any]
     future: Future[Any]
-    lazily: bool
+    needs: _Needs
 
 
 SCHEMA_VERSION: Final = 1
-BUSY_TIMEOUT_S: Final = 10.0
 _BATCH: Final = 256
 _MAGIC: Final = b"SQLite format 3\0"
 _SETUP: Final = (
@@ -50,64 +59,7 @@ _SETUP: Final = (
     # A text that is cleared leaves no copy in a page that is written anyway.
     "PRAGMA secure_delete = FAST",
 )
-# A quota or a limit on file sizes reaches SQLite as a failed write, not as a full disk.
-_FULL: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
-_BROKEN: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-_BUSY: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
-_FAILING: Final = (
-    "SQLITE_CANTOPEN",
-    "SQLITE_IOERR",
-    "SQLITE_NOMEM",
-    "SQLITE_PERM",
-    "SQLITE_PROTOCOL",
-    "SQLITE_READONLY",
-)
-_DAMAGED_HINT: Final = (
-    "Move it away to start this session with an empty inbox; messages not yet received wait at"
-    " the broker."
-)
-
-_SCHEMA: Final = """
-CREATE TABLE inbox (
-    row INTEGER PRIMARY KEY,
-    sender TEXT NOT NULL, id TEXT NOT NULL, header_hash BLOB NOT NULL, certificate BLOB NOT NULL,
-    conv TEXT NOT NULL, seq INTEGER NOT NULL, handle TEXT NOT NULL, member TEXT NOT NULL,
-    member_name TEXT NOT NULL, text TEXT NOT NULL, stripped INTEGER NOT NULL,
-    priority TEXT NOT NULL, thread TEXT, re TEXT, via TEXT, e2e INTEGER NOT NULL,
-    sent_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'handed', 'seen')),
-    holder TEXT, lease_until_ms INTEGER NOT NULL DEFAULT 0, offers INTEGER NOT NULL DEFAULT 0,
-    route TEXT, seen_ms INTEGER,
-    UNIQUE (sender, id)
-) STRICT;
-CREATE INDEX inbox_open ON inbox (row) WHERE state <> 'seen';
-CREATE INDEX inbox_received ON inbox (received_ms);
-CREATE TABLE inbox_seq (
-    sender TEXT NOT NULL, conv TEXT NOT NULL, highest INTEGER NOT NULL,
-    PRIMARY KEY (sender, conv)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE reports (
-    row INTEGER PRIMARY KEY,
-    sender TEXT NOT NULL, id TEXT NOT NULL, header_hash BLOB NOT NULL, status TEXT NOT NULL,
-    route TEXT NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL,
-    UNIQUE (sender, id, status)
-) STRICT;
-CREATE TABLE outbox (
-    row INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE, conv TEXT NOT NULL, seq INTEGER NOT NULL,
-    request_hash BLOB NOT NULL, addresses TEXT NOT NULL, plaintext BLOB, sealed BLOB,
-    header_hash BLOB NOT NULL, audience TEXT NOT NULL, resolved_ms INTEGER NOT NULL,
-    re TEXT, ttl_ms INTEGER NOT NULL, created_ms INTEGER NOT NULL, sealings INTEGER NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'accepted', 'refused')),
-    answer TEXT
-) STRICT;
-CREATE INDEX outbox_waiting ON outbox (conv, seq) WHERE state = 'waiting';
-CREATE TABLE outbox_seq (conv TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE names (
-    name TEXT PRIMARY KEY, member TEXT NOT NULL, first_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-"""
+_SCHEMA: Final = Path(__file__).with_name("peerfile.sql")
 
 
 class PeerFile:
@@ -159,7 +111,20 @@ class PeerFile:
         if self._closed:
             raise Unavailable("The peer file is closed.", code="closed")
         future: Future[R] = _kept_future()
-        self._jobs.put(_Job(change, future, lazily))
+        self._jobs.put(_Job(change, future, _Needs.A_COMMIT if lazily else _Needs.A_SYNC))
+        return await _wait(future)
+
+    async def read(self, query: Change[R]) -> R:
+        """Ask the file something; it sees every change that was handed in before.
+
+        Raises:
+            Unavailable: as ``write``.
+            Invalid: ``database_damaged``.
+        """
+        if self._closed:
+            raise Unavailable("The peer file is closed.", code="closed")
+        future: Future[R] = _kept_future()
+        self._jobs.put(_Job(query, future, _Needs.NOTHING))
         return await _wait(future)
 
     def post(self, change: Change[Any]) -> None:
@@ -167,7 +132,7 @@ class PeerFile:
         if not self._closed:
             future: Future[Any] = _kept_future()
             future.add_done_callback(_log_failure)
-            self._jobs.put(_Job(change, future, lazily=True))
+            self._jobs.put(_Job(change, future, _Needs.A_COMMIT))
 
     async def close(self) -> None:
         """Finish what was handed in and close the file."""
@@ -187,8 +152,9 @@ class PeerFile:
             return
         self._ready.set_result(None)
         with closing(connection):
+            worker = _Worker(connection)
             while batch := self._gather():
-                _commit(connection, batch)
+                worker.run(batch)
 
     def _gather(self) -> list[_Job]:
         """Wait for a job, then take what else is there; an empty list is the end."""
@@ -215,84 +181,76 @@ class _Outcome:
     error: Exception | None = None
 
 
-def _commit(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
-    """Run a batch in one transaction and resolve its futures after the commit."""
-    try:
-        # Without a sync the commit is in the system's hands: a killed process loses nothing.
-        durably = not all(job.lazily for job in batch)
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durably else 'NORMAL'}")
+class _Worker:
+    """Runs batches on the open connection, each of them in at most one transaction.
+
+    Statements are few on purpose: around each the driver gives up the interpreter and takes it
+    back, which in a busy process costs more than the statement.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._syncs = True
+
+    def run(self, batch: Sequence[_Job]) -> None:
+        """Do all of it and resolve the futures after the commit."""
+        try:
+            outcomes = self._outcomes(batch, max(job.needs for job in batch))
+        except Exception as error:  # noqa: BLE001 - whatever it is, this thread has to live on
+            # A new error each: a shared one would gather the tracebacks of all who raise it.
+            outcomes = [_Outcome(error=batch_refusal(error)) for _ in batch]
+            self._give_up()
+        for job, outcome in zip(batch, outcomes, strict=True):
+            if outcome.error is None:
+                job.future.set_result(outcome.result)
+            else:
+                job.future.set_exception(outcome.error)
+
+    def _outcomes(self, batch: Sequence[_Job], needs: _Needs) -> list[_Outcome]:
+        connection = self._connection
+        if needs is _Needs.NOTHING:
+            return [self._alone(job.change) for job in batch]
+        if self._syncs != (needs is _Needs.A_SYNC):
+            # Without a sync the commit is in the system's hands: a killed process loses nothing.
+            self._syncs = needs is _Needs.A_SYNC
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._syncs else 'NORMAL'}")
         connection.execute("BEGIN IMMEDIATE")
+        if len(batch) == 1:
+            outcome = self._alone(batch[0].change)
+            connection.execute("COMMIT" if outcome.error is None else "ROLLBACK")
+            return [outcome]
         outcomes = [_apply(connection, job.change) for job in batch]
         connection.execute("COMMIT")
-    except Exception as error:  # noqa: BLE001 - whatever it is, this thread has to live on
-        # A new error each: a shared one would gather the tracebacks of all who raise it.
-        outcomes = [_Outcome(error=_batch_refusal(error)) for _ in batch]
-        if connection.in_transaction:
+        return outcomes
+
+    def _alone(self, change: Change[Any]) -> _Outcome:
+        inside = self._connection.in_transaction
+        try:
+            return _Outcome(change(self._connection))
+        except Exception as error:
+            if inside and not self._connection.in_transaction:
+                # A full disk can make SQLite give up the transaction by itself.
+                raise
+            return _Outcome(error=refusal(error))
+
+    def _give_up(self) -> None:
+        if self._connection.in_transaction:
             with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-    for job, outcome in zip(batch, outcomes, strict=True):
-        if outcome.error is None:
-            job.future.set_result(outcome.result)
-        else:
-            job.future.set_exception(outcome.error)
+                self._connection.execute("ROLLBACK")
 
 
 def _apply(connection: sqlite3.Connection, change: Change[Any]) -> _Outcome:
+    """Run one change of several, so that an error undoes it alone."""
     connection.execute("SAVEPOINT change")
     try:
         outcome = _Outcome(change(connection))
     except Exception as error:
         if not connection.in_transaction:
-            # A full disk can make SQLite give up the whole transaction, not the change alone.
             raise
         connection.execute("ROLLBACK TO change")
-        outcome = _Outcome(error=_refusal(error))
+        outcome = _Outcome(error=refusal(error))
     connection.execute("RELEASE change")
     return outcome
-
-
-def _refusal(error: Exception) -> Exception:
-    """Say in our words what the file did not do; an error of the change itself stays as it is."""
-    if isinstance(error, StopIteration):
-        # A future refuses to carry this one.
-        wrapped = RuntimeError("a change ran out of its iterator")
-        wrapped.__cause__ = error
-        return wrapped
-    return _storage_error(error) or error
-
-
-def _batch_refusal(error: Exception) -> MeshError:
-    return _storage_error(error) or Unavailable(
-        "The session's file could not be written.",
-        "Nothing was lost; look into the log.",
-        code="storage_failed",
-    )
-
-
-def _storage_error(error: Exception) -> MeshError | None:
-    # Errors that the driver raises by itself carry no name.
-    name: str = getattr(error, "sqlite_errorname", "")
-    if name in _FULL:
-        return Unavailable(
-            "There is no space left for this session's messages.",
-            "Free some space on that disk; nothing was lost.",
-            code="storage_full",
-        )
-    if name.startswith(_BUSY):
-        return Unavailable(
-            f"Another process has held this session's file for {BUSY_TIMEOUT_S:g} s.",
-            "Try again; nothing was lost.",
-            code="locked",
-        )
-    if name.startswith(_BROKEN):
-        return Invalid("This session's file is damaged.", _DAMAGED_HINT, code="database_damaged")
-    if name.startswith(_FAILING):
-        return Unavailable(
-            f"This session's file can't be read or written ({name}).",
-            "Check the disk and the permissions of its folder.",
-            code="storage_failed",
-        )
-    return None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -313,7 +271,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     except sqlite3.Error as error:
-        raise _batch_refusal(error) from error
+        raise batch_refusal(error) from error
     return connection
 
 
@@ -337,7 +295,7 @@ def _check(path: Path) -> None:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
-        refusal = _batch_refusal(error)
+        refusal = batch_refusal(error)
         raise (_damaged(path) if isinstance(refusal, Invalid) else refusal) from error
     if version > SCHEMA_VERSION:
         raise Invalid(
@@ -356,7 +314,7 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 
 def _damaged(path: Path) -> Invalid:
     return Invalid(
-        f"{path} is damaged, or no file of claudemesh.", _DAMAGED_HINT, code="database_damaged"
+        f"{path} is damaged, or no file of claudemesh.", DAMAGED_HINT, code="database_damaged"
     )
 
 
@@ -365,7 +323,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
-        for statement in _SCHEMA.split(";\n"):
+        for statement in _SCHEMA.read_text("utf-8").split(";\n"):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")

@@ -102,7 +102,7 @@ class Receiving:
 
     async def flush_reports(self, client: Client) -> None:
         """Hand over what is due now."""
-        due = await self._peer.file.write(inbox.due_reports, lazily=True)
+        due = await self._peer.file.read(inbox.due_reports)
         while due:
             groups = list(due.items())[:_MOST_BATCHES]
             await client.call(Report(batches=[self._signed(*group) for group in groups]))

@@ -86,7 +86,7 @@ class Sending:
         self._working.clear()
         self._woken.clear()
         self._resolutions.clear()
-        for conv in await self._peer.file.write(outbox.waiting_conversations):
+        for conv in await self._peer.file.read(outbox.waiting_conversations):
             self._wake(conv)
 
     def stop(self, client: Client) -> None:
@@ -140,7 +140,7 @@ class Sending:
         """Give the row of a repeated request, which must not depend on a fresh resolve."""
         if outgoing.idempotency_key is None:
             return None
-        row = await self._peer.file.write(lambda sql: outbox.find(sql, identifier))
+        row = await self._peer.file.read(lambda sql: outbox.find(sql, identifier))
         return row if row is not None and row.draft.request_hash == asked else None
 
     async def _answer(self, row: Row, timeout_s: float) -> Row:
@@ -163,7 +163,7 @@ class Sending:
             waiting.remove(one)
             if not waiting:
                 self._waiting.pop(row.draft.id, None)
-        return one.row or await self._peer.file.write(lambda sql: outbox.get(sql, row.draft.id))
+        return one.row or await self._peer.file.read(lambda sql: outbox.get(sql, row.draft.id))
 
     def _wake(self, conv: str) -> None:
         """Have one worker at a time send what waits in a conversation."""
@@ -198,7 +198,7 @@ class Sending:
                     self._settled(row)
 
     async def _next(self, conv: str) -> Row | None:
-        return await self._peer.file.write(lambda sql: outbox.next_waiting(sql, conv), lazily=True)
+        return await self._peer.file.read(lambda sql: outbox.next_waiting(sql, conv))
 
     async def _deliver(self, client: Client, row: Row) -> Row | None:
         """Send one row, or see to it that it is not lost; give the next of its conversation."""
@@ -214,14 +214,13 @@ class Sending:
         return await self._next(row.draft.conv)
 
     async def _hand_over(self, client: Client, row: Row) -> Row | None:
-        identifier, conv = row.draft.id, row.draft.conv
+        conv = row.draft.conv
         accepted = await client.call(Send(envelope=row.sealed, resolved_ms=row.draft.resolved_ms))
-        if accepted.id != identifier:
+        if accepted.id != row.draft.id:
             raise ProtocolError("The broker accepted another message than it was sent.")
 
         def settle(sql: sqlite3.Connection) -> tuple[Row, Row | None]:
-            outbox.answered(sql, identifier, accepted)
-            return outbox.get(sql, identifier), outbox.next_waiting(sql, conv)
+            return outbox.answered(sql, row, accepted), outbox.next_waiting(sql, conv)
 
         # The end of the connection must not come between the answer and those who wait for it.
         with anyio.CancelScope(shield=True):

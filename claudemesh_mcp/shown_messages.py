@@ -80,7 +80,7 @@ async def peeked(peer: Peer, limit: int, thread: str | None) -> InboxResult:
         rows = inbox.peek(sql, limit, thread, now_ms)
         return rows, inbox.count_unread(sql, now_ms, thread) - len(rows)
 
-    rows, unread = await peer.file.write(look)
+    rows, unread = await peer.file.read(look)
     # Not handed out now: whoever was offered one of them before may have shown it.
     messages = [_message(peer, row, 0, again=row["offers"] > 0) for row in rows]
     return InboxResult(messages=messages, unread=unread)
@@ -94,11 +94,11 @@ def inbox_result(peer: Peer, rows: list[sqlite3.Row], unread: int) -> InboxResul
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
     """Show a part of a received message, from a byte offset on."""
-    row = await peer.file.write(lambda sql: inbox.find_message(sql, message))
+    row = await peer.file.read(lambda sql: inbox.find_message(sql, message))
     if not 0 <= offset <= len(row["text"].encode()):
         raise Invalid("offset is beyond the end of the text.", "Start at 0.", code="bad_offset")
     now_ms = peer.now_ms()
-    unread = await peer.file.write(lambda sql: inbox.count_unread(sql, now_ms))
+    unread = await peer.file.read(lambda sql: inbox.count_unread(sql, now_ms))
     message_part = _message(peer, row, offset, again=row["offers"] > 1)
     return InboxResult(messages=[message_part], unread=unread)
 
@@ -145,7 +145,7 @@ async def fetch(client: Client, receiving: Receiving) -> None:
 
 async def status(peer: Peer, message: str, ready: Callable[[], Awaitable[Client]]) -> StatusResult:
     """Show the receipts of a message one sent; a forged one is an error, not a status."""
-    row = await peer.file.write(lambda sql: outbox.get(sql, message))
+    row = await peer.file.read(lambda sql: outbox.get(sql, message))
     if row.state != "accepted":
         reason = str((row.answer or {}).get("code", "")) or None
         return StatusResult(

@@ -81,7 +81,7 @@ def test_a_message_is_numbered_sealed_and_kept_as_it_will_be_sent(sql: sqlite3.C
 def test_each_conversation_is_numbered_from_one_without_a_gap(convs: list[str]) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as sql:
         sql.row_factory = sqlite3.Row
-        sql.executescript(peerfile._SCHEMA)
+        sql.executescript(peerfile._SCHEMA.read_text("utf-8"))
         rows = [compose(sql, number, conv) for number, conv in enumerate(convs)]
         for conv in convs:
             numbers = [row.seq for row in rows if row.draft.conv == conv]
@@ -101,13 +101,13 @@ def test_numbers_go_on_after_a_restart(path: Path) -> None:
         with closing(peerfile._connect(path)) as sql:
             row = compose(sql, number)
             assert row.seq == number
-            outbox.answered(sql, row.draft.id, accepted(row.draft.id))
+            outbox.answered(sql, row, accepted(row.draft.id))
 
 
 def test_a_repeat_is_the_first_row_whatever_became_of_it(sql: sqlite3.Connection) -> None:
     first = compose(sql)
     assert compose(sql) == first
-    outbox.answered(sql, first.draft.id, accepted(first.draft.id))
+    outbox.answered(sql, first, accepted(first.draft.id))
     again = compose(sql)
     assert (again.state, again.seq) == ("accepted", 1)
     assert compose(sql, 2).seq == 2
@@ -161,7 +161,7 @@ def test_rows_wait_in_their_order_and_conversations_apart(sql: sqlite3.Connectio
     one, two, other = compose(sql, 1), compose(sql, 2), compose(sql, 3, TRIO)
     assert outbox.next_waiting(sql, PAIR) == one
     assert outbox.next_waiting(sql, TRIO) == other
-    outbox.answered(sql, one.draft.id, accepted(one.draft.id))
+    outbox.answered(sql, one, accepted(one.draft.id))
     assert outbox.next_waiting(sql, PAIR) == two
     assert outbox.next_waiting(sql, "@nobody") is None
     assert (sorted(outbox.waiting_conversations(sql)), outbox.count_waiting(sql)) == (
@@ -174,7 +174,7 @@ def test_an_answer_clears_text_and_envelope_and_keeps_what_receipts_are_checked_
     sql: sqlite3.Connection,
 ) -> None:
     row = compose(sql)
-    outbox.answered(sql, row.draft.id, accepted(row.draft.id))
+    outbox.answered(sql, row, accepted(row.draft.id))
     kept = outbox.get(sql, row.draft.id)
     assert (kept.sealed, kept.draft.plaintext, kept.state) == (b"", b"", "accepted")
     assert (kept.header_hash, kept.draft.audience) == (row.header_hash, row.draft.audience)
@@ -185,7 +185,7 @@ def test_a_text_that_was_answered_for_is_nowhere_in_the_file(path: Path) -> None
     secret = b"the secret of the sea " * 3
     with closing(peerfile._connect(path)) as sql:
         row = outbox.compose(sql, draft(text=secret), seal, NOW)
-        outbox.answered(sql, row.draft.id, accepted(row.draft.id))
+        outbox.answered(sql, row, accepted(row.draft.id))
     assert secret not in path.read_bytes()
     assert hashlib.sha256(secret).digest()
 
@@ -201,7 +201,7 @@ def test_a_refusal_clears_the_text_too_and_is_kept(sql: sqlite3.Connection) -> N
 
 def test_the_first_answer_stands(sql: sqlite3.Connection) -> None:
     row = compose(sql)
-    outbox.answered(sql, row.draft.id, accepted(row.draft.id))
+    outbox.answered(sql, row, accepted(row.draft.id))
     outbox.refused(sql, row.draft.id, row.header_hash, {"code": "conflict"})
     assert outbox.get(sql, row.draft.id).state == "accepted"
 
@@ -241,7 +241,7 @@ def test_what_another_process_has_sealed_anew_meanwhile_is_left_as_it_is(
 
 def test_what_was_answered_meanwhile_is_not_sealed_anew(sql: sqlite3.Connection) -> None:
     row = compose(sql)
-    outbox.answered(sql, row.draft.id, accepted(row.draft.id))
+    outbox.answered(sql, row, accepted(row.draft.id))
     assert outbox.seal_again(sql, draft(), seal, row.header_hash).state == "accepted"
 
 
@@ -256,7 +256,7 @@ def test_what_was_answered_is_forgotten_after_thirty_days_and_what_waits_is_not(
     sql: sqlite3.Connection,
 ) -> None:
     row, waiting = compose(sql, 1), compose(sql, 2)
-    outbox.answered(sql, row.draft.id, accepted(row.draft.id))
+    outbox.answered(sql, row, accepted(row.draft.id))
     outbox.forget_old(sql, NOW + KEPT_MS)
     assert outbox.find(sql, row.draft.id) is not None
     outbox.forget_old(sql, NOW + KEPT_MS + 1)
