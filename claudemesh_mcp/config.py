@@ -8,7 +8,7 @@ session side reads the environment, and this one imports nothing slow: it runs b
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -309,6 +309,18 @@ def _did_you_mean(key: str) -> str:
     near = difflib.get_close_matches(key, RULES, n=1, cutoff=0.5)
     known = ", ".join(RULES)
     return f"Did you mean {near[0]}?" if near else f"The settings are: {known}."
+
+
+def keep_plugins_out(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Keep pydantic from loading plugins of other packages into this process.
+
+    They would be shown every model, messages among them, and to look for them is to read the
+    metadata of every package that is installed.
+
+    Args:
+        environ: The environment of this process, where a user may have said something else.
+    """
+    environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 # What a broker may inherit: it outlives the session that starts it, and that session's

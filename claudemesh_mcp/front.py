@@ -11,7 +11,7 @@ from importlib import import_module
 from types import ModuleType
 
 from claudemesh_mcp.calls import CallContext
-from claudemesh_mcp.config import Settings
+from claudemesh_mcp.config import Settings, keep_plugins_out
 from claudemesh_mcp.jsonrpc import Json
 from claudemesh_mcp.offer import Offer, switched_off
 from claudemesh_mcp.server import Session
@@ -86,8 +86,11 @@ class ComingSession:
     async def start(self) -> None:
         """Import the session, and be it."""
         try:
-            # In a thread, so that `tools/list` is answered meanwhile.
-            module = await asyncio.to_thread(_import_session, self._settings)
+            import anyio.to_thread
+
+            # In a thread, so that `tools/list` is answered meanwhile; one that the session goes on
+            # to use, where that of `asyncio.to_thread` would stay for nothing.
+            module = await anyio.to_thread.run_sync(_import_session, self._settings)
             session = module.MeshSession(self._settings)
             self._session = session
         finally:
@@ -124,8 +127,11 @@ class ComingSession:
 
 
 def _import_session(settings: Settings) -> ModuleType:
+    from claudemesh_mcp.deferral import defer_metadata
     from claudemesh_mcp.logs import log_to_file, log_to_stderr
 
+    keep_plugins_out()
+    defer_metadata()
     log_to_stderr(settings.log_level)
     log_to_file(settings.paths().logs)
     import_module("claudemesh_mcp.sdk")

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from claudemesh_mcp.config import RULES, Paths, Settings, broker_environment
+from claudemesh_mcp.config import (
+    RULES,
+    Paths,
+    Settings,
+    broker_environment,
+    keep_plugins_out,
+)
 from claudemesh_wire.errors import Invalid
 
 
@@ -194,6 +200,15 @@ def test_a_background_broker_inherits_no_secret_and_no_relative_path() -> None:
         "CLAUDEMESH_BROKER_IDLE_S": "5",
         "PYTHONPATH": f"{Path.cwd() / 'here'}:/there",
     }
+
+
+def test_no_plugin_is_shown_the_messages_unless_a_user_said_so() -> None:
+    silent: dict[str, str] = {}
+    keep_plugins_out(silent)
+    assert silent == {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
+    chosen = {"PYDANTIC_DISABLE_PLUGINS": "logfire-plugin"}
+    keep_plugins_out(chosen)
+    assert chosen == {"PYDANTIC_DISABLE_PLUGINS": "logfire-plugin"}
 
 
 def test_loading_settings_of_a_home_imports_nothing_slow(tmp_path: Path) -> None:
