@@ -62,7 +62,7 @@ class Patience:
     ping_interval_s: float
     open_s: float = 10.0
     send_s: float = 20.0
-    close_s: float = 2.0
+    close_s: float = 1.0
 
 
 @asynccontextmanager

@@ -90,6 +90,7 @@ class Mesh:
         self._receiving = Receiving(peer)
         self._attachment = Attachment(peer, self._sending, self._receiving, dial, mode)
         self._unconfirmed: list[str] = []
+        self._has_departed = False
 
     @classmethod
     @asynccontextmanager
@@ -343,7 +344,10 @@ class Mesh:
         """Leave on purpose: others see it at once, what is sent meanwhile waits."""
         from claudemesh_wire.presence import Depart
 
-        if self._attachment.is_connected and self._mode is Mode.ATTACH:
+        is_here = self._attachment.is_connected and self._mode is Mode.ATTACH
+        # Said once: a broker that did not answer the first time would hold up the end again.
+        if is_here and not self._has_departed:
+            self._has_departed = True
             with suppress(MeshError), anyio.move_on_after(_DEPART_S):
                 client = await self._attachment.ready(0)
                 await self._receiving.flush_reports(client)
