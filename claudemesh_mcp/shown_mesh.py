@@ -6,7 +6,7 @@ certificate proves it.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -33,6 +33,9 @@ from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import MAX_PROFILE_BYTES, PeerCard, UpdatePresence
 from claudemesh_wire.search import PeerFilters, SearchPeers
+
+# For what is only good to know: who asks wants to hear that the broker hangs.
+_ASK_S: Final = 3.0
 
 
 def search(query: str, filters: Mapping[str, Any] | None, limit: int) -> SearchPeers:
@@ -161,9 +164,9 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
     if attachment.is_connected:
         with suppress(MeshError):  # What the broker does not answer is left out.
             client = await attachment.ready(0)
-            mesh = await client.call(AskMesh())
+            mesh = await client.call(AskMesh(), _ASK_S)
             told = {"peers": mesh.peers, "online": mesh.online}
-            own = await client.call(SearchPeers(query=peer.id, limit=1))
+            own = await client.call(SearchPeers(query=peer.id, limit=1), _ASK_S)
             mine = [card for card in own.peers if card.peer == peer.id]
             groups = [f"@{group.name}" for card in mine for group in card.groups]
     me = chain.member(peer.identity.member)
