@@ -173,9 +173,6 @@ async def test_what_keeps_the_broker_from_starting_is_told_and_nothing_is_lost_b
                 with file_lock(live.home.broker / "lock", LIMIT_S):
                     lasting.enter_context(trouble.lasts(live))
             assert (await ada.refusal("send", to="bob", text="no"))["code"] == trouble.code
-            info = await ada.call("mesh_info")
-            assert not info["broker"]["connected"]
-            assert [one["code"] for one in info["problems"]] == [trouble.code]
         # The very next call finds that it was mended.
         assert (await ada.call("search_peers", query="bob"))["total"] == 1
     bob = await live.join("bob")

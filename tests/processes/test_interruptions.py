@@ -1,5 +1,6 @@
 """SIGKILL of the broker and of sessions, as the clients of the sessions see it."""
 
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -40,16 +41,29 @@ async def nothing_more(session: LiveSession) -> None:
 async def test_a_broker_that_is_killed_between_two_sends_is_hardly_noticed(live: Live) -> None:
     ada, bob = await live.join_all("ada", "bob")
     first = await ada.call("send", to="bob", text="first")
-    killed = live.kill_broker()
-    second = await ada.call("send", to="bob", text="second")
+    read = await bob.read(1)
+    killed = live.broker
+    waited: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = []
+
+    async def wait() -> None:
+        waited.extend(await bob.read(1))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        # It answers the second call, so it waits in the first while the broker dies.
+        await bob.call("mesh_info")
+        live.kill_broker()
+        sent.append(await ada.call("send", to="bob", text="second"))
+    (second,) = sent
     assert second["recipients"][0]["status"] in {"accepted", "queued", "pending"}
-    read = await bob.read(2)
+    read += waited
     assert ids(read) == [first["id"], second["id"]]
     assert not any(message.get("redelivered") for message in read)
     await nothing_more(bob)
     assert (await ada.reached("seen", second))["proved"]
-    assert (live.broker.id, live.broker.token) != (killed.id, killed.token)
     assert live.broker.id == killed.id
+    assert live.broker.pid != killed.pid
     assert (ada.status, bob.status) == (None, None)
 
 
@@ -93,6 +107,28 @@ async def test_sessions_find_a_broker_that_comes_back_on_another_port(live: Live
     for session in (ada, bob):
         peer = (await session.call("mesh_info"))["me"]["peer"]
         assert live.log.count(f" connected peer={peer}") == 2
+
+
+async def test_a_broker_that_hangs_keeps_nobody_from_ending_well_and_loses_nothing(
+    live: Live,
+) -> None:
+    ada, bob = await live.join_all("ada", "bob")
+    await ada.call("send", to="bob", text="so that ada knows bob")
+    sent: list[dict[str, Any]] = []
+
+    async def send() -> None:
+        sent.append(await ada.call("send", to="bob", text="while it hung"))
+
+    async with anyio.create_task_group() as tasks:
+        os.kill(live.broker.pid, signal.SIGSTOP)
+        tasks.start_soon(send)
+        # Its client waits for 2 s, asks by SIGTERM, and kills after 2 s more.
+        assert await bob.end() == 0
+        assert not sent
+        os.kill(live.broker.pid, signal.SIGCONT)
+    again = await live.join("bob")
+    assert [one["text"] for one in await again.read(2)][1] == "while it hung"
+    assert (await ada.reached("delivered", sent[0]))["proved"]
 
 
 async def test_when_everything_is_killed_at_once_what_was_accepted_is_there(live: Live) -> None:

@@ -136,6 +136,7 @@ async def test_of_two_sessions_with_one_id_the_newest_wins_and_the_loser_stays_a
         ("search_peers", {}),
     ):
         assert (await first.refusal(tool, **arguments))["code"] == "replaced"
+    assert [one["code"] for one in (await first.call("mesh_info"))["problems"]] == ["replaced"]
     sent = [await ada.call("send", to="bob", text=f"number {number}") for number in range(3)]
     assert [one["id"] for one in await second.read(3)] == [one["id"] for one in sent]
     # One connection each: the loser did not come back, also not to be turned away.

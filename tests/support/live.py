@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -35,8 +35,12 @@ _LIMITS: Final = {
     "CLAUDEMESH_BROKER_RPC_PER_S": "5000",
     "CLAUDEMESH_BROKER_RPC_BURST": "5000",
 }
-# The client hides process and exit code: the shells around the session write both to a pipe.
-_WATCHED: Final = """sh -c 'echo $$ >"$0"; exec "$@"' "$0" "$@"; echo $? >"$0" """
+# The client hides process and exit code: the shells around the session write both to a pipe. The
+# outer one outlives the SIGTERM that the client sends to both, when the session ends too slowly.
+_WATCHED: Final = """trap : TERM
+sh -c 'echo $$ >"$0"; exec "$@"' "$0" "$@"
+echo $? >"$0"
+"""
 
 
 @dataclass(eq=False)
@@ -70,10 +74,14 @@ class LiveSession:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._watch, handle)
                     await self._be_client(pipe, errors, task_status)
-                    with anyio.CancelScope(shield=True), anyio.fail_after(LIMIT_S):
-                        await self._ended.wait()
+                    # The client has seen the end; what was to be told of it is in the pipe.
+                    tasks.cancel_scope.cancel()
+            self._hear(handle)
         finally:
             os.close(handle)
+            if self.status is None:
+                self.status = -signal.SIGKILL
+            self._ended.set()
             self._left.set()
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -163,13 +171,19 @@ class LiveSession:
             await self._leaving.wait()
 
     async def _watch(self, handle: int) -> None:
-        told = b""
-        while told.count(b"\n") < 2:
+        while self.status is None:
             await anyio.wait_readable(handle)
-            told += os.read(handle, 100)
-            self.pid = int(told.partition(b"\n")[0])
-        self.status = int(told.split()[1])
+            self._hear(handle)
         self._ended.set()
+
+    def _hear(self, handle: int) -> None:
+        """Read what the shells have told so far: first the process, then its exit code."""
+        with suppress(BlockingIOError):
+            for word in os.read(handle, 100).split():
+                if self.pid:
+                    self.status = int(word)
+                else:
+                    self.pid = int(word)
 
 
 class Live:
