@@ -1,14 +1,21 @@
 """Asks the keyring of the operating system, which may be missing, lie, raise or hang.
 
-``keystore.py`` is the only caller: it stores one secret per profile and reads it back.
+``keystore.py`` is the only caller: it stores one secret per profile and reads it back. The keyring
+is asked by ``python -m claudemesh_mcp.oskeyring``, a process that lives for one question: its
+libraries would stay in every session (6 MiB), and so would a thread that hangs.
 """
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 SERVICE: Final = "claudemesh"
 LIMIT_S: Final = 3.0
+_START_S: Final = 10.0
 
 T = TypeVar("T")
 
@@ -29,12 +36,7 @@ def get_secret(name: str) -> str | None:
     Raises:
         KeyringFailed: There is no keyring, or it gave no answer in 3 s.
     """
-
-    def get() -> str | None:
-        found = (backend.get_password(SERVICE, name) for backend in _backends())
-        return next((secret for secret in found if secret is not None), None)
-
-    return _within(LIMIT_S, get)
+    return _ask("get", name)
 
 
 def set_secret(name: str, secret: str) -> None:
@@ -47,7 +49,49 @@ def set_secret(name: str, secret: str) -> None:
     Raises:
         KeyringFailed: There is no keyring, or it gave no answer in 3 s.
     """
-    _within(LIMIT_S, lambda: _backends()[0].set_password(SERVICE, name, secret))
+    _ask("set", name, secret)
+
+
+def _ask(verb: str, name: str, secret: str = "") -> str | None:
+    try:
+        ended = subprocess.run(
+            # Safely: this runs in a project's folder, which must not lend it modules.
+            [sys.executable, "-P", "-m", __name__, verb, name],
+            input=secret,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=_START_S + LIMIT_S,
+        )
+        answer: dict[str, str | None] = json.loads(ended.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise KeyringFailed("it could not be asked") from error
+    if "failure" in answer:
+        raise KeyringFailed(answer["failure"])
+    return answer["secret"]
+
+
+def main() -> None:
+    """Answer the one question of the process that started this one."""
+    _, verb, name = sys.argv
+    # A keyring that has to start services must not hand them what the asker reads to its end.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        try:
+            secret = sys.stdin.read()
+            found = _within(LIMIT_S, lambda: _get(name) if verb == "get" else _set(name, secret))
+            answers.write(json.dumps({"secret": found}))
+        except KeyringFailed as failed:
+            answers.write(json.dumps({"failure": str(failed)}))
+
+
+def _get(name: str) -> str | None:
+    found = (backend.get_password(SERVICE, name) for backend in _backends())
+    return next((secret for secret in found if secret is not None), None)
+
+
+def _set(name: str, secret: str) -> None:
+    _backends()[0].set_password(SERVICE, name, secret)
 
 
 def _backends() -> list[Any]:
@@ -85,3 +129,7 @@ def _within(limit_s: float, call: Callable[[], T]) -> T:
     if answers:
         return answers[0]
     raise KeyringFailed(failures[-1])
+
+
+if __name__ == "__main__":
+    main()

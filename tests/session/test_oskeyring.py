@@ -67,6 +67,23 @@ def test_a_working_keyring_keeps_the_key_and_no_file_does(start: Starts, home: H
     assert name == f"claudemesh/{first['profile']}"
 
 
+def test_what_a_keyring_needs_does_not_stay_in_the_process_that_asked(start: Starts) -> None:
+    start.use("tests.support.keyring_backends.Kept")
+    no_keyring = "import sys; sys.modules['keyring'] = None\n"
+    assert start(first=no_keyring)["storage"] == "keyring"
+
+
+def test_the_folder_of_a_project_lends_no_modules_to_what_asks(start: Starts) -> None:
+    project = start.folder / "project"
+    project.mkdir()
+    (project / "keyring.py").write_text("open('run', 'w')")
+    (project / "json.py").write_text("open('run', 'w')")
+    start.use("tests.support.keyring_backends.Kept")
+    there = f"import json, os; os.chdir({str(project)!r})\n"
+    assert start(first=there)["storage"] == "keyring"
+    assert not (project / "run").exists()
+
+
 ALTERNATIVE = """
 from tests.support.keyring_backends import Kept
 
@@ -83,6 +100,10 @@ def alternative(start: Starts) -> None:
     package = start.folder / "extra" / "keyrings" / "alt"
     package.mkdir(parents=True)
     (package / "file.py").write_text(ALTERNATIVE)
+    installed = start.folder / "extra" / "keyrings.alt-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Name: keyrings.alt\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[keyring.backends]\nfile = keyrings.alt.file\n")
     before = start.whole_environ().get("PYTHONPATH", "")
     start.environ["PYTHONPATH"] = f"{start.folder / 'extra'}:{before}"
 
@@ -96,10 +117,9 @@ def test_a_plain_text_keyring_counts_as_none(start: Starts) -> None:
 @pytest.mark.usefixtures("alternative")
 def test_a_plain_text_keyring_before_a_true_one_is_passed_over(start: Starts) -> None:
     start.use("keyring.backends.chainer.ChainerBackend")
-    both = "import keyrings.alt.file\n"
-    first = start(first=both)
+    first = start()
     assert first["storage"] == "keyring"
-    assert start(first=both)["key"] == first["key"]
+    assert start()["key"] == first["key"]
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,17 @@ from claudemesh_mcp.home import Home
 from claudemesh_mcp.keystore import open_wrapping_key
 from claudemesh_wire.errors import MeshError
 
-kill_at = sys.argv[1]
+kill_at, asked = sys.argv[1], []
 
 def checkpoint(name):
     if name == kill_at:
         os.kill(os.getpid(), signal.SIGKILL)
 
+def listen(event, args):
+    if event == "subprocess.Popen" and "claudemesh_mcp.oskeyring" in args[1]:
+        asked.append(args)
+
+sys.addaudithook(listen)
 settings = Settings.load()
 home = Home.open(settings.paths())
 try:
@@ -32,7 +37,7 @@ except MeshError as error:
     print(json.dumps({"code": error.code}))
 else:
     told = {"profile": found.profile_id, "key": found.key.hex(), "storage": found.storage}
-    print(json.dumps(told | {"warned": bool(found.warning), "asked": "keyring" in sys.modules}))
+    print(json.dumps(told | {"warned": bool(found.warning), "asked": bool(asked)}))
 """
 
 
