@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ class Identity:
     founding: bytes
     machine_secret: bytes
 
-    @property
+    @cached_property
     def member(self) -> str:
         """The member's id."""
         return member_id(self.key.public)
@@ -237,7 +238,7 @@ class Device:
     sign: SigningKey
     kems: tuple[KemKey, ...]
 
-    @property
+    @cached_property
     def peer(self) -> str:
         """The id of the peer that holds them."""
         return peer_id(self.identity.mesh, self.identity.member, self.anchor)

@@ -20,6 +20,7 @@ MAX_HANDLE: Final = 40
 MIN_ID_PREFIX: Final = 8
 HANDLE_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?"
 _HANDLE: Final = re.compile(HANDLE_PATTERN, re.ASCII)
+_DIRECT: Final = re.compile(r"d_[a-z2-7]{26}", re.ASCII)
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?", re.ASCII)
 _PEER_ID: Final = re.compile(rf"p_[a-z2-7]{{{MIN_ID_PREFIX - 2},26}}", re.ASCII)
 _MEMBER_ID: Final = re.compile(r"mem_[a-z2-7]{26}", re.ASCII)
@@ -167,7 +168,7 @@ def direct_conversation(participants: Iterable[str]) -> str:
 
 def is_conversation(text: str) -> bool:
     """Tell whether a text names a conversation: direct, ``@group``, ``#topic`` or ``*``."""
-    if text == "*" or re.fullmatch(r"d_[a-z2-7]{26}", text, re.ASCII):
+    if text == "*" or _DIRECT.fullmatch(text):
         return True
     if text == f"@{_EVERYBODY}":  # Its one name is "*".
         return False

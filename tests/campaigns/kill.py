@@ -6,8 +6,9 @@ while a send or an inbox call is under way, and between a printed inbox and the 
 prove it. The last line is one JSON object; the exit code is 1 when anything was lost, repeated
 without its mark, or out of order.
 
-A message counts as acknowledged when a `send` with its idempotency key has answered, pending or
-not; the driver repeats a send whose process died. Deliveries are counted at what `inbox` printed.
+A message counts, once for each of its readers, as acknowledged when a `send` with its idempotency
+key has answered, pending or not; the driver repeats a send whose process died. Deliveries are
+counted at what `inbox` printed.
 """
 
 import argparse
@@ -40,13 +41,44 @@ SETTINGS = {
 }
 
 
-@dataclass
-class Tally:
-    """What was sent and what was printed.
+@dataclass(frozen=True)
+class Stream:
+    """One sender's numbered messages to one conversation.
 
     Args:
-        acked: Numbers acknowledged, by (from, to).
-        printed: (number, whether marked), by (from, to), in the order of printing.
+        sender: Who sends.
+        to: The address as the tool takes it.
+        readers: Who must read each of them.
+    """
+
+    sender: str
+    to: str | list[str]
+    readers: list[str]
+
+    @property
+    def name(self) -> str:
+        """What its messages begin with."""
+        return f"{self.sender}>{self.to if isinstance(self.to, str) else '+'.join(self.to)}"
+
+
+def streams_of(sender: str, names: list[str]) -> list[Stream]:
+    """Give a sender's streams: to its neighbour, to all others by name, and to everybody."""
+    others = [name for name in names if name != sender]
+    neighbour = names[(names.index(sender) + 1) % len(names)]
+    return [
+        Stream(sender, neighbour, [neighbour]),
+        Stream(sender, others, others),
+        Stream(sender, "*", others),
+    ]
+
+
+@dataclass
+class Tally:
+    """What was sent and what was printed, by (stream, reader).
+
+    Args:
+        acked: Numbers acknowledged.
+        printed: (number, whether marked), in the order of printing.
     """
 
     acked: dict[tuple[str, str], set[int]] = field(default_factory=lambda: defaultdict(set))
@@ -111,6 +143,9 @@ class Campaign:
         self.actors = {
             name: Actor(name, environment) for name in (f"s{i}" for i in range(options.sessions))
         }
+        names = list(self.actors)
+        self.streams = [stream for name in names for stream in streams_of(name, names)]
+        self.weight = sum(len(stream.readers) for stream in self.streams)
         self.up = {name: asyncio.Event() for name in self.actors}
         self.after_print: dict[str, asyncio.Event] = {}
 
@@ -122,10 +157,8 @@ class Campaign:
         async with asyncio.TaskGroup() as tasks:
             readers = [tasks.create_task(self._read(actor)) for actor in self.actors.values()]
             writers = [
-                tasks.create_task(self._write(actor, to))
-                for actor in self.actors.values()
-                for to in self.actors
-                if to != actor.name
+                tasks.create_task(self._write(self.actors[stream.sender], stream))
+                for stream in self.streams
             ]
             await self._kill_all()
             self.sending = False
@@ -155,30 +188,30 @@ class Campaign:
                 await asyncio.sleep(RETRY_S)
         self.up[actor.name].set()
 
-    async def _write(self, actor: Actor, to: str) -> None:
-        """Send numbered messages to one peer, repeating what has no answer, in order."""
-        pair = (actor.name, to)
-        pause_s = len(self.actors) * (len(self.actors) - 1) / self.options.rate
+    async def _write(self, actor: Actor, stream: Stream) -> None:
+        """Send numbered messages on one stream, repeating what has no answer, in order."""
+        pause_s = self.weight / self.options.rate
         number = 0
         while self.sending:
             number += 1
             began = time.monotonic()
-            await self._send(actor, pair, number)
+            await self._send(actor, stream, number)
             await asyncio.sleep(max(0.0, pause_s - (time.monotonic() - began)))
 
-    async def _send(self, actor: Actor, pair: tuple[str, str], number: int) -> None:
-        key = f"{pair[0]}>{pair[1]}:{number}"
+    async def _send(self, actor: Actor, stream: Stream, number: int) -> None:
+        key = f"{stream.name}:{number}"
         while True:
             await self.up[actor.name].wait()
             try:
-                await actor.call("send", to=pair[1], text=key, idempotency_key=key)
+                await actor.call("send", to=stream.to, text=key, idempotency_key=key)
             except Gone:
                 await asyncio.sleep(0)
             except Refused as refusal:
                 self.tally.refusals[refusal.code] += 1
                 await asyncio.sleep(RETRY_S)
             else:
-                self.tally.acked[pair].add(number)
+                for reader in stream.readers:
+                    self.tally.acked[stream.name, reader].add(number)
                 return
 
     async def _read(self, actor: Actor) -> None:
@@ -194,9 +227,8 @@ class Campaign:
                 await asyncio.sleep(RETRY_S)
                 continue
             for message in result["messages"]:
-                pair, _, number = message["text"].partition(":")
-                sender, _, recipient = pair.partition(">")
-                self.tally.printed[(sender, recipient)].append(
+                stream, _, number = message["text"].partition(":")
+                self.tally.printed[stream, actor.name].append(
                     (int(number), bool(message.get("redelivered")))
                 )
             waits = self.after_print.pop(actor.name, None) if result["messages"] else None
@@ -282,7 +314,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sessions", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=400, help="messages per second, all together")
+    parser.add_argument(
+        "--rate", type=float, default=400, help="messages to readers a second, in all"
+    )
     parser.add_argument("--broker-kills", type=int, default=20)
     parser.add_argument("--session-kills", type=int, default=10)
     parser.add_argument("--pause", type=float, default=2.0, help="mean seconds between two kills")
