@@ -20,7 +20,6 @@ from claudemesh_mcp.config import Settings
 from claudemesh_mcp.home import FileLock, Home, try_lock
 from claudemesh_mcp.identity import Device, Identity, open_device, open_identity, read_device
 from claudemesh_mcp.peerfile import PeerFile
-from claudemesh_mcp.results import Problem, rfc3339
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import MeshError
@@ -57,6 +56,21 @@ class Setup:
     now_ms: Callable[[], int] = system_ms
 
 
+@dataclass(frozen=True)
+class Detected:
+    """Something that was detected and refused.
+
+    Args:
+        code: Of the error that it was refused with.
+        message: What it was, in one sentence.
+        at_ms: When.
+    """
+
+    code: str
+    message: str
+    at_ms: int
+
+
 class Peer:
     """One peer, opened from its home.
 
@@ -74,7 +88,7 @@ class Peer:
         self.file = file
         self.handle = ""
         self.certificate: Certificate | None = None
-        self.problems: deque[Problem] = deque(maxlen=_MOST_PROBLEMS)
+        self.problems: deque[Detected] = deque(maxlen=_MOST_PROBLEMS)
         self.nonce = secrets.token_hex(8)
         self._offset_ms = 0
 
@@ -164,7 +178,7 @@ class Peer:
         """Keep what was detected, for ``mesh_info`` and the log."""
         if not any(one.code == code and one.message == message for one in self.problems):
             logger.warning("detected %s: %s", code, message)
-            self.problems.append(Problem(code=code, message=message, at=rfc3339(self.now_ms())))
+            self.problems.append(Detected(code, message, self.now_ms()))
 
     def detect(self, error: MeshError) -> None:
         """Keep an error as something detected."""

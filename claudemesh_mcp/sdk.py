@@ -14,11 +14,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import anyio
 
-from claudemesh_mcp import inbox, shown_mesh, shown_messages
+from claudemesh_mcp import inbox, shown
 from claudemesh_mcp.attachment import Attachment, Dial
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.config import Settings
@@ -27,22 +27,15 @@ from claudemesh_mcp.opening import set_up
 from claudemesh_mcp.outgoing import Outgoing, check, content_fields
 from claudemesh_mcp.peer import Peer, Setup
 from claudemesh_mcp.receiving import Receiving
-from claudemesh_mcp.results import (
-    GroupResult,
-    InboxMessage,
-    InboxResult,
-    MeshInfo,
-    PeersResult,
-    ProfileResult,
-    SendResult,
-    StatusResult,
-)
 from claudemesh_mcp.sending import Sending
 from claudemesh_wire.address import AddressKind, parse
 from claudemesh_wire.content import Priority
 from claudemesh_wire.errors import Invalid, MeshError
 from claudemesh_wire.handshake import Mode
 from claudemesh_wire.messages import DEFAULT_TTL_MS
+
+if TYPE_CHECKING:
+    from claudemesh_mcp import results
 
 READY_S: Final = 10.0
 _DEPART_S: Final = 2.0
@@ -167,7 +160,7 @@ class Mesh:
         thread: str | None = None,
         expires_in_s: float | None = None,
         idempotency_key: str | None = None,
-    ) -> SendResult:
+    ) -> "results.SendResult":
         """Seal a message to whoever the addresses stand for, and send it.
 
         Args:
@@ -195,7 +188,7 @@ class Mesh:
         )
         check(outgoing)
         await self.ready()
-        return shown_messages.sent(await self._sending.send(outgoing))
+        return shown.messages.sent(await self._sending.send(outgoing))
 
     async def inbox(
         self,
@@ -207,7 +200,7 @@ class Mesh:
         id: str | None = None,
         offset: int = 0,
         call: Handing | None = None,
-    ) -> InboxResult:
+    ) -> "results.InboxResult":
         """Hand out the messages that wait, oldest first.
 
         Args:
@@ -221,7 +214,7 @@ class Mesh:
                 called again, or at ``confirm``.
         """
         if id is not None:
-            return await shown_messages.chunk(self.peer, id, offset)
+            return await shown.messages.chunk(self.peer, id, offset)
         await self.confirm()
         arrival = self._receiving.arrival()
         result, tokens = await self._take(limit, thread, peek=peek)
@@ -237,7 +230,7 @@ class Mesh:
             self._unconfirmed += tokens
         return result
 
-    async def messages(self) -> AsyncIterator[InboxMessage]:
+    async def messages(self) -> "AsyncIterator[results.InboxMessage]":
         """Give each message as it arrives; it counts as seen when the next one is asked for."""
         while True:
             handing = _Handing()
@@ -267,14 +260,14 @@ class Mesh:
         holder = self._attachment.holder
         self.peer.file.post(lambda sql: inbox.give_back(sql, holder, rows))
 
-    async def message_status(self, id: str) -> StatusResult:
+    async def message_status(self, id: str) -> "results.StatusResult":
         """Give the receipts of a message this peer sent, verified.
 
         Raises:
             NotFound: this peer sent no such message.
             Forbidden: ``forged_receipt``: the broker shows a receipt the recipient never signed.
         """
-        return await shown_messages.status(self.peer, id, partial(self.ready, READY_S))
+        return await shown.messages.status(self.peer, id, partial(self.ready, READY_S))
 
     async def search_peers(
         self,
@@ -283,10 +276,10 @@ class Mesh:
         filters: Mapping[str, Any] | None = None,
         limit: int = 20,
         detail: bool = False,
-    ) -> PeersResult:
+    ) -> "results.PeersResult":
         """Find peers by handle, member, project, summary; all of them without a query."""
-        request = shown_mesh.search(query, filters, limit)
-        return await shown_mesh.peers(self.peer, await self.ready(), request, detail=detail)
+        request = shown.mesh.search(query, filters, limit)
+        return await shown.mesh.peers(self.peer, await self.ready(), request, detail=detail)
 
     async def set_profile(
         self,
@@ -296,7 +289,7 @@ class Mesh:
         status: str | None = None,
         summary: str | None = None,
         profile: dict[str, Any] | None = None,
-    ) -> ProfileResult:
+    ) -> "results.ProfileResult":
         """Change what others see of this peer; what is left out stays."""
         change = {
             "handle": handle,
@@ -305,21 +298,21 @@ class Mesh:
             "summary": summary,
             "profile": profile,
         }
-        return await shown_mesh.profile(self.peer, await self.ready(), change)
+        return await shown.mesh.profile(self.peer, await self.ready(), change)
 
-    async def join(self, address: str, role: str = "") -> GroupResult:
+    async def join(self, address: str, role: str = "") -> "results.GroupResult":
         """Enter a group, ``@name``; again with another role changes the role."""
-        return await shown_mesh.join(await self.ready(), _group(address), role)
+        return await shown.mesh.join(await self.ready(), _group(address), role)
 
-    async def leave(self, address: str) -> GroupResult:
+    async def leave(self, address: str) -> "results.GroupResult":
         """Go out of a group."""
-        return await shown_mesh.leave(await self.ready(), _group(address))
+        return await shown.mesh.leave(await self.ready(), _group(address))
 
-    async def mesh_info(self) -> MeshInfo:
+    async def mesh_info(self) -> "results.MeshInfo":
         """Say where one is connected and as whom; works without a connection too."""
         with suppress(MeshError):
             await self._attachment.ready(_INFO_S)
-        return await shown_mesh.mesh_info(self.peer, self._attachment)
+        return await shown.mesh.mesh_info(self.peer, self._attachment)
 
     async def evidence(self, tokens: Iterable[str]) -> None:
         """Take evidence that rows were shown: they are seen, and their senders are told."""
@@ -355,13 +348,13 @@ class Mesh:
 
     async def _take(
         self, limit: int, thread: str | None, *, peek: bool
-    ) -> tuple[InboxResult, list[str]]:
+    ) -> "tuple[results.InboxResult, list[str]]":
         """Take what is there, from the broker first when no attached process brings it."""
         self._attachment.refuse_if_replaced()
         if self._mode is Mode.CALL:
-            await shown_messages.fetch(await self.ready(), self._receiving)
+            await shown.messages.fetch(await self.ready(), self._receiving)
         if peek:
-            return await shown_messages.peeked(self.peer, limit, thread), []
+            return await shown.messages.peeked(self.peer, limit, thread), []
         return await self._hand_out(limit, thread)
 
     async def _next_arrival(self, arrival: anyio.Event) -> None:
@@ -369,23 +362,23 @@ class Mesh:
         with anyio.move_on_after(_POLL_S if self._mode is Mode.CALL else inbox.LEASE_MS / 1000):
             await arrival.wait()
 
-    async def _hand_out(self, limit: int, thread: str | None) -> tuple[InboxResult, list[str]]:
+    async def _hand_out(
+        self, limit: int, thread: str | None
+    ) -> "tuple[results.InboxResult, list[str]]":
         """Hand rows out; a caller that is cancelled in between has them given back."""
         peer, holder = self.peer, f"{self._attachment.holder}"
         handing = secrets.token_hex(4)
-        now_ms = peer.now_ms()
+        now_ms, hand_out = peer.now_ms(), shown.messages.hand_out
         handed = False
         try:
             rows, unread = await peer.file.write(
-                lambda sql: shown_messages.hand_out(
-                    sql, limit, thread, f"{holder}:{handing}", now_ms
-                )
+                lambda sql: hand_out(sql, limit, thread, f"{holder}:{handing}", now_ms)
             )
             handed = True
         finally:
             if not handed:
                 peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
-        return shown_messages.inbox_result(peer, rows, unread), [str(row["row"]) for row in rows]
+        return shown.messages.inbox_result(peer, rows, unread), [str(row["row"]) for row in rows]
 
 
 def _group(address: str) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from claudemesh_mcp import tools
 from claudemesh_mcp.calls import CallContext
 from claudemesh_mcp.config import Settings
 from claudemesh_wire.errors import MeshError, Unavailable
@@ -92,6 +91,8 @@ class MeshSession:
             Unavailable: ``starting``: the mesh is not open yet.
             MeshError: what keeps the mesh from opening, or what the tool refused with.
         """
+        from claudemesh_mcp import tools
+
         mesh = await self._opened()
         # What this call proves to have been read must not be handed out by it once more.
         await self._settle(mesh)

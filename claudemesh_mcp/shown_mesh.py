@@ -14,7 +14,7 @@ from claudemesh_mcp import inbox, outbox
 from claudemesh_mcp.attachment import Attachment, certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.peer import Detected, Peer
 from claudemesh_mcp.project import wished_handle
 from claudemesh_mcp.results import (
     BrokerShown,
@@ -201,11 +201,11 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
 
 def _problems(peer: Peer, attachment: Attachment, now_ms: int) -> list[Problem]:
     """Give what was detected so far, and why there is no connection now."""
-    problems, failure = list(peer.problems), attachment.failure
-    if failure is not None and all(one.code != failure.code for one in problems):
+    detected, failure = list(peer.problems), attachment.failure
+    if failure is not None and all(one.code != failure.code for one in detected):
         message = f"{failure.reason} {failure.hint}".strip()
-        problems.append(Problem(code=failure.code, message=message, at=rfc3339(now_ms)))
-    return problems
+        detected.append(Detected(failure.code, message, now_ms))
+    return [Problem(code=one.code, message=one.message, at=rfc3339(one.at_ms)) for one in detected]
 
 
 def _line(text: str) -> str:

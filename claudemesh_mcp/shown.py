@@ -1,0 +1,26 @@
+"""What builds the answers that are shown, imported with the first one: an idle session has none.
+
+``sdk.py`` calls ``shown.messages`` and ``shown.mesh``, which are ``shown_messages.py`` and
+``shown_mesh.py``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from claudemesh_mcp import shown_mesh as mesh
+    from claudemesh_mcp import shown_messages as messages
+
+__all__ = ["mesh", "messages"]
+
+_MODULES: Final = {
+    "mesh": "claudemesh_mcp.shown_mesh",
+    "messages": "claudemesh_mcp.shown_messages",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(_MODULES[name])
