@@ -5,6 +5,7 @@
 sessions of the home; a shorter or different history than the one on disk is refused.
 """
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -164,9 +165,10 @@ class Trust:
                 ``certificate_forged``.
             Invalid: it is malformed.
         """
+        known = self.known(hashlib.sha256(blob).digest())
+        if known is not None:
+            return known
         certificate = Certificate.parse(blob)
-        if self.known(certificate.hash) is not None:
-            return certificate
         with self._lock:
             try:
                 self.chain.member_behind(certificate)
