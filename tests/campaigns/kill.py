@@ -30,6 +30,7 @@ from actor import Actor, Gone, Refused
 
 DRAIN_S = 120
 RETRY_S = 0.2
+THINK_S = 0.1
 # The limits stay on; they are set to what this campaign sends.
 SETTINGS = {
     "CLAUDEMESH_BROKER_CHAT_PER_S": "5000",
@@ -236,6 +237,8 @@ class Campaign:
                 # The victim was to die between its print and the proof: nothing more is asked.
                 waits.set()
                 self.up[actor.name].clear()
+            # Whoever reads does something with it before it asks again.
+            await asyncio.sleep(THINK_S)
 
     async def _kill_all(self) -> None:
         """Kill by the seeded schedule, spread over the campaign's length."""
