@@ -318,11 +318,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sessions", type=int, default=4)
     parser.add_argument(
-        "--rate", type=float, default=400, help="messages to readers a second, in all"
+        "--rate", type=float, default=2000, help="messages to readers a second, in all"
     )
     parser.add_argument("--broker-kills", type=int, default=20)
     parser.add_argument("--session-kills", type=int, default=10)
-    parser.add_argument("--pause", type=float, default=2.0, help="mean seconds between two kills")
+    parser.add_argument("--pause", type=float, default=3.0, help="mean seconds between two kills")
     parser.add_argument("--keep", action="store_true", help="keep the home for a look")
     return asyncio.run(play(parser.parse_args()))
 
