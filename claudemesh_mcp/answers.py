@@ -41,7 +41,7 @@ class Replies:
 
 def shown(content: Json) -> Json:
     """Give a tool's result in both forms: a client shows the model the one or the other."""
-    # Its patterns are compiled with the first result, not before `initialize` is answered.
+    # Imported with the first result, not before `initialize` is answered.
     from claudemesh_mcp.cleaning import clean_value
 
     content = clean_value(content).value

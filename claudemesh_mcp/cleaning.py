@@ -12,6 +12,7 @@ scripts, joiners where a script needs them.
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, cast
 
 # Emoji, and the symbols that a variation selector turns into one.
@@ -55,7 +56,7 @@ _INVISIBLE: Final = (
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
     "\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_UNSEEN: Final = re.compile(
+_UNSEEN: Final = (
     f"(?P<kept>{_LEGITIMATE})|(?P<end>\r\n)|(?P<line>[\r\u2028\u2029])"
     f"|{_ESCAPE_SEQUENCES}|{_INVISIBLE}"
 )
@@ -74,13 +75,12 @@ _FRAMES: Final = (
 )
 _OPENERS: Final = "<\uff1c\ufe64"
 # A bare `<message>` right behind a word is a type parameter; with attributes it is none.
-_TAG: Final = re.compile(
+_TAG: Final = (
     f"[{_OPENERS}](?="
     f"[\\s\\\\]{{0,3}}[/\uff0f]\\s{{0,3}}(?:{_FRAMES})(?![\\w.:-])"
     f"|(?:{_FRAMES})(?:\\s+[\\w:-]+\\s*=|\\s*[/\uff0f]\\s*[>\uff1e])"
     f"|(?<!\\w[{_OPENERS}])(?:{_FRAMES})(?:\\s[^<>\\n]{{0,200}})?\\s*[>\uff1e]"
-    "|\\|[a-z_]{2,24}\\|>)",
-    re.IGNORECASE,
+    "|\\|[a-z_]{2,24}\\|>)"
 )
 _TURN: Final = re.compile("(\n[ \t]{0,16}\n[ \t]{0,16}(?:Human|Assistant)):")
 _WHITE: Final = re.compile("[\n\t\r\u2028\u2029]+")
@@ -123,10 +123,17 @@ def clean(text: str) -> Cleaned:
         stripped += len(match[0])
         return "\n" if kind == "line" else ""
 
-    text = _UNSEEN.sub(unseen, text)
-    text, tags = _TAG.subn(_HARMLESS_OPENER, text)
+    unseen_pattern, tag_pattern = _patterns()
+    text = unseen_pattern.sub(unseen, text)
+    text, tags = tag_pattern.subn(_HARMLESS_OPENER, text)
     text, turns = _TURN.subn(f"\\1{_HARMLESS_COLON}", text)
     return Cleaned(text, stripped + tags + turns)
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    # With the first text that needs them: many a session meets none, and they take 0.4 MiB.
+    return re.compile(_UNSEEN), re.compile(_TAG, re.IGNORECASE)
 
 
 def clean_line(text: str) -> Cleaned:
