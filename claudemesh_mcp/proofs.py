@@ -30,6 +30,7 @@ class Proofs:
     """The printed results that nothing has proved yet."""
 
     _open: list[Printed] = field(default_factory=list[Printed])
+    _latest: int = -1
 
     def add(self, request_id: Id, tokens: tuple[str, ...]) -> Printed:
         """Take a result that is about to be written."""
@@ -37,8 +38,16 @@ class Proofs:
         self._open.append(printed)
         return printed
 
+    def written(self, printed: Printed, mark: int) -> tuple[str, ...]:
+        """Learn that a result was written; give its rows if a request has come since."""
+        printed.mark = mark
+        # A fast client's next request may be read before the news of the write gets here.
+        is_proved = printed in self._open and mark <= self._latest
+        return self._close([printed]) if is_proved else ()
+
     def request_began(self, start: int) -> tuple[str, ...]:
         """Give the rows that a request proves whose first byte came at this position."""
+        self._latest = max(self._latest, start)
         proved = [one for one in self._open if one.mark is not None and one.mark <= start]
         return self._close(proved)
 

@@ -308,7 +308,7 @@ class Connection:
 
     def _mark(self, printed: Printed, received: int) -> None:
         """Note what had come from the client when this result was written out."""
-        printed.mark = received
+        self._tell(self._session.evidence, self._proofs.written(printed, received))
 
     def _cancel(self, request_id: object) -> None:
         if not isinstance(request_id, str | int):

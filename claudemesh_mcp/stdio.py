@@ -20,6 +20,8 @@ from claudemesh_mcp.server import Session, serve
 
 CHUNK_BYTES: Final = 65_536
 AHEAD: Final = 4
+# Small enough that a pipe takes it whole, with room for little else that nobody has read.
+LAST_BYTES: Final = 512
 EXIT_S: Final = 6.0
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -73,8 +75,9 @@ class Stdout:
 
     Args:
         descriptor: Where to write; it is never closed here.
-        received: Counts what has come from the client. Asked in the thread that writes, because a
-            fast client's next request would be counted too by the time the loop runs again.
+        received: Counts what has come from the client. Asked in the thread that writes and before
+            the last piece is written: a fast client's next request would be counted too once it
+            has the whole.
     """
 
     def __init__(self, descriptor: int, received: Callable[[], int]) -> None:
@@ -85,7 +88,7 @@ class Stdout:
         threading.Thread(target=self._run, name="stdout", daemon=True).start()
 
     async def write(self, data: bytes) -> int:
-        """Write all of it; give what had been received when it was written.
+        """Write all of it; give what had been received when the last of it went out.
 
         Raises:
             OSError: nobody reads any more.
@@ -102,13 +105,18 @@ class Stdout:
                 self._loop.call_soon_threadsafe(_settle, done, outcome)
 
     def _write(self, data: bytes) -> int | OSError:
-        rest = memoryview(data)
+        last = max(0, len(data) - LAST_BYTES)
         try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            self._write_all(memoryview(data)[:last])
+            received = self._received()
+            self._write_all(memoryview(data)[last:])
         except OSError as failure:
             return failure
-        return self._received()
+        return received
+
+    def _write_all(self, rest: memoryview) -> None:
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
 
 
 def run(session: Session, offer: Offer) -> int:

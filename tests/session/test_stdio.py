@@ -16,7 +16,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from claudemesh_mcp.config import broker_environment
-from claudemesh_mcp.stdio import AHEAD, CHUNK_BYTES, Stdin, Stdout
+from claudemesh_mcp.stdio import AHEAD, CHUNK_BYTES, LAST_BYTES, Stdin, Stdout
 from tests.support.mcp_client import HELLO
 
 MCP = [sys.executable, "-m", "claudemesh_mcp", "mcp"]
@@ -230,6 +230,25 @@ async def test_a_writer_learns_that_nobody_reads() -> None:
         os.close(source)
         with pytest.raises(BrokenPipeError):
             await stdout.write(b"unread\n")
+    os.close(sink)
+
+
+async def test_what_was_received_is_counted_before_a_reader_can_have_all_of_it() -> None:
+    source, sink = os.pipe()
+    had: list[int] = []
+
+    def received() -> int:
+        os.set_blocking(source, False)
+        had.append(len(os.read(source, 10_000)) if len(data) > LAST_BYTES else 0)
+        return 7
+
+    stdout = Stdout(sink, received)
+    for data in (b"z" * 10, b"z" * 5000):
+        with anyio.fail_after(20):
+            assert await stdout.write(data) == 7
+        assert had.pop() < len(data)
+        assert os.read(source, 10_000)
+    os.close(source)
     os.close(sink)
 
 
