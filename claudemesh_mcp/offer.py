@@ -64,9 +64,9 @@ class Offer:
     instructions: str = INSTRUCTIONS
     definitions: bytes = field(default_factory=DEFINITIONS_FILE.read_bytes)
 
-    @cached_property
+    @property
     def tools(self) -> list[dict[str, Any]]:
-        """The definitions of the tools, as `tools/list` shows them."""
+        """The definitions of the tools, as `tools/list` shows them: once or twice, so not kept."""
         return json.loads(self.definitions)["tools"] if self.definitions else []
 
     @cached_property
