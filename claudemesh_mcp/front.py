@@ -127,11 +127,11 @@ class ComingSession:
 
 
 def _import_session(settings: Settings) -> ModuleType:
-    from claudemesh_mcp.deferral import defer
+    from claudemesh_mcp.deferral import defer_metadata
     from claudemesh_mcp.logs import log_to_file, log_to_stderr
 
     keep_plugins_out()
-    defer()
+    defer_metadata()
     log_to_stderr(settings.log_level)
     log_to_file(settings.paths().logs)
     import_module("claudemesh_mcp.sdk")

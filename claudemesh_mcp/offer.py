@@ -64,9 +64,9 @@ class Offer:
     instructions: str = INSTRUCTIONS
     definitions: bytes = field(default_factory=DEFINITIONS_FILE.read_bytes)
 
-    @property
+    @cached_property
     def tools(self) -> list[dict[str, Any]]:
-        """The definitions of the tools, as `tools/list` shows them: once or twice, so not kept."""
+        """The definitions of the tools, as `tools/list` shows them."""
         return json.loads(self.definitions)["tools"] if self.definitions else []
 
     @cached_property
