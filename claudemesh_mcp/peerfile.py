@@ -47,7 +47,6 @@ class _Job:
     needs: _Needs
 
 
-SCHEMA_VERSION: Final = 1
 _BATCH: Final = 256
 _MAGIC: Final = b"SQLite format 3\0"
 _SETUP: Final = (
@@ -59,7 +58,9 @@ _SETUP: Final = (
     # A text that is cleared leaves no copy in a page that is written anyway.
     "PRAGMA secure_delete = FAST",
 )
-_SCHEMA: Final = Path(__file__).with_name("peerfile.sql")
+# Each brings the tables from the version before to the one of its place.
+_STEPS: Final = ("peerfile.sql", "peerfile_2.sql")
+SCHEMA_VERSION: Final = len(_STEPS)
 
 
 class PeerFile:
@@ -319,13 +320,13 @@ def _damaged(path: Path) -> Invalid:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Make the tables, unless another process has just done so."""
+    """Bring the tables to this version, unless another process has just done so."""
     connection.execute("BEGIN IMMEDIATE")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        for statement in _SCHEMA.read_text("utf-8").split(";\n"):
+    for step in _STEPS[version:]:
+        for statement in Path(__file__).with_name(step).read_text("utf-8").split(";\n"):
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar, get_type_hints
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.delivery import Attachment, Deliveries
 from claudemesh_broker.limits import Limits
+from claudemesh_broker.reach import Reach
 from claudemesh_broker.roster import Roster, check_expiry, entries_after, put_chain, read_card
 from claudemesh_broker.scheduler import Scheduler
 from claudemesh_broker.sql import Sql
@@ -69,6 +70,7 @@ class Parts:
 
     Args:
         now_ms: The broker's clock, in milliseconds since the epoch.
+        reach: How other machines reach it; ``None`` on loopback alone.
     """
 
     store: Store
@@ -79,6 +81,7 @@ class Parts:
     settings: BrokerSettings
     now_ms: Callable[[], int]
     started_ms: int
+    reach: Reach | None = None
 
     def shown_limits(self) -> dict[str, float]:
         """Give the limits that a client has to know."""
