@@ -158,7 +158,7 @@ def test_there_is_one_version() -> None:
 def locked() -> dict[str, str]:
     """The versions in the lock file."""
     text = (ROOT / "requirements.lock").read_text("utf-8")
-    return dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", text, re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==([^\s;]+)", text, re.MULTILINE))
 
 
 def test_the_lock_pins_everything_that_is_asked_for() -> None:
