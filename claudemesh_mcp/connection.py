@@ -66,12 +66,13 @@ class Patience:
 
 
 @asynccontextmanager
-async def websocket(url: str, patience: Patience) -> AsyncGenerator[Link]:
+async def websocket(url: str, patience: Patience, pin: bytes = b"") -> AsyncGenerator[Link]:
     """Open a WebSocket to a broker and close it behind the block.
 
     Args:
         url: The broker's address, ``http://HOST:PORT``.
         patience: How long it is waited for.
+        pin: SHA-256 of the certificate that it has to show.
 
     Raises:
         Unavailable: ``unreachable``: nobody answers there, or not with a WebSocket.
@@ -280,3 +281,8 @@ def pauses(random_unit: random.Random | None = None) -> Iterator[float]:
     while True:
         yield pause * (0.5 + chance.random())
         pause = min(pause * 1.8, _LONGEST_PAUSE_S)
+
+
+async def fetch_certificate_pin(url: str) -> bytes:
+    """Stand in until the transport part lands."""
+    raise Unavailable(url)

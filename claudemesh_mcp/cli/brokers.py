@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import anyio
 import typer
 
-from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli import chosen, show
 from claudemesh_mcp.cli.asking import open_mesh
-from claudemesh_mcp.config import Settings
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def _launcher() -> "Launcher":
     from claudemesh_mcp.home import Home
     from claudemesh_mcp.launcher import Launcher
 
-    return Launcher(Home.open(Settings.load().paths()))
+    return Launcher(Home.open(chosen.settings().paths()))
 
 
 async def _peers() -> "list[PeerRow]":
