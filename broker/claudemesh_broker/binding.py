@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 
 from claudemesh_wire.errors import Invalid
 
+CERTIFICATE_FILE: Final = "broker-tls.crt"
+CERTIFICATE_KEY_FILE: Final = "broker-tls.key"
+"""What a broker makes for itself, in its data folder."""
+
 LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
 _RUN: Final = "claudemesh broker run"
 _ADDRESS: Final = "an IP address, as 127.0.0.1, 0.0.0.0 or ::"

@@ -19,18 +19,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from claudemesh_broker.binding import Binding, Tls
+from claudemesh_broker.binding import (
+    CERTIFICATE_FILE,
+    CERTIFICATE_KEY_FILE,
+    Binding,
+    Tls,
+)
 from claudemesh_broker.folders import create_private, private_folder, read_private
 from claudemesh_broker.reach import main_address
 from claudemesh_wire.errors import Invalid, Unavailable
 
-CERTIFICATE_FILE: Final = "broker-tls.crt"
-KEY_FILE: Final = "broker-tls.key"
 _YEARS_10: Final = timedelta(days=3652)
 _DAY: Final = timedelta(days=1)
 _MADE_NEW: Final = (
-    f"Put a backup in its place. Without one, move {CERTIFICATE_FILE} and {KEY_FILE} away: the next"
-    " start makes new ones, and everybody who joined from elsewhere has to trust them anew."
+    f"Put a backup in its place. Without one, move {CERTIFICATE_FILE} and {CERTIFICATE_KEY_FILE}"
+    " away: the next start makes new ones, and who joined from elsewhere has to trust them anew."
 )
 
 
@@ -88,7 +91,7 @@ def self_made(data: Path) -> Shown | None:
     Raises:
         Unavailable: as for ``certificate_of``.
     """
-    files = (data / CERTIFICATE_FILE, data / KEY_FILE)
+    files = (data / CERTIFICATE_FILE, data / CERTIFICATE_KEY_FILE)
     absent = [file for file in files if read_private(file) is None]
     if len(absent) == len(files):
         return None
@@ -171,7 +174,7 @@ def _make(data: Path, binding: Binding) -> Shown | None:
         serialization.NoEncryption(),
     )
     private_folder(data)
-    create_private(data / KEY_FILE, secret)
+    create_private(data / CERTIFICATE_KEY_FILE, secret)
     create_private(data / CERTIFICATE_FILE, made.public_bytes(serialization.Encoding.PEM))
     return self_made(data)
 
