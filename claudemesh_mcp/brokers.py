@@ -9,10 +9,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from claudemesh_mcp.config import Settings
-from claudemesh_mcp.connection import fetch_certificate_pin
 from claudemesh_mcp.home import read_private
 from claudemesh_mcp.joining import stranger
 from claudemesh_mcp.meshes import Place
+from claudemesh_mcp.tls import fetch_pin
 from claudemesh_wire.errors import Invalid, MeshError, NotFound
 from claudemesh_wire.keys import KEY_BYTES, unb64
 
@@ -57,7 +57,7 @@ async def locate(text: str, settings: Settings) -> Place:
     url, pin = _read_url(text)
     if not pin and url.startswith("https:") and is_loopback(url):
         # On its own machine: nobody stands in between.
-        pin = await fetch_certificate_pin(url)
+        pin = await fetch_pin(url)
     async with stranger(Place(url, "", pin), settings) as client:
         challenge = await client.meet("")
     return Place(url, challenge.broker, pin)
@@ -69,7 +69,7 @@ async def shown_certificate(url: str) -> bytes:
     Raises:
         Unavailable: it can't be reached.
     """
-    return await fetch_certificate_pin(url)
+    return await fetch_pin(url)
 
 
 def _read_url(text: str) -> tuple[str, bytes]:

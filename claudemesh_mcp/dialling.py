@@ -57,7 +57,7 @@ async def embedded(settings: Settings) -> AsyncGenerator[Dialed]:
         MeshError: it can't be started or reached; the error says why.
     """
     info = await Launcher(Home(settings.paths())).take_over(VERSION)
-    async with websocket(info.url, Patience(settings.ping_interval_s)) as link:
+    async with websocket(info.url, Patience(settings.ping_interval_s), info.pin) as link:
         yield Dialed(link, info.id, info.url, info.token, info.version)
 
 

@@ -15,6 +15,7 @@ from claudemesh_mcp.cli import (
     brokers,
     chosen,
     demo,
+    hosting,
     invites,
     members,
     meshes,
@@ -77,7 +78,18 @@ def claudemesh(
     chosen.choose(mesh)
 
 
-for module in (demo, brokers, meshes, invites, members, messages, peers, settings, shell):
+for module in (
+    demo,
+    brokers,
+    hosting,
+    meshes,
+    invites,
+    members,
+    messages,
+    peers,
+    settings,
+    shell,
+):
     module.add_to(app)
 
 
