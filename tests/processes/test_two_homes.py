@@ -1,5 +1,7 @@
 """Two homes and a broker over TLS between them: four commands, and all that can go wrong."""
 
+import ssl
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -329,3 +331,23 @@ def test_a_revoked_session_is_believed_by_nobody(ada: Shell, bob: Shell) -> None
     refused = bob.run("send", "max", "after", "--json")
     assert (refused.code, refused.error["code"]) == (4, "device_revoked")
     assert ok(ada.run("inbox", "--json")).json["messages"] == []
+
+
+def test_a_link_preview_learns_nothing_and_uses_up_nothing(
+    host: Host, ada: Shell, bob: Shell
+) -> None:
+    link = link_of(ada)
+    address, _, key = link.partition("#")
+    trusting = ssl.create_default_context()
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    pages: set[bytes] = set()
+    for url in (address, address, f"{host.url}/i/{'a' * 26}"):
+        with urllib.request.urlopen(url, context=trusting) as answer:  # noqa: S310 - ours
+            pages.add(answer.read())
+            assert answer.headers["Cache-Control"] == "no-store"
+    (page,) = pages
+    assert key.encode() not in page
+    (row,) = ok(ada.run("invites", "--json")).json["invites"]
+    assert row["used"] == 0
+    ok(bob.run("join", link))
