@@ -1,0 +1,119 @@
+"""Backup under load, restore and check as commands, on a broker that really runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from claudemesh_mcp.sdk import Mesh
+from tests.support.hosting import LIMIT_S, hosted, run_to_its_end, settings_of
+from tests.support.shell import Shell, shell_in
+
+FAST = {"CLAUDEMESH_BROKER_CHAT_PER_S": "5000", "CLAUDEMESH_BROKER_CHAT_BURST": "5000"}
+BEFORE, BESIDE = 40, 200
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Writer:
+    """Sends to a peer that is away, and notes what the broker has accepted."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.accepted: list[str] = []
+        self.has_begun = anyio.Event()
+        self.may_end = anyio.Event()
+        self._mesh = mesh
+
+    async def write(self) -> None:
+        """Send until the backup is made, and so much that it is made meanwhile."""
+        while len(self.accepted) < BESIDE or not self.may_end.is_set():
+            sent = await self._mesh.send("bob", f"message {len(self.accepted)}")
+            assert [one.status for one in sent.recipients] == ["queued"]
+            self.accepted.append(sent.id)
+            if len(self.accepted) == BEFORE:
+                self.has_begun.set()
+
+
+async def test_a_backup_under_load_has_all_that_was_accepted_before(tmp_path: Path) -> None:
+    backup = tmp_path / "backup.tar"
+    with hosted(tmp_path, **FAST) as broker:
+        told = settings_of(broker.home)
+        async with Mesh.connect(settings=told, name="bob", resume="bob"):
+            pass
+        async with Mesh.connect(settings=told, name="ada", resume="ada") as ada:
+            writer = Writer(ada)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(writer.write)
+                with anyio.fail_after(LIMIT_S):
+                    await writer.has_begun.wait()
+                before = list(writer.accepted)
+                done = await anyio.to_thread.run_sync(
+                    run_to_its_end, broker.home, "backup", str(backup), "--json"
+                )
+                writer.may_end.set()
+            assert done.returncode == 0, done.stderr
+            assert len(writer.accepted) > len(before)
+        broker_id = broker.info.id
+        assert broker.end() == 0
+    shutil.rmtree(broker.data)
+    assert run_to_its_end(broker.home, "restore", str(backup)).returncode == 0
+    with hosted(tmp_path, **FAST) as broker:
+        assert broker.info.id == broker_id
+        async with Mesh.connect(settings=told, name="bob", resume="bob") as bob:
+            read: list[str] = []
+            with anyio.fail_after(LIMIT_S):
+                async for message in bob.messages():
+                    read.append(message.id)
+                    if set(before) <= set(read):
+                        break
+        # What was accepted later may be in it too, but no gap and nothing out of order.
+        assert read == writer.accepted[: len(read)]
+
+
+def test_a_broker_is_checked_backed_up_and_restored_from_the_shell(tmp_path: Path) -> None:
+    with shell_in(tmp_path) as shell:
+        nothing = shell.run("broker", "check", "--json")
+        assert (nothing.code, nothing.error["code"]) == (3, "no_broker_data")
+        assert shell.run("up").code == 0
+        running = shell.run("broker", "check", "--json")
+        assert running.code == 0
+        assert running.json["ok"] is True
+        states = {one["name"]: one["state"] for one in running.json["checks"]}
+        assert set(states.values()) == {"ok"}
+        made = shell.run("broker", "backup", ".", "--json")
+        assert made.code == 0
+        assert Path(made.json["path"]).stat().st_mode & 0o777 == 0o600
+        assert set(made.json["files"]) == {"broker.key", "broker.sqlite3"}
+        refuse_and_restore(shell, made.json["path"])
+
+
+def refuse_and_restore(shell: Shell, backup: str) -> None:
+    in_use = shell.run("broker", "restore", backup, "--force", "--json")
+    assert (in_use.code, in_use.error["code"]) == (1, "data_in_use")
+    assert shell.run("down").code == 0
+    there = shell.run("broker", "restore", backup, "--json")
+    assert (there.code, there.error["code"]) == (1, "data_exists")
+    damaged = shell.run("broker", "restore", "/dev/null", "--force", "--json")
+    assert (damaged.code, damaged.error["code"]) == (2, "backup_damaged")
+    done = shell.run("broker", "restore", backup, "--force")
+    assert done.code == 0
+    assert "what was there before is in " in done.out
+    assert shell.run("up").code == 0
+    (shell.home / "broker" / "broker.key").chmod(0o644)
+    found = shell.run("broker", "check")
+    assert found.code == 1
+    assert "failed" in found.out
+    (shell.home / "broker" / "broker.key").chmod(0o600)
+
+
+def test_words_that_make_no_sense_are_a_wrong_use(tmp_path: Path) -> None:
+    done = run_to_its_end(tmp_path, "backup")
+    assert done.returncode == 2
+    done = run_to_its_end(tmp_path, "check", "--data", "", "--json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (2, "config_invalid")
