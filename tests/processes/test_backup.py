@@ -11,7 +11,7 @@ import pytest
 from claudemesh_broker.backup import back_up
 from claudemesh_mcp.sdk import Mesh
 from tests.support.brokerdata import broker_data
-from tests.support.hosting import LIMIT_S, hosted, run_to_its_end, settings_of
+from tests.support.foreground import LIMIT_S, hosted, run_to_its_end, settings_of
 from tests.support.shell import Shell, shell_in
 
 FAST = {"CLAUDEMESH_BROKER_CHAT_PER_S": "5000", "CLAUDEMESH_BROKER_CHAT_BURST": "5000"}
@@ -41,6 +41,19 @@ class Writer:
             if len(self.accepted) == BEFORE:
                 self.has_begun.set()
 
+    async def writes_beside(self, home: Path, backup: Path) -> list[str]:
+        """Write while a backup is made; gives what was accepted before it began."""
+        before: list[str] = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.write)
+            with anyio.fail_after(LIMIT_S):
+                await self.has_begun.wait()
+            before += self.accepted
+            done = await anyio.to_thread.run_sync(run_to_its_end, home, "backup", str(backup))
+            assert done.returncode == 0, done.stderr
+            self.may_end.set()
+        return before
+
 
 async def test_a_backup_under_load_has_all_that_was_accepted_before(tmp_path: Path) -> None:
     backup = tmp_path / "backup.tar"
@@ -50,17 +63,8 @@ async def test_a_backup_under_load_has_all_that_was_accepted_before(tmp_path: Pa
             pass
         async with Mesh.connect(settings=told, name="ada", resume="ada") as ada:
             writer = Writer(ada)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(writer.write)
-                with anyio.fail_after(LIMIT_S):
-                    await writer.has_begun.wait()
-                before = list(writer.accepted)
-                done = await anyio.to_thread.run_sync(
-                    run_to_its_end, broker.home, "backup", str(backup), "--json"
-                )
-                writer.may_end.set()
-            assert done.returncode == 0, done.stderr
-            assert len(writer.accepted) > len(before)
+            before = await writer.writes_beside(broker.home, backup)
+        assert len(writer.accepted) > len(before)
         broker_id = broker.info.id
         assert broker.end() == 0
     shutil.rmtree(broker.data)

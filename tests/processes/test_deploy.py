@@ -18,7 +18,7 @@ from claudemesh_wire.exchange import Answered, Exchange, Noticed
 from claudemesh_wire.handshake import Challenge, Hello
 from tests.support.authority import Authority
 from tests.support.checkout import ROOT
-from tests.support.hosting import LIMIT_S, environment, hosted
+from tests.support.foreground import LIMIT_S, environment, hosted
 
 UNIT = ROOT / "broker" / "deploy" / "claudemesh-broker.service"
 CADDYFILE = ROOT / "broker" / "deploy" / "Caddyfile"

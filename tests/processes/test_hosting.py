@@ -13,6 +13,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from claudemesh_broker.reach import main_address
 from claudemesh_mcp.brokerinfo import BrokerInfo
 from claudemesh_mcp.connection import Patience, websocket
 from claudemesh_mcp.sdk import Mesh
@@ -21,7 +22,7 @@ from claudemesh_wire.errors import MeshError, TooMuch
 from claudemesh_wire.exchange import Answered, Exchange, Noticed
 from claudemesh_wire.handshake import Challenge, Closing, Hello
 from tests.support.authority import Authority
-from tests.support.hosting import LIMIT_S, Hosted, hosted, run_to_its_end, settings_of
+from tests.support.foreground import LIMIT_S, Hosted, hosted, run_to_its_end, settings_of
 
 ANYWHERE = ("--bind", "0.0.0.0")  # noqa: S104 - what is hosted
 PUBLIC = "https://mesh.example.org"
@@ -83,6 +84,28 @@ async def test_sessions_talk_over_a_certificate_that_the_broker_made(tmp_path: P
     logged = (broker.data / "broker.log").read_text()
     assert secret not in broker.says + logged
     assert "Traceback" not in broker.says + logged
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        pytest.param("", id="one-address"),
+        pytest.param("::", id="both-versions"),
+    ],
+)
+async def test_sessions_of_its_machine_find_it_wherever_it_listens(
+    tmp_path: Path, bind: str
+) -> None:
+    address = bind or main_address(4)
+    if address is None or (bind and not socket.has_dualstack_ipv6()):
+        pytest.skip("this machine has no such address")
+    with hosted(tmp_path, "--bind", address, "--tls", "auto") as broker:
+        await talk(broker.home)
+        if bind:
+            url = f"https://127.0.0.1:{broker.info.port}"
+            assert await fetch_pin(url) == broker.info.pin
+        else:
+            assert broker.info.host == address
 
 
 async def test_the_pin_holds_over_restarts_and_a_new_certificate_is_refused(

@@ -1,106 +1,107 @@
-"""A broker that somebody hosts: a process in the foreground, on the home of its own sessions.
+"""A host and its guests: a broker for other machines over TLS, and shells on homes of their own.
 
-The process tests of TLS, proxy and backup start it through here and speak to it over real sockets.
+Everything is a process, as on two machines; a test that can make network namespaces puts host and
+guests on different ones through ``Host.inside``.
 """
 
-import signal
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
-from claudemesh_mcp.brokerinfo import BrokerInfo, read_info
-from claudemesh_mcp.config import Settings, broker_environment
+from tests.support.shell import Done, Shell
 
-LIMIT_S = 60
+
+def free_port() -> int:
+    """Give a port that is free at this moment."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 @dataclass
-class Hosted:
-    """A broker that runs.
+class Host:
+    """A broker that runs for other machines.
 
     Args:
-        popen: Its process.
-        home: The home whose sessions find it.
-        says: The line that it printed when it began to listen; with ``end`` all it printed.
+        folder: Where its data is.
+        port: Where it listens.
+        said: What it printed when it began to listen.
+        process: It.
+        prefix: What its guests' and its own programs are started through.
     """
 
-    popen: subprocess.Popen[bytes]
-    home: Path
-    says: str
+    folder: Path
+    port: int
+    said: str
+    process: "subprocess.Popen[str]"
 
     @property
-    def data(self) -> Path:
-        """Its data folder."""
-        return self.home / "broker"
+    def url(self) -> str:
+        """Its address on this machine."""
+        return f"https://127.0.0.1:{self.port}"
 
     @property
-    def info(self) -> BrokerInfo:
-        """What it says to the sessions of its home."""
-        info = read_info((self.home / "run" / "broker.json").read_bytes())
-        assert info is not None
-        return info
+    def fingerprint(self) -> str:
+        """The certificate's, as it printed it."""
+        found = re.search(r"SHA-256 ([0-9a-f]{64})", self.said)
+        assert found, self.said
+        return found[1]
 
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Signal it, and wait until it has ended."""
-        self.popen.send_signal(number)
-        said, complained = self.popen.communicate(timeout=LIMIT_S)
-        self.says += (said + complained).decode()
-        return self.popen.returncode
-
-
-def settings_of(home: Path) -> Settings:
-    """Give the settings of a session of a home."""
-    return Settings(home=home, keyring=False)
-
-
-def command(home: Path, *words: str) -> list[str]:
-    """Give the command that starts the broker's program on the data of a home."""
-    program = [sys.executable, "-m", "claudemesh_broker", *words]
-    return [*program, "--data", str(home / "broker")]
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Give an environment with nothing of the machine's own settings."""
-    machine = broker_environment().items()
-    return {name: value for name, value in machine if "CLAUDEMESH" not in name} | more
+    @property
+    def admin_secret_file(self) -> Path:
+        """Where the secret for making meshes is."""
+        return self.folder / "admin.secret"
 
 
 @contextmanager
-def hosted(folder: Path, *flags: str, **variables: str) -> Iterator[Hosted]:
-    """Run a broker for a home in a folder, and end it."""
-    home = folder / "home"
-    for made in (home, home / "run"):
-        made.mkdir(0o700, parents=True, exist_ok=True)
-    words = command(home, "run", "--port", "0", "--run", str(home / "run"), *flags)
-    popen = subprocess.Popen(
-        words,
+def a_host(folder: Path, *words: str, port: int = 0, **environment: str) -> Iterator[Host]:
+    """Run a broker over TLS, reached as 127.0.0.1 unless the words say otherwise."""
+    port = port or free_port()
+    shell = Shell(folder.parent)
+    said = ["--bind", "0.0.0.0", "--tls", "auto", "--public-url", f"https://127.0.0.1:{port}"]  # noqa: S104 - the point
+    command = [sys.executable, "-m", "claudemesh_mcp", "broker", "run", "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--data", str(folder), *(words or said)],
+        env=shell.environment(**environment),
+        cwd=folder.parent,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # Unbuffered: what follows the first line is left to be read at the end.
-        bufsize=0,
-        env=environment(**variables),
-        cwd=folder,
-    )
-    assert popen.stdout is not None
-    try:
-        says = popen.stdout.readline().decode()
-        assert says, popen.communicate()[1]
-        yield Hosted(popen, home, says)
-    finally:
-        popen.kill()
-        popen.communicate()
-
-
-def run_to_its_end(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the broker's program to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "claudemesh_broker", *words],
-        capture_output=True,
         text=True,
-        timeout=LIMIT_S,
-        check=False,
-        env=environment(CLAUDEMESH_HOME=str(home)),
-    )
+    ) as process:
+        try:
+            yield Host(folder, port, _greeting(process), process)
+        finally:
+            process.kill()
+
+
+def _greeting(process: "subprocess.Popen[str]") -> str:
+    """Read what it prints until it has said where its secret is: then it listens."""
+    lines: list[str] = []
+    for line in cast("IO[str]", process.stdout):
+        lines.append(line)
+        if "admin.secret" in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines) + cast("IO[str]", process.stderr).read())
+
+
+@contextmanager
+def a_guest(folder: Path) -> Iterator[Shell]:
+    """Give a shell on a home of its own."""
+    folder.mkdir()
+    guest = Shell(folder)
+    guest.home.mkdir(mode=0o700)
+    yield guest
+    guest.run("--mesh", "local", "down", "--force")
+
+
+def ok(done: Done) -> Done:
+    """Give a command that did what it was to do."""
+    assert done.code == 0, done.out + done.err
+    return done
