@@ -15,9 +15,9 @@ import anyio
 import anyio.to_thread
 
 from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client, Credentials
 from claudemesh_mcp.connection import Link, LinkClosed, pauses
-from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.home import FileLock
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.receiving import Receiving
