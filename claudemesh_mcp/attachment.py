@@ -257,8 +257,9 @@ class Attachment:
         if self._mode is Mode.ATTACH:
             await self._take_lock()
         now_ms = peer.now_ms()
-        await peer.file.write(lambda sql: inbox.forget_old(sql, now_ms))
-        await peer.file.write(lambda sql: outbox.forget_old(sql, now_ms))
+        for forget_old in (inbox.forget_old, outbox.forget_old):
+            while await peer.file.write(partial(forget_old, now_ms=now_ms)):
+                pass
 
     async def own(self) -> None:
         """Take the peer's lock if it is free, and offer again what a dead holder had offered.

@@ -125,6 +125,7 @@ class Sending:
                 resolved_ms=resolution.resolved.resolved_ms,
                 ttl_ms=outgoing.ttl_ms,
                 re=outgoing.re,
+                thread=outgoing.fields.thread,
             )
             sealer = self._sealer(resolution)
             try:

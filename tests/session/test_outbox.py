@@ -81,7 +81,7 @@ def test_a_message_is_numbered_sealed_and_kept_as_it_will_be_sent(sql: sqlite3.C
 def test_each_conversation_is_numbered_from_one_without_a_gap(convs: list[str]) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as sql:
         sql.row_factory = sqlite3.Row
-        sql.executescript(peerfile._SCHEMA.read_text("utf-8"))
+        peerfile._migrate(sql)
         rows = [compose(sql, number, conv) for number, conv in enumerate(convs)]
         for conv in convs:
             numbers = [row.seq for row in rows if row.draft.conv == conv]
