@@ -186,7 +186,7 @@ def next_waiting(sql: sqlite3.Connection, conv: str) -> Row | None:
     found = sql.execute(
         "SELECT * FROM outbox WHERE conv = ? AND state = 'waiting' ORDER BY seq LIMIT 1", (conv,)
     ).fetchone()
-    return _row(found) if found else None
+    return read_row(found) if found else None
 
 
 def waiting_conversations(sql: sqlite3.Connection) -> list[str]:
@@ -254,7 +254,7 @@ def forget_old(sql: sqlite3.Connection, now_ms: int) -> bool:
 def find(sql: sqlite3.Connection, message: str) -> Row | None:
     """Give a message of one's own, if there is one of this id."""
     found = sql.execute("SELECT * FROM outbox WHERE id = ?", (message,)).fetchone()
-    return _row(found) if found else None
+    return read_row(found) if found else None
 
 
 def get(sql: sqlite3.Connection, message: str) -> Row:
@@ -285,7 +285,8 @@ def _audience_text(audience: tuple[Audience, ...]) -> str:
     return json.dumps([[one.peer, one.handle, one.member, one.e2e] for one in audience])
 
 
-def _row(found: sqlite3.Row) -> Row:
+def read_row(found: sqlite3.Row) -> Row:
+    """Read a row as the table has it."""
     draft = Draft(
         id=found["id"],
         conv=found["conv"],

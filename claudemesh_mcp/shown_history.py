@@ -12,7 +12,6 @@ from typing import Any, Final
 from claudemesh_mcp import history, outbox
 from claudemesh_mcp.cleaning import clean, clean_line
 from claudemesh_mcp.history import Hit, Wanted
-from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.results import NOTICE, HistoryMessage, HistoryResult, rfc3339
 from claudemesh_mcp.shown_messages import sent
@@ -33,12 +32,8 @@ async def searched(peer: Peer, what: Wanted) -> HistoryResult:
         MeshError: as ``history.find``.
     """
     found = await history.find(peer.file, what)
-    own = [hit.row["id"] for hit in found.hits if hit.source is not RECEIVED]
-    rows = await peer.file.read(lambda sql: {one: outbox.get(sql, one) for one in own})
     messages = [
-        _received(hit, what.terms)
-        if hit.source is RECEIVED
-        else _sent(hit, rows[hit.row["id"]], what.terms)
+        _received(hit, what.terms) if hit.source is RECEIVED else _sent(hit, what.terms)
         for hit in found.hits
     ]
     return HistoryResult(
@@ -58,7 +53,8 @@ def _received(hit: Hit, terms: Sequence[Term]) -> HistoryMessage:
     return _shown(hit, terms, row["text"], {"direction": "received", "with": [told], "to": to})
 
 
-def _sent(hit: Hit, row: Row, terms: Sequence[Term]) -> HistoryMessage:
+def _sent(hit: Hit, terms: Sequence[Term]) -> HistoryMessage:
+    row = outbox.read_row(hit.row)
     refused = None if row.answer is None or row.state != "refused" else "refused"
     told = [
         {
