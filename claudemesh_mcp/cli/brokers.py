@@ -1,20 +1,15 @@
-"""The commands around the broker: ``up``, ``down``, ``status`` and ``broker run``.
+"""The commands around the broker of this home: ``up``, ``down`` and ``status``.
 
-They ask ``Launcher`` for the embedded broker of this home; ``broker run`` becomes the broker.
+They ask ``Launcher`` for it; ``hosting.py`` has the commands of whoever runs one by hand.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
 import typer
 
-from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli import chosen, show
 from claudemesh_mcp.cli.asking import open_mesh
-from claudemesh_mcp.config import Settings
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -30,11 +25,6 @@ def add_to(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(status)
-    broker = typer.Typer(help="Run a broker oneself.", no_args_is_help=True)
-    broker.command("run")(run)
-    # A group of one command would otherwise be that command.
-    broker.callback()(lambda: None)
-    app.add_typer(broker, name="broker")
 
 
 def up(json: Json = False) -> None:
@@ -111,35 +101,6 @@ def status(json: Json = False) -> None:
         show.peers(rows)
 
 
-def run(
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Where to listen; any free port for 0.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Its data; that of this home if not given.")
-    ] = None,
-) -> None:
-    """Run a broker in the foreground.
-
-    It runs until Ctrl-C. Without --data it is the broker of this home: its sessions find it.
-
-    \b
-    Examples:
-      claudemesh broker run
-      claudemesh broker run --port 7300 --data ~/mesh
-    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    command = [sys.executable, "-m", "claudemesh_broker", "run"]
-    if port is not None:
-        command += ["--port", str(port)]
-    if data is not None:
-        # Beside its data: in the home's own folder it would pass for the home's broker.
-        command += ["--data", data, "--run", str(Path(data) / "run")]
-    sys.stdout.flush()
-    if sys.platform == "win32":  # there, exec returns to the shell at once
-        raise typer.Exit(subprocess.run(command, check=False).returncode)
-    os.execv(command[0], command)  # noqa: S606 - it is to become the broker
-
-
 _STOP_S: Final = 15.0
 
 
@@ -147,7 +108,7 @@ def _launcher() -> "Launcher":
     from claudemesh_mcp.home import Home
     from claudemesh_mcp.launcher import Launcher
 
-    return Launcher(Home.open(Settings.load().paths()))
+    return Launcher(Home.open(chosen.settings().paths()))
 
 
 async def _peers() -> "list[PeerRow]":
