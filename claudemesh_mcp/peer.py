@@ -131,6 +131,11 @@ class Peer:
         """Where its files are."""
         return self.home.sessions / self.id
 
+    @property
+    def clock_off_ms(self) -> int:
+        """How far the broker's clock is ahead of the own one, when that is worth a word."""
+        return self._offset_ms
+
     def now_ms(self) -> int:
         """Give the time as the broker's welcome corrected it."""
         return self.setup.now_ms() + self._offset_ms

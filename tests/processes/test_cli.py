@@ -22,6 +22,7 @@ COMMANDS = [
     ["inbox"],
     ["message-status"],
     ["history"],
+    ["doctor"],
     ["peers"],
     ["mcp"],
     ["completion"],
