@@ -27,6 +27,15 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         yield shell
 
 
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A home that works; each test leaves it as it was."""
+    with shell_in(tmp_path_factory.mktemp("used")) as shell:
+        install(shell, "claudemesh", f"echo {VERSION}")
+        assert shell.run("peers").code == 0
+        yield shell
+
+
 def install(shell: Shell, name: str, script: str) -> None:
     """Put a program on the PATH that the doctor finds."""
     file = shell.folder / "bin" / name
@@ -61,16 +70,15 @@ def test_a_new_home_has_nothing_wrong_and_nothing_is_made_of_it(shell: Shell) ->
     assert not (shell.home / "keys").exists()
 
 
-def test_a_home_that_works_is_well_in_every_check(shell: Shell) -> None:
-    assert shell.run("peers").code == 0
-    found = examined(shell)
+def test_a_home_that_works_is_well_in_every_check(used: Shell) -> None:
+    found = examined(used)
     assert states(found, "fail") == set()
     assert CONNECTED | {"home", "disk", "keys", "mesh", "address", "members", "messages"} <= states(
         found, "ok"
     )
     assert VERSION in found["versions"]["message"]
-    assert str(shell.home / "logs") in found["logs"]["message"]
-    words = shell.run("doctor", PATH="/usr/bin:/bin")
+    assert str(used.home / "logs") in found["logs"]["message"]
+    words = used.run("doctor", PATH="/usr/bin:/bin")
     assert (words.code, words.err) == (0, "")
     assert [line.split(":")[0][2:] for line in words.out.splitlines() if line[0] != " "] == [*found]
 
@@ -86,45 +94,42 @@ def test_each_setting_is_told_with_where_it_comes_from(shell: Shell) -> None:
 
 
 def test_a_broker_that_does_not_run_is_a_warning_with_the_command_that_starts_it(
-    shell: Shell,
+    used: Shell,
 ) -> None:
-    assert shell.run("peers").code == 0
-    assert shell.run("down").code == 0
-    found = examined(shell)
+    assert used.run("down").code == 0
+    found = examined(used)
     assert found["broker"]["state"] == "warn"
     assert CONNECTED - {"broker"} <= states(found, "skip")
     assert found["members"]["state"] == "ok"
     command, *words = found["broker"]["fix"].split()
     assert command == "claudemesh"
-    assert shell.run(*words).code == 0
-    assert examined(shell)["broker"]["state"] == "ok"
+    assert used.run(*words).code == 0
+    assert examined(used)["broker"]["state"] == "ok"
 
 
-def test_a_home_that_others_can_enter_fails_until_the_remedy_was_run(shell: Shell) -> None:
-    assert shell.run("peers").code == 0
-    keys = shell.home / "keys"
+def test_a_home_that_others_can_enter_fails_until_the_remedy_was_run(used: Shell) -> None:
+    keys = used.home / "keys"
     keys.chmod(0o755)
-    found = examined(shell, code=1)
+    found = examined(used, code=1)
     assert found["home"]["state"] == "fail"
     assert str(keys) in found["home"]["message"]
     subprocess.run(found["home"]["fix"], shell=True, check=True)  # noqa: S602 - as a user would
-    assert examined(shell)["home"]["state"] == "ok"
+    assert examined(used)["home"]["state"] == "ok"
 
 
-def test_a_damaged_file_of_a_session_is_named(shell: Shell) -> None:
-    assert shell.run("peers").code == 0
-    (file,) = shell.home.glob("sessions/*/peer.db")
+def test_a_damaged_file_of_a_session_is_named(used: Shell) -> None:
+    (file,) = used.home.glob("sessions/*/peer.db")
+    whole = file.read_bytes()
     file.write_bytes(b"no database at all, and longer than the head of one" * 100)
-    found = examined(shell, code=1)
+    found = examined(used, code=1)
     assert found["messages"]["state"] == "fail"
     assert str(file) in found["messages"]["message"]
-    file.unlink()
-    assert examined(shell)["messages"]["state"] == "ok"
+    file.write_bytes(whole)
+    assert examined(used)["messages"]["state"] == "ok"
 
 
-def test_what_waits_and_what_is_held_is_counted(shell: Shell) -> None:
-    assert shell.run("peers").code == 0
-    (file,) = shell.home.glob("sessions/*/peer.db")
+def test_what_waits_and_what_is_held_is_counted(used: Shell) -> None:
+    (file,) = used.home.glob("sessions/*/peer.db")
     with closing(sqlite3.connect(file)) as sql, sql:
         for number, held in enumerate((None, None, "message")):
             sql.execute(
@@ -134,35 +139,35 @@ def test_what_waits_and_what_is_held_is_counted(shell: Shell) -> None:
                 " 'next', 1, 0, 0, 0, ?)",
                 (str(number), held),
             )
-    said = examined(shell)["messages"]["message"]
+    said = examined(used)["messages"]["message"]
+    with closing(sqlite3.connect(file)) as sql, sql:
+        sql.execute("DELETE FROM inbox")
     assert "2 messages unread, 1 held, 0 not yet taken" in said
 
 
-def test_a_broker_elsewhere_without_tls_fails(shell: Shell) -> None:
-    assert shell.run("peers").code == 0
-    home = Home(Paths.of(shell.home))
+def test_a_broker_elsewhere_without_tls_fails(used: Shell) -> None:
+    home = Home(Paths.of(used.home))
     founding = meshes.founding_file(home).read_bytes()
     place = Place("http://192.0.2.1:7300", "b_nobody")
-    meshes.remember(home, KnownMesh("mesh_" + 26 * "a", "team", founding, place))
-    found = examined(shell, "--mesh", "team", code=1)
+    mesh = "mesh_" + 26 * "a"
+    meshes.remember(home, KnownMesh(mesh, "team", founding, place))
+    found = examined(used, "--mesh", "team", code=1)
     assert {"address", "broker"} <= states(found, "fail")
     assert "TLS" in found["address"]["message"]
-    assert examined(shell)["address"]["state"] == "ok"
+    meshes.forget(home, mesh)
+    assert examined(used, "--mesh", "no-such-mesh", code=1)["mesh"]["state"] == "fail"
 
 
 def test_a_mesh_that_this_home_is_not_in_fails(shell: Shell) -> None:
     assert "mesh" in states(examined(shell, "--mesh", "team", code=1), "fail")
-    assert shell.run("peers").code == 0
-    assert "mesh" in states(examined(shell, "--mesh", "team", code=1), "fail")
 
 
-def test_a_config_file_that_makes_no_sense_fails_and_the_rest_is_looked_at(shell: Shell) -> None:
-    assert shell.run("peers").code == 0
-    (shell.home / "config.toml").write_text("colour = 'red'\n")
-    found = examined(shell, code=1)
+def test_a_config_file_that_makes_no_sense_fails_and_the_rest_is_looked_at(used: Shell) -> None:
+    (used.home / "config.toml").write_text("colour = 'red'\n")
+    found = examined(used, code=1)
     assert states(found, "fail") == {"settings"}
     assert {"home", "disk", "messages"} <= states(found, "ok")
-    (shell.home / "config.toml").unlink()
+    (used.home / "config.toml").unlink()
 
 
 def test_a_session_that_is_switched_off_is_told_so(shell: Shell) -> None:
