@@ -3,6 +3,7 @@
 They ask ``Launcher`` for it; ``hosting.py`` has the commands of whoever runs one by hand.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
@@ -10,6 +11,7 @@ import typer
 
 from claudemesh_mcp.cli import chosen, show
 from claudemesh_mcp.cli.asking import open_mesh
+from claudemesh_mcp.meshes import LOCAL
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -75,30 +77,40 @@ def down(
 
 
 def status(json: Json = False) -> None:
-    """Print the broker of this home and its peers.
+    """Print the mesh that holds here, its broker and its peers.
 
-    With --json: {"broker": {"pid", "url", "version", "data"}, "peers": [...]}, where broker is
-    null when none runs; that is exit code 0 with --json and 5 without.
+    With --json: {"mesh", "broker": {"pid", "url", "version", "data"}, "peers": [...]}, where broker
+    is null when none runs; that is exit code 0 with --json and 5 without. Of a broker on another
+    machine pid and data are null.
 
     \b
     Examples:
       claudemesh status
-      claudemesh status --json
+      claudemesh --mesh team status --json
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    broker = _launcher().find()
-    if broker is None and not json:
+    from claudemesh_mcp.dialling import place_of
+
+    settings = chosen.settings()
+    is_remote = place_of(settings) is not None
+    broker = None if is_remote else _launcher().find()
+    if broker is None and not is_remote and not json:
         raise Unavailable(
             "No broker runs for this home.",
             "Run `claudemesh up`; sessions also start it by themselves.",
             code="no_broker",
         )
-    rows = anyio.run(_peers) if broker else []
+    seen = anyio.run(_look) if broker or is_remote else None
+    shown = _shown(broker) or (seen and seen.broker)
     if json:
-        shown = [row.model_dump(mode="json", by_alias=True) for row in rows]
-        show.data({"broker": _shown(broker), "peers": shown})
-    elif broker:
-        _print_broker(broker, json)
-        show.peers(rows)
+        rows = seen.peers if seen else []
+        peers = [row.model_dump(mode="json", by_alias=True) for row in rows]
+        show.data({"mesh": settings.mesh or LOCAL, "broker": shown, "peers": peers})
+    elif seen and shown:
+        where = f"pid {shown['pid']}  " if shown["pid"] else ""
+        show.line(f"{seen.mesh}  {shown['url']}  {where}version {shown['version']}")
+        if shown["data"]:
+            show.word(f"data: {shown['data']}")
+        show.peers(seen.peers)
 
 
 _STOP_S: Final = 15.0
@@ -111,11 +123,22 @@ def _launcher() -> "Launcher":
     return Launcher(Home.open(chosen.settings().paths()))
 
 
-async def _peers() -> "list[PeerRow]":
-    """Give the peers of the mesh, but for the command line's own."""
+@dataclass(frozen=True)
+class _Seen:
+    """What the mesh showed: its name here, its broker, its peers but for the command line's own."""
+
+    mesh: str
+    broker: dict[str, Any]
+    peers: "list[PeerRow]"
+
+
+async def _look() -> _Seen:
     async with open_mesh() as mesh:
         found = await mesh.search_peers(limit=_MOST_PEERS)
-        return [row for row in found.peers if not row.is_self]
+        broker = (await mesh.mesh_info()).broker
+        rows = [row for row in found.peers if not row.is_self]
+        said = {"pid": None, "url": broker.url, "version": broker.version, "data": None}
+        return _Seen(mesh.peer.identity.mesh_name, said, rows)
 
 
 def _shown(broker: "BrokerInfo | None") -> dict[str, Any] | None:

@@ -96,7 +96,9 @@ async def end(context: Context, request: EndMesh) -> MeshEnded:
     head = chain.head
     grew = LogGrew(entries=[entry.blob], head_seq=head.seq, head=head.hash)
     parts.deliveries.tell_mesh(mesh, grew)
-    parts.deliveries.end(_ENDED, lambda place: place.mesh == mesh)
+    # The caller has its answer to come.
+    caller = context.caller.peer
+    parts.deliveries.end(_ENDED, lambda place: place.mesh == mesh and place.peer != caller)
     return MeshEnded()
 
 
