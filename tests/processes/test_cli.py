@@ -143,8 +143,6 @@ async def test_what_was_said_is_found_again(shell: Shell) -> None:
             sent = await shell.runs("send", "ada", "Is the café open?", "--json")
             (got,) = (await ada.call("inbox", wait_s=20))["messages"]
             await ada.call("send", to=got["from"], text="Until three.", reply_to=got["id"])
-            unread = await shell.runs("history", "three", "--json")
-            assert unread.json["messages"] == []
             assert (await shell.runs("inbox")).code == 0
             found = await shell.runs("history", "three", "--with", "ada", "--json")
             (answer,) = found.json["messages"]
@@ -154,7 +152,6 @@ async def test_what_was_said_is_found_again(shell: Shell) -> None:
             assert "--before" in words.err
             (mine,) = (await ada.call("history", query="cafe"))["messages"]
             assert mine["id"] == sent.json["id"]
-            assert (await shell.runs("history", "--before", "yesterday")).code == 2
 
 
 async def test_status_and_peers_show_the_sessions(shell: Shell) -> None:

@@ -44,10 +44,10 @@ def install(shell: Shell, name: str, script: str) -> None:
     file.chmod(0o755)
 
 
-def examined(shell: Shell, *flags: str, code: int = 0, **environment: str) -> dict[str, Any]:
+def examined(shell: Shell, *flags: str, code: int = 0, switch: str = "on") -> dict[str, Any]:
     """Run the doctor; gives each check's finding by its name."""
-    path = {"PATH": f"{shell.folder / 'bin'}:/usr/bin:/bin"}
-    done = shell.run(*flags, "doctor", "--json", **path, **environment)
+    path = f"{shell.folder / 'bin'}:/usr/bin:/bin"
+    done = shell.run(*flags, "doctor", "--json", PATH=path, CLAUDEMESH=switch)
     assert (done.code, done.err) == (code, "")
     assert done.json["ok"] == (code == 0)
     found = {one["name"]: one for one in done.json["checks"]}
@@ -171,7 +171,7 @@ def test_a_config_file_that_makes_no_sense_fails_and_the_rest_is_looked_at(used:
 
 
 def test_a_session_that_is_switched_off_is_told_so(shell: Shell) -> None:
-    found = examined(shell, CLAUDEMESH="off")
+    found = examined(shell, switch="off")
     assert found["settings"]["state"] == "warn"
     assert found["broker"]["state"] == "skip"
 
