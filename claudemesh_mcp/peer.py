@@ -30,6 +30,7 @@ from claudemesh_wire.membership import Custody, Member
 logger: Final = logging.getLogger(__name__)
 _MOST_PROBLEMS: Final = 50
 _NOTICEABLE_MS: Final = 2000
+HUMAN: Final = "human"
 
 
 def system_ms() -> int:
@@ -135,6 +136,14 @@ class Peer:
     def clock_off_ms(self) -> int:
         """How far the broker's clock is ahead of the own one, when that is worth a word."""
         return self._offset_ms
+
+    @property
+    def wishes(self) -> tuple[str, ...]:
+        """The handles it wishes for, best first: a person is called as its member is."""
+        handles = self.setup.handles
+        me = self.trust.chain.members.get(self.identity.member)
+        is_person = self.setup.session.type == HUMAN and not self.setup.settings.name
+        return tuple(dict.fromkeys((me.name, *handles))) if me and is_person else handles
 
     def now_ms(self) -> int:
         """Give the time as the broker's welcome corrected it."""
