@@ -10,7 +10,7 @@ from typing import Final
 
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.envelope import MAX_TTL_MS
-from claudemesh_wire.receipts import ReceiptStatus, SignedReceipts
+from claudemesh_wire.receipts import ReceiptItem, ReceiptStatus, SignedReceipts
 
 MESSAGE_KEPT_MS: Final = 24 * 3600 * 1000
 """So long after it expired the id of a message is remembered."""
@@ -53,18 +53,8 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
     receipt: int | None = None
     news, taken = 0, list[Row]()
     for item in batch.items:
-        row = sql.one(
-            "SELECT m.seq, m.size_bytes, m.header_hash, d.status FROM messages AS m"
-            " JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
-            " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?",
-            batch.recipient,
-            mesh,
-            batch.sender,
-            item.id,
-        )
-        if row is None or row["header_hash"] != item.header_hash:
-            continue
-        if item.status not in _LATER[row["status"]]:
+        row = _reported(sql, mesh, batch, item)
+        if row is None:
             continue
         if receipt is None:
             receipt = _put_receipt(sql, mesh, batch, now_ms)
@@ -77,13 +67,48 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
             item.at_ms,
             receipt,
             row["seq"],
-            batch.recipient,
+            row["recipient"],
         )
         news += 1
         if row["status"] in _WAITING:
             taken.append(row)
-    _leave_queue(sql, mesh, batch.recipient, taken)
+    for recipient in {row["recipient"] for row in taken}:
+        left = [row for row in taken if row["recipient"] == recipient]
+        _leave_queue(sql, mesh, recipient, left)
     return news, [row["seq"] for row in taken]
+
+
+_DELIVERY: Final = (
+    "SELECT m.seq, m.size_bytes, m.header_hash, d.status, d.recipient FROM messages AS m"
+)
+
+
+def _reported(sql: Sql, mesh: str, batch: SignedReceipts, item: ReceiptItem) -> Row | None:
+    """Give the row of a message that a receipt brings news of: the signer's own, or one it took.
+
+    The heir of an ended peer speaks for it; whose word it is shows in the batch's recipient.
+    """
+    row = sql.one(
+        f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
+        " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?",
+        batch.recipient,
+        mesh,
+        batch.sender,
+        item.id,
+    )
+    rows = [row] if row is not None else []
+    if row is None or item.status not in _LATER[row["status"]]:
+        rows = sql.all(
+            f"{_DELIVERY} CROSS JOIN peers AS p ON p.mesh = m.mesh AND p.successor = ?"
+            " CROSS JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = p.peer"
+            " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?",
+            batch.recipient,
+            mesh,
+            batch.sender,
+            item.id,
+        )
+    fitting = (row for row in rows if row["header_hash"] == item.header_hash)
+    return next((row for row in fitting if item.status in _LATER[row["status"]]), None)
 
 
 def _put_receipt(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> int:
