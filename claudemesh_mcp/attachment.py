@@ -14,7 +14,7 @@ from typing import Final, cast
 import anyio
 import anyio.to_thread
 
-from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp import inbox, outbox, succession
 from claudemesh_mcp.client import Client, Credentials
 from claudemesh_mcp.connection import Link, LinkClosed, pauses
 from claudemesh_mcp.history import catch_up
@@ -30,6 +30,7 @@ from claudemesh_wire.meshes import LogGrew
 from claudemesh_wire.message import Notice
 from claudemesh_wire.messages import Deliver
 from claudemesh_wire.presence import Certify, PresenceChanged
+from claudemesh_wire.succession import InheritanceGrew
 
 logger: Final = logging.getLogger(__name__)
 
@@ -256,6 +257,8 @@ class Attachment:
         peer.handle = facts.handle
         if self._mode is Mode.ATTACH:
             await self._take_lock()
+        if facts.succeeds:
+            await succession.take_over(peer, client, self._receiving, facts.succeeds)
         now_ms = peer.now_ms()
         await peer.file.write(lambda sql: inbox.forget_old(sql, now_ms))
         await peer.file.write(lambda sql: outbox.forget_old(sql, now_ms))
@@ -330,6 +333,9 @@ class Attachment:
                     self._sending.forget_resolutions()
                 case PresenceChanged():
                     self._sending.forget_resolutions()
+                    self._peer.news.hear(notice, self._peer.now_ms())
+                case InheritanceGrew():
+                    await succession.fetch(self._peer, client, self._receiving)
                 case _:
                     pass
         if delivers or any(isinstance(notice, LogGrew) for notice in batch):

@@ -4,7 +4,7 @@
 there. What a recipient signed is kept once per signature, however many messages it covers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,10 +52,7 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
     """
     receipt: int | None = None
     news, taken = 0, list[Row]()
-    for item in batch.items:
-        row = _reported(sql, mesh, batch, item)
-        if row is None:
-            continue
+    for item, row in _reported(sql, mesh, batch):
         if receipt is None:
             receipt = _put_receipt(sql, mesh, batch, now_ms)
         sql.execute(
@@ -72,7 +69,7 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
         news += 1
         if row["status"] in _WAITING:
             taken.append(row)
-    for recipient in {row["recipient"] for row in taken}:
+    for recipient in dict.fromkeys(row["recipient"] for row in taken):
         left = [row for row in taken if row["recipient"] == recipient]
         _leave_queue(sql, mesh, recipient, left)
     return news, [row["seq"] for row in taken]
@@ -81,34 +78,32 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
 _DELIVERY: Final = (
     "SELECT m.seq, m.size_bytes, m.header_hash, d.status, d.recipient FROM messages AS m"
 )
+_OWN: Final = (
+    f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
+    " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
+)
+_INHERITED: Final = (
+    f"{_DELIVERY} CROSS JOIN peers AS p ON p.mesh = m.mesh AND p.successor = ?"
+    " CROSS JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = p.peer"
+    " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
+)
 
 
-def _reported(sql: Sql, mesh: str, batch: SignedReceipts, item: ReceiptItem) -> Row | None:
-    """Give the row of a message that a receipt brings news of: the signer's own, or one it took.
+def _reported(sql: Sql, mesh: str, batch: SignedReceipts) -> Iterable[tuple[ReceiptItem, Row]]:
+    """Give what receipts bring news of: the signer's own rows, and those of whom it is the heir.
 
-    The heir of an ended peer speaks for it; whose word it is shows in the batch's recipient.
+    Whose word it is shows in the batch's recipient.
     """
-    row = sql.one(
-        f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
-        " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?",
-        batch.recipient,
-        mesh,
-        batch.sender,
-        item.id,
+    is_heir = sql.one(
+        "SELECT 1 FROM peers WHERE mesh = ? AND successor = ? LIMIT 1", mesh, batch.recipient
     )
-    rows = [row] if row is not None else []
-    if row is None or item.status not in _LATER[row["status"]]:
-        rows = sql.all(
-            f"{_DELIVERY} CROSS JOIN peers AS p ON p.mesh = m.mesh AND p.successor = ?"
-            " CROSS JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = p.peer"
-            " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?",
-            batch.recipient,
-            mesh,
-            batch.sender,
-            item.id,
-        )
-    fitting = (row for row in rows if row["header_hash"] == item.header_hash)
-    return next((row for row in fitting if item.status in _LATER[row["status"]]), None)
+    for item in batch.items:
+        asked = (batch.recipient, mesh, batch.sender, item.id)
+        rows = sql.all(_OWN, *asked) + (sql.all(_INHERITED, *asked) if is_heir else [])
+        for row in rows:
+            is_meant = row["header_hash"] == item.header_hash
+            if is_meant and item.status in _LATER[row["status"]]:
+                yield item, row
 
 
 def _put_receipt(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> int:

@@ -127,7 +127,9 @@ def _rank(row: Row, wanted: Wanted) -> int:
 def _profile_words(written: str) -> list[str]:
     """Give what a profile says that is looked for: its title and capabilities."""
     profile: dict[str, Any] = {} if written == "{}" else json.loads(written)
-    said = [profile.get("title"), *(profile.get("capabilities") or [])]
+    capabilities: Any = profile.get("capabilities")
+    said: list[Any] = [profile.get("title")]
+    said += capabilities if isinstance(capabilities, list) else []
     return [one for one in said if isinstance(one, str)]
 
 
