@@ -3,7 +3,7 @@
 They ask ``Mesh`` as that peer and print through ``show.py``.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -95,7 +95,12 @@ def _print(shown: "ProfileResult", json: bool) -> None:
     told = [("role", shown.role), ("summary", shown.summary), *sorted(shown.profile.items())]
     for name, value in told:
         if value:
-            text = ", ".join(str(one) for one in value) if isinstance(value, list) else value
-            show.line(f"{name}: {text}", 2)
+            show.line(f"{name}: {_text(value)}", 2)
     show.line("visible" if shown.visible else "hidden", 2)
     show.line("folder shown to other members" if shown.share_cwd else "folder not shown", 2)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in cast("list[Any]", value))
+    return str(value)
