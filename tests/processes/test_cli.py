@@ -22,6 +22,8 @@ COMMANDS = [
     ["inbox"],
     ["message-status"],
     ["peers"],
+    ["profile"],
+    ["profile", "set"],
     ["mcp"],
     ["completion"],
     ["broker", "run"],
