@@ -48,6 +48,7 @@ class Setup:
         session: What it says of itself.
         handles: The handles it wishes for, best first; none to keep the one it has.
         now_ms: The system's clock, or a test's.
+        admin_secret: Of the broker, to make a mesh there.
     """
 
     settings: Settings
@@ -55,6 +56,7 @@ class Setup:
     session: Session
     handles: tuple[str, ...]
     now_ms: Callable[[], int] = system_ms
+    admin_secret: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import logging
 from functools import partial
 from typing import Final
 
-from claudemesh_broker import archive, outcomes, peers, scheduler
+from claudemesh_broker import absence, outcomes, peers, scheduler
 from claudemesh_broker.delivery import Attachment
 from claudemesh_broker.outcomes import Expired
 from claudemesh_broker.peers import News
@@ -121,7 +121,7 @@ class Upkeep:
         def change(sql: Sql) -> int:
             scheduler.put(sql, FORGETTING, _ONLY, now_ms + FORGET_EVERY_MS)
             return max(
-                outcomes.forget(sql, now_ms, _AT_ONCE), archive.put_away(sql, now_ms, _AT_ONCE)
+                outcomes.forget(sql, now_ms, _AT_ONCE), absence.put_away(sql, now_ms, _AT_ONCE)
             )
 
         while await parts.commit(change) >= _AT_ONCE:

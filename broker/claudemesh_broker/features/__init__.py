@@ -2,6 +2,7 @@
 
 from claudemesh_broker.features import (
     groups,
+    invites,
     meshes,
     messages,
     presence,
@@ -10,4 +11,13 @@ from claudemesh_broker.features import (
     succession,
 )
 
-__all__ = ["groups", "meshes", "messages", "presence", "receipts", "search", "succession"]
+__all__ = [
+    "groups",
+    "invites",
+    "meshes",
+    "messages",
+    "presence",
+    "receipts",
+    "search",
+    "succession",
+]

@@ -37,7 +37,7 @@ CREATE INDEX grants_of_subject ON grants (mesh, subject);
 ALTER TABLE deliveries ADD COLUMN held_ms INTEGER;
 ALTER TABLE deliveries ADD COLUMN held_receipt INTEGER;
 
--- peers.py, heirs.py, archive.py: the peer that took the place of this one, and whether this one
+-- peers.py, heirs.py, absence.py: the peer that took the place of this one, and whether this one
 -- came back all the same; whether others are shown its folder; when it was archived; and what it did
 -- in all its stays together. attached_ms is when the present stay began.
 ALTER TABLE peers ADD COLUMN successor TEXT;
