@@ -256,7 +256,9 @@ class BrokerShown(Result):
 class SelfShown(Result):
     """Who this session is in the mesh."""
 
-    optional = frozenset({"last_seen", "summary", "profile", "visible", "share_cwd", "stats"})
+    optional = frozenset(
+        {"last_seen", "first_seen", "summary", "profile", "visible", "share_cwd", "stats"}
+    )
 
     peer: str
     handle: str
@@ -269,6 +271,7 @@ class SelfShown(Result):
         default=None,
         description="When it, or the session whose place it took, was here before this start.",
     )
+    first_seen: str | None = None
     summary: str | None = None
     profile: dict[str, Any] | None = None
     visible: bool | None = None

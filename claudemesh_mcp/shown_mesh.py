@@ -219,6 +219,7 @@ def _own_card(card: PeerCard) -> dict[str, Any]:
     """Give what the mesh has kept of this peer, whatever process it was in."""
     return {
         "groups": [f"@{group.name}" for group in card.groups],
+        "first_seen": rfc3339(card.first_seen_ms),
         "summary": card.summary,
         "profile": card.profile,
         "visible": card.visible,

@@ -185,8 +185,11 @@ def _not_there(folder: Path, messages: list[Inherited]) -> list[Inherited]:
         if lock is not None:
             lock.release()
         return messages
-    with closing(_open_to_read(path)) as connection:
-        return [one for one in messages if not _has(connection, one)]
+    try:
+        with closing(_open_to_read(path)) as connection:
+            return [one for one in messages if not _has(connection, one)]
+    except sqlite3.Error:
+        return []  # What can't be told apart stays at the broker.
 
 
 def _has(connection: sqlite3.Connection, one: Inherited) -> bool:

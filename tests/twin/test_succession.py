@@ -315,6 +315,31 @@ async def test_the_file_of_one_that_lives_after_all_is_left_alone(tmp_path: Path
         assert [one.text for one in (await late.inbox()).messages] == ["mine"]
 
 
+async def test_a_damaged_file_keeps_nobody_from_what_waits_at_the_broker(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        bob = await twin.join("bob")
+        late = await ended(twin, "ada", anchor="claude:1")
+        path = bob.peer.home.sessions / late / "peer.db"
+        path.write_bytes(b"no database" * 1000)
+        await bob.send("ada", "hello")
+        heir = await twin.join("ada", anchor="claude:2")
+        assert await texts(heir) == ["hello"]
+        problems = [one.code for one in (await heir.mesh_info()).problems]
+        assert problems == ["database_damaged"]
+
+
+async def test_keys_that_are_lost_are_told_to_the_sender(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        bob = await twin.join("bob")
+        late = await ended(twin, "ada", anchor="claude:1")
+        sent = await bob.send("ada", "hello")
+        (bob.peer.home.sessions / late / "device.key").unlink()
+        heir = await twin.join("ada", anchor="claude:2")
+        row = await until(bob, sent.id, "declined")
+        assert (row.reason, row.proved) == ("no_key", True)
+        assert (await heir.inbox()).messages == []
+
+
 async def left_unread(twin: Twin, bob: Mesh) -> None:
     """Leave one unread message in the file of a session that ended."""
     async with twin.open("ada", anchor="claude:1") as ada:
