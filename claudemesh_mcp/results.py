@@ -112,10 +112,19 @@ class InboxResult(Result):
     unread: int = Field(description="How many more wait after these.")
 
 
+class Successor(Result):
+    """The session that took the place of a recipient that had ended."""
+
+    peer: str
+    handle: str
+
+
 class RecipientStatus(Result):
     """How far a message got with one recipient; signed by it from `delivered` on."""
 
-    optional = frozenset({"route", "queued_at", "delivered_at", "seen_at", "reason", "proved"})
+    optional = frozenset(
+        {"route", "queued_at", "delivered_at", "seen_at", "reason", "proved", "successor"}
+    )
 
     peer: str
     handle: str
@@ -128,6 +137,10 @@ class RecipientStatus(Result):
     reason: str | None = Field(default=None, description="Why it was declined or refused.")
     proved: bool | None = Field(
         default=None, description="Whether the recipient's signature was verified here."
+    )
+    successor: Successor | None = Field(
+        default=None,
+        description="Who signed in its place: a later session of the same member.",
     )
 
 
@@ -193,6 +206,15 @@ class GroupShown(Result):
     role: str
 
 
+class StatsShown(Result):
+    """What a peer did in all its stays."""
+
+    sessions: int = Field(description="How often it came.")
+    sent: int
+    received: int
+    online_s: int
+
+
 class PeerRow(Result):
     """One peer; keys from `role` on only with `detail`."""
 
@@ -207,6 +229,7 @@ class PeerRow(Result):
             "profile",
             "online",
             "first_seen",
+            "stats",
             "certificate",
         }
     )
@@ -230,6 +253,7 @@ class PeerRow(Result):
     profile: dict[str, Any] | None = None
     online: bool | None = None
     first_seen: str | None = None
+    stats: StatsShown | None = None
     certificate: str | None = Field(default=None, description="SHA-256 of its certificate.")
 
 
@@ -248,6 +272,8 @@ class ProfileResult(Result):
     status: str
     summary: str
     profile: dict[str, Any]
+    visible: bool
+    share_cwd: bool
 
 
 class GroupResult(Result):
@@ -278,7 +304,9 @@ class BrokerShown(Result):
 class SelfShown(Result):
     """Who this session is in the mesh."""
 
-    optional = frozenset({"last_seen"})
+    optional = frozenset(
+        {"last_seen", "first_seen", "summary", "profile", "visible", "share_cwd", "stats"}
+    )
 
     peer: str
     handle: str
@@ -287,7 +315,23 @@ class SelfShown(Result):
     role: str
     resume: str = Field(description="claudemesh mcp --resume with this is the same peer again.")
     groups: list[str]
-    last_seen: str | None = Field(default=None, description="When it was here before this start.")
+    last_seen: str | None = Field(
+        default=None,
+        description="When it, or the session whose place it took, was here before this start.",
+    )
+    first_seen: str | None = None
+    summary: str | None = None
+    profile: dict[str, Any] | None = None
+    visible: bool | None = None
+    share_cwd: bool | None = None
+    stats: StatsShown | None = None
+
+
+class NewsShown(Result):
+    """Who came or went."""
+
+    text: str
+    at: str
 
 
 class MeshInfo(Result):
@@ -306,6 +350,7 @@ class MeshInfo(Result):
     pending: int = Field(description="Messages of one's own not yet confirmed by the broker.")
     key_storage: str = Field(description="Where the key that protects this home's keys is kept.")
     problems: list[Problem]
+    news: list[NewsShown] = Field(description="Who came and went lately, oldest first.")
 
 
 def rfc3339(at_ms: int) -> str:

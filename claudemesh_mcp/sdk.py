@@ -295,15 +295,12 @@ class Mesh:
         status: str | None = None,
         summary: str | None = None,
         profile: dict[str, Any] | None = None,
+        visible: bool | None = None,
+        share_cwd: bool | None = None,
     ) -> "results.ProfileResult":
         """Change what others see of this peer; what is left out stays."""
-        change = {
-            "handle": handle,
-            "role": role,
-            "status": status,
-            "summary": summary,
-            "profile": profile,
-        }
+        change = {"handle": handle, "role": role, "status": status, "summary": summary}
+        change |= {"profile": profile, "visible": visible, "share_cwd": share_cwd}
         return await shown.mesh.profile(self.peer, await self.ready(), change)
 
     async def join(self, address: str, role: str = "") -> "results.GroupResult":
@@ -319,6 +316,12 @@ class Mesh:
         with suppress(MeshError):
             await self._attachment.ready(_INFO_S)
         return await shown.mesh.mesh_info(self.peer, self._attachment)
+
+    async def news(self) -> AsyncIterator[str]:
+        """Tell who comes and goes, in a sentence each, as it happens."""
+        async for heard in self.peer.news.follow():
+            if sentence := heard.sentence(self.peer.trust):
+                yield sentence
 
     async def evidence(self, tokens: Iterable[str]) -> None:
         """Take evidence that rows were shown: they are seen, and their senders are told."""

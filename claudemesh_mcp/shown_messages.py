@@ -19,8 +19,10 @@ from claudemesh_mcp.results import (
     SendResult,
     SentTo,
     StatusResult,
+    Successor,
     rfc3339,
 )
+from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.content import unpack
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError, NotFound
 from claudemesh_wire.messages import Fetch
@@ -41,6 +43,7 @@ _MOST_FETCHES: Final = 20
 # So few that all their proofs fit into one frame.
 _PROOFS_AT_ONCE: Final = 3
 _TOLD: Final = frozenset(ReceiptStatus)
+_PROVE_NOTHING: Final = frozenset({"revoked", "unproved"})
 
 
 def sent(row: Row) -> SendResult:
@@ -241,7 +244,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "declined": _proof(peer, row, told, told.declined, "declined"),
         }
     except Forbidden as error:
-        if error.code != "revoked":
+        if error.code not in _PROVE_NOTHING:
             raise
         # Its signature proves nothing any more, and what the broker says may still be true.
         return _unproved(told, handle)
@@ -266,7 +269,33 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "seen_at": rfc3339(seen.at_ms) if seen else None,
             "reason": latest.reason or None if latest else None,
             "proved": True if latest else None,
+            "successor": _successor(peer, told),
         }
+    )
+
+
+def _successor(peer: Peer, told: RecipientReceipts) -> Successor | None:
+    """Name the heir that signed the latest of these receipts, which were verified before."""
+    batch = told.seen or told.declined or told.delivered
+    certificate = peer.trust.known(batch.certificate) if batch else None
+    if certificate is None or certificate.fields.peer == told.peer:
+        return None
+    return Successor(peer=certificate.fields.peer, handle=certificate.fields.handle)
+
+
+def _speaks_for(peer: Peer, told: RecipientReceipts, batch: SignedReceipts) -> bool:
+    """Tell whether the signer, verified before, is the recipient or a later peer of its member."""
+    if batch.recipient == told.peer:
+        return True
+    if not told.certificate:
+        raise Forbidden(f"The broker has no certificate of {told.peer} any more.", code="unproved")
+    # The id of a peer is made of its member's: the certificate of no other can carry it.
+    meant = Certificate.parse(told.certificate).fields
+    signer = peer.trust.known(batch.certificate)
+    return (
+        signer is not None
+        and (meant.mesh, meant.peer) == (peer.trust.mesh, told.peer)
+        and signer.fields.member == meant.member
     )
 
 
@@ -300,7 +329,7 @@ def _proof(
     peer.trust.check_receipts(batch)
     for item in batch.items:
         fits = item.id == row.draft.id and item.header_hash == row.header_hash
-        if fits and item.status == status_name and batch.recipient == told.peer:
+        if fits and item.status == status_name and _speaks_for(peer, told, batch):
             return item
     raise Forbidden(
         f"The broker shows a receipt of {told.handle} for another message.",

@@ -134,7 +134,11 @@ class BrokerNews(Notice, kind="receipts.broker_news"):
 
 
 class RecipientReceipts(Part):
-    """All that is known of a message on its way to one recipient; times in milliseconds."""
+    """All that is known of a message on its way to one recipient; times in milliseconds.
+
+    An ended recipient's heir signs in its place; then ``certificate`` is the recipient's own, and
+    shows that both are of one member.
+    """
 
     peer: PeerId
     handle: str
@@ -145,6 +149,7 @@ class RecipientReceipts(Part):
     delivered: SignedReceipts | None = None
     seen: SignedReceipts | None = None
     declined: SignedReceipts | None = None
+    certificate: bytes = b""
 
 
 class StatusFound(Message, kind="receipts.status_found"):

@@ -4,6 +4,7 @@ They ask ``Mesh`` as the command line's own peer and print through ``show.py``.
 """
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import anyio
@@ -11,7 +12,7 @@ import typer
 
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask, open_mesh
-from claudemesh_wire.errors import Invalid, TooMuch
+from claudemesh_wire.errors import Invalid, MeshError, TooMuch
 from claudemesh_wire.messages import MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
@@ -211,16 +212,41 @@ async def _follow(json: bool) -> None:
     async with open_mesh(attach=True) as mesh:
         show.word("Waiting for messages; Ctrl-C ends it.")
         try:
-            async for one in mesh.messages():
-                if json:
-                    show.data(one, indent=None)
-                else:
-                    show.message(one)
-                # It counts as seen when the next one is asked for: so it is handed over before.
-                show.flush()
+            await _print_all(mesh, json)
         finally:
             with anyio.CancelScope(shield=True):
                 await mesh.depart()
+
+
+async def _print_all(mesh: "Mesh", json: bool) -> None:
+    """Print messages and, beside them, who comes and goes."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_tell_news, mesh)
+        try:
+            await _print_arriving(mesh, json)
+        except (MeshError, OSError) as error:
+            failure = error
+        tasks.cancel_scope.cancel()
+    # Outside of the group, which would wrap it in one of exceptions.
+    if failure is not None:
+        raise failure
+
+
+async def _print_arriving(mesh: "Mesh", json: bool) -> None:
+    async for one in mesh.messages():
+        if json:
+            show.data(one, indent=None)
+        else:
+            show.message(one)
+        # It counts as seen when the next one is asked for: so it is handed over before.
+        show.flush()
+
+
+async def _tell_news(mesh: "Mesh") -> None:
+    with suppress(OSError):  # Nobody reads stderr any more; the messages go on.
+        async for sentence in mesh.news():
+            show.word(sentence)
 
 
 async def _confirm(mesh: "Mesh") -> None:

@@ -30,6 +30,7 @@ async def message_status(
 
     `accepted`, `queued`, `held` and `expired` are the broker's word. `delivered`, `seen` and
     `declined` are signed by the recipient's session and verified here (`proved`). `seen` says that
-    the recipient's session put the text before its reader, not that anybody acted on it.
+    the recipient's session put the text before its reader, not that anybody acted on it. A
+    recipient that had ended may have a `successor`, a later session of the same member.
     """
     return await mesh.message_status(id)

@@ -24,6 +24,8 @@ COMMANDS = [
     ["history"],
     ["doctor"],
     ["peers"],
+    ["profile"],
+    ["profile", "set"],
     ["mcp"],
     ["completion"],
     ["broker", "run"],
