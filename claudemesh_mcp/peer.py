@@ -47,6 +47,7 @@ class Setup:
         session: What it says of itself.
         handles: The handles it wishes for, best first; none to keep the one it has.
         now_ms: The system's clock, or a test's.
+        identify: Finds who the home is in the mesh of this peer.
     """
 
     settings: Settings
@@ -54,6 +55,7 @@ class Setup:
     session: Session
     handles: tuple[str, ...]
     now_ms: Callable[[], int] = system_ms
+    identify: Callable[[Home, Settings], Identity] = open_identity
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Peer:
 
         def keys() -> tuple[Device, Trust]:
             home = Home.open(setup.settings.paths())
-            identity = open_identity(home, setup.settings)
+            identity = setup.identify(home, setup.settings)
             return open_device(identity, setup.anchor, setup.now_ms()), Trust.open(identity)
 
         device, trust = await anyio.to_thread.run_sync(keys)
