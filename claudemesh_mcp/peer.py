@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from claudemesh_mcp.config import Settings
+from claudemesh_mcp.grantfile import GrantFile
 from claudemesh_mcp.home import FileLock, Home, try_lock
 from claudemesh_mcp.identity import Device, Identity, open_device, open_identity, read_device
 from claudemesh_mcp.peerfile import PeerFile
@@ -88,6 +89,7 @@ class Peer:
         self.device = device
         self.trust = trust
         self.file = file
+        self.grants = GrantFile(device.identity)
         self.handle = ""
         self.certificate: Certificate | None = None
         self.problems: deque[Detected] = deque(maxlen=_MOST_PROBLEMS)

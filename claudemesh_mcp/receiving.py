@@ -16,8 +16,9 @@ import anyio
 from claudemesh_mcp import inbox
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.history import catch_up
-from claudemesh_mcp.inbox import Sender, Taken
+from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.policy import Policy
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
 from claudemesh_wire.errors import MeshError
@@ -46,6 +47,7 @@ class Receiving:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._policy = Policy(peer)
         self._reports = anyio.Event()
         self._arrived = anyio.Event()
         self._deferred: dict[tuple[str, str], Copy] = {}
@@ -121,6 +123,15 @@ class Receiving:
         """Wake the reporter: something was marked seen."""
         self._reports.set()
 
+    def look_again(self) -> None:
+        """Learn that something held may have been released: by another process, into the file."""
+        self._signal_arrival()
+        self._reports.set()
+
+    def _signal_arrival(self) -> None:
+        arrived, self._arrived = self._arrived, anyio.Event()
+        arrived.set()
+
     def arrival(self) -> anyio.Event:
         """Give the event that the next arrival sets; take it before looking into the inbox."""
         return self._arrived
@@ -141,9 +152,10 @@ class Receiving:
             return [take(sql, copy) for copy in copies]
 
         def take(sql: sqlite3.Connection, copy: Copy) -> Taken:
-            reader = partial(_reader, peer, now_ms)
+            judge = partial(self._judge, sql, now_ms)
+            checks = Checks(partial(_reader, peer, now_ms), self._prove, judge)
             try:
-                return inbox.take_in(sql, copy, reader, self._prove, now_ms)
+                return inbox.take_in(sql, copy, checks, now_ms)
             except (MeshError, sqlite3.OperationalError):
                 raise
             except Exception:
@@ -152,6 +164,9 @@ class Receiving:
                 return Taken(None, Refusal("It could not be taken in.", code="internal"))
 
         return await peer.file.write(keep) if copies else []
+
+    def _judge(self, sql: sqlite3.Connection, now_ms: int, sender: Sender, priority: str) -> Ruling:
+        return self._policy.judge(sql, sender, priority, now_ms)
 
     def _prove(self, opened: Opened) -> Sender:
         peer = self._peer
@@ -205,8 +220,7 @@ class Receiving:
                     f" {taken.header.id} did not arrive: refused, expired or withheld.",
                 )
         if any(taken.fresh for taken in results):
-            arrived, self._arrived = self._arrived, anyio.Event()
-            arrived.set()
+            self._signal_arrival()
         self._reports.set()
 
 

@@ -193,6 +193,21 @@ def decide(
     return DEFAULTS[standing][capability]
 
 
+def right_of(
+    own: str, member: Member, grant: Grant | None, capability: Capability, *, strict: bool = False
+) -> Right:
+    """Say what a member may do to the peers of the member ``own``, by all that is known of it.
+
+    Args:
+        own: Whose peers are meant.
+        member: Who wants it.
+        grant: The latest that ``own`` signed for it, if any.
+        capability: What is wanted.
+        strict: As in ``decide``.
+    """
+    return decide(standing_of(own, member), grant, capability, strict=strict)
+
+
 class GrantPut(Message, kind="grants.put_done"):
     """The grant is kept; it is what the broker goes by from now on."""
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -40,7 +41,8 @@ class InboxMachine(RuleBasedStateMachine):
         super().__init__()
         self.sql = sqlite3.connect(":memory:", isolation_level=None)
         self.sql.row_factory = sqlite3.Row
-        self.sql.executescript(peerfile._SCHEMA.read_text("utf-8"))
+        for step in peerfile._STEPS:
+            self.sql.executescript(Path(peerfile.__file__).with_name(step).read_text("utf-8"))
         self.model: dict[int, Message] = {}
         self.last = {"ada": 0, "cleo": 0}
         self.now_ms = NOW

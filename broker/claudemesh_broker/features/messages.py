@@ -20,7 +20,7 @@ from claudemesh_wire.address import direct_conversation, parse
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import MAX_AHEAD_MS, Header, Sealed
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, TooMuch
-from claudemesh_wire.grants import Capability, Grant, decide, standing_of
+from claudemesh_wire.grants import Capability, Grant, right_of
 from claudemesh_wire.keys import unb64
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.messages import (
@@ -237,9 +237,9 @@ def _place(row: Row, position: int, terms: Terms) -> Place:
 
 def _may_message(row: Row, terms: Terms) -> bool:
     """Tell whether the recipient's member lets the sender's have messages shown to its peers."""
-    standing = standing_of(row["member"], terms.chain.member(terms.member))
     grant = Grant.parse(row["granted"]) if row["granted"] else None
-    return decide(standing, grant, Capability.MESSAGE).allowed
+    sender = terms.chain.member(terms.member)
+    return right_of(row["member"], sender, grant, Capability.MESSAGE).allowed
 
 
 def _check_room(sent: Consignment, rows: Sequence[Row], terms: Terms) -> None:
