@@ -133,6 +133,11 @@ class Peer:
         """Where its files are."""
         return self.home.sessions / self.id
 
+    def own_name(self) -> str:
+        """Give the name of the member it belongs to, as the mesh knows it."""
+        own = self.trust.chain.members.get(self.identity.member)
+        return own.name if own else self.identity.name
+
     def now_ms(self) -> int:
         """Give the time as the broker's welcome corrected it."""
         return self.setup.now_ms() + self._offset_ms

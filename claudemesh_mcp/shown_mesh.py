@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp import held, inbox, outbox, rights
 from claudemesh_mcp.attachment import Attachment, certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
@@ -29,6 +29,7 @@ from claudemesh_mcp.results import (
     rfc3339,
 )
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
+from claudemesh_wire.grants import GrantsFound, ListGrants
 from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import MAX_PROFILE_BYTES, PeerCard, UpdatePresence
@@ -155,12 +156,13 @@ def _groups(mine: MyGroups) -> GroupResult:
 async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
     """Show where one is connected and as whom."""
     now_ms = peer.now_ms()
-    unread, pending = await peer.file.write(
-        lambda sql: (inbox.count_unread(sql, now_ms), outbox.count_waiting(sql))
+    unread, waiting, pending = await peer.file.write(
+        lambda sql: (inbox.count_unread(sql, now_ms), held.count(sql), outbox.count_waiting(sql))
     )
     facts, dialed, chain = attachment.facts, attachment.broker, peer.trust.chain
     told: dict[str, Any] = {}
     groups: list[str] = []
+    grants: GrantsFound | None = None
     if attachment.is_connected:
         with suppress(MeshError):  # What the broker does not answer is left out.
             client = await attachment.ready(0)
@@ -169,6 +171,7 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
             own = await client.call(SearchPeers(query=peer.id, limit=1), _ASK_S)
             mine = [card for card in own.peers if card.peer == peer.id]
             groups = [f"@{group.name}" for card in mine for group in card.groups]
+            grants = await client.call(ListGrants(), _ASK_S)
     me = chain.member(peer.identity.member)
     last_seen = facts.last_seen if facts else None
     return MeshInfo(
@@ -192,8 +195,11 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
         ),
         members=sum(not one.removed for one in chain.members.values()),
         unread=unread,
+        held=waiting,
         pending=pending,
         key_storage=peer.identity.wrapping.storage,
+        defaults=rights.defaults(peer),
+        grants=rights.differing(peer, grants),
         problems=_problems(peer, attachment, now_ms),
         **told,
     )

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from claudemesh_mcp.cli import brokers, demo, messages, peers, settings, shell, show
+from claudemesh_mcp.cli import brokers, demo, grants, messages, peers, settings, shell, show
 from claudemesh_wire import VERSION
 from claudemesh_wire.errors import MeshError
 
@@ -60,7 +60,7 @@ def claudemesh(
     del version
 
 
-for module in (demo, brokers, messages, peers, settings, shell):
+for module in (demo, brokers, messages, peers, grants, settings, shell):
     module.add_to(app)
 
 

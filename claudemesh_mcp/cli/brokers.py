@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import anyio
 import typer
 
-from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli import held, show
 from claudemesh_mcp.cli.asking import open_mesh
 from claudemesh_mcp.config import Settings
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
+    from claudemesh_mcp.held import Held
     from claudemesh_mcp.launcher import BrokerInfo, Launcher
     from claudemesh_mcp.results import PeerRow
 
@@ -102,13 +103,14 @@ def status(json: Json = False) -> None:
             "Run `claudemesh up`; sessions also start it by themselves.",
             code="no_broker",
         )
-    rows = anyio.run(_peers) if broker else []
+    rows, waiting = anyio.run(_peers) if broker else ([], [])
     if json:
         shown = [row.model_dump(mode="json", by_alias=True) for row in rows]
         show.data({"broker": _shown(broker), "peers": shown})
     elif broker:
         _print_broker(broker, json)
         show.peers(rows)
+    held.tell(waiting)
 
 
 def run(
@@ -150,11 +152,11 @@ def _launcher() -> "Launcher":
     return Launcher(Home.open(Settings.load().paths()))
 
 
-async def _peers() -> "list[PeerRow]":
-    """Give the peers of the mesh, but for the command line's own."""
+async def _peers() -> "tuple[list[PeerRow], list[Held]]":
+    """Give the peers of the mesh, but for the command line's own, and what is held in this home."""
     async with open_mesh() as mesh:
         found = await mesh.search_peers(limit=_MOST_PEERS)
-        return [row for row in found.peers if not row.is_self]
+        return [row for row in found.peers if not row.is_self], await held.find(mesh)
 
 
 def _shown(broker: "BrokerInfo | None") -> dict[str, Any] | None:
