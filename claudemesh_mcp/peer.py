@@ -48,6 +48,7 @@ class Setup:
         session: What it says of itself.
         handles: The handles it wishes for, best first; none to keep the one it has.
         now_ms: The system's clock, or a test's.
+        admin_secret: Of the broker, to make a mesh there.
         identify: Finds who the home is in the mesh of this peer.
     """
 
@@ -56,6 +57,7 @@ class Setup:
     session: Session
     handles: tuple[str, ...]
     now_ms: Callable[[], int] = system_ms
+    admin_secret: bytes | None = None
     identify: Callable[[Home, Settings], Identity] = open_identity
 
 

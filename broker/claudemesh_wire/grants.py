@@ -205,7 +205,8 @@ def right_of(
         capability: What is wanted.
         strict: As in ``decide``.
     """
-    return decide(standing_of(own, member), grant, capability, strict=strict)
+    invited = frozenset(member.invite_grants if member.invited_by == own else ())
+    return decide(standing_of(own, member), grant, capability, initial=invited, strict=strict)
 
 
 class GrantPut(Message, kind="grants.put_done"):

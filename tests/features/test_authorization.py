@@ -10,8 +10,9 @@ from claudemesh_broker.service import HANDLERS
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.grants import ListGrants, PutGrant, SetBlock
 from claudemesh_wire.groups import JoinGroup, LeaveGroup
+from claudemesh_wire.invites import ListInvites, PutInvite, WithdrawInvite
 from claudemesh_wire.keys import make_id
-from claudemesh_wire.meshes import AppendEntry, AskMesh, ReadLog
+from claudemesh_wire.meshes import AppendEntry, AskMesh, EndMesh, ReadLog
 from claudemesh_wire.message import Request, Role
 from claudemesh_wire.messages import Fetch, Resolve, Send
 from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdatePresence
@@ -23,6 +24,7 @@ from tests.support.rawpeer import RawPeer, join
 
 OWNER, ADMIN, MEMBER, OBSERVER = Role.OWNER, Role.ADMIN, Role.MEMBER, Role.OBSERVER
 ALL = {OWNER, ADMIN, MEMBER, OBSERVER}
+ADMINS = {OWNER, ADMIN}
 WRITERS = {OWNER, ADMIN, MEMBER}
 PEER = "p_" + "a" * 26
 ITEM = ReceiptItem(
@@ -38,6 +40,10 @@ TABLE: list[tuple[Request[Any], set[Role]]] = [
     (AskMesh(), ALL),
     (PutGrant(grant=b"x"), ALL),  # about one's own peers, whatever one is in the mesh
     (ListGrants(), ALL),
+    (EndMesh(entry=b"x"), {OWNER}),
+    (PutInvite(invite=b"x"), ADMINS),
+    (ListInvites(), ADMINS),
+    (WithdrawInvite(code="a" * 26), ADMINS),
     (SetBlock(member="mem_" + "a" * 26, blocked=True), ALL),
     (Certify(certificate=b"x"), ALL),
     (UpdatePresence(), ALL),
