@@ -1,12 +1,15 @@
 """Between two members: what is held, how it is let through, and what may wake."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from claudemesh_mcp import inbox
+from claudemesh_mcp.sdk import Mesh
+from claudemesh_wire.handshake import Mode
 from claudemesh_wire.membership import EntryKind
 from claudemesh_wire.message import Role
 from tests.support.lies import changed
@@ -217,6 +220,20 @@ async def test_who_is_granted_it_wakes_as_often_as_it_likes(world: World) -> Non
     await world.bob.send("ada", "next", priority="next")
     await world.bob.send("ada", "low", priority="low")
     assert [wakes for _, _, wakes in await kept(world.ada, 6)] == [1, 1, 1, 1, 1, 0]
+
+
+async def test_a_strict_session_is_woken_by_another_member_by_a_grant_only(world: World) -> None:
+    setup = world.twin.setup("strict")
+    strict = replace(setup, settings=replace(setup.settings, strict=True))
+    opening = Mesh.over(strict, world.twin.dial, Mode.ATTACH)
+    mesh = await world.twin.stack.enter_async_context(opening)
+    await mesh.ready()
+    assert (await mesh.mesh_info()).defaults["member"] == ["message", "topic"]
+    await world.bob.send("strict", "one", priority="now")
+    await kept(mesh, 1)
+    await world.grant("wake")
+    await world.bob.send("strict", "two", priority="now")
+    assert [wakes for _, _, wakes in await kept(mesh, 2)] == [0, 1]
 
 
 async def test_ones_own_sessions_wake_by_all_but_low(world: World) -> None:

@@ -15,11 +15,24 @@ from claudemesh_wire.grants import (
     Standing,
     believe,
     decide,
+    right_of,
     standing_of,
 )
 from claudemesh_wire.keys import SIGNATURE_BYTES
 from claudemesh_wire.message import Role
-from tests.wire.world import ADA, BOB, CLEO, MESH, NOW, OTHER_MESH, Log, Person, code_of
+from tests.wire.world import (
+    ADA,
+    BOB,
+    CLEO,
+    MESH,
+    NOW,
+    OTHER_MESH,
+    Log,
+    Person,
+    code_of,
+    invite,
+    joining,
+)
 
 # Written by hand: (allowed, at most so often an hour, by `now` alone).
 TABLE: Final = [
@@ -121,6 +134,17 @@ def test_a_role_in_the_mesh_gives_nothing_at_others_peers(role: Role, standing: 
     bob = Log().bring(BOB, role).chain.member(BOB.id)
     assert standing_of(ADA.id, bob) is standing
     assert standing_of(BOB.id, bob) is Standing.OWN
+
+
+def test_an_invite_gives_something_at_its_makers_peers_alone() -> None:
+    log = Log().bring(CLEO, "admin")
+    log.add("add", BOB, **joining(BOB, invite(ADA, grants=["task", "fly"])))
+    bob = log.chain.member(BOB.id)
+    assert right_of(ADA.id, bob, None, Capability.TASK) == YES
+    assert right_of(ADA.id, bob, granted(deny=["task"]), Capability.TASK) == NO
+    assert right_of(ADA.id, bob, None, Capability.TOOL) == NO
+    assert right_of(CLEO.id, bob, None, Capability.TASK) == NO
+    assert right_of(BOB.id, bob, None, Capability.TOOL) == YES
 
 
 def test_a_grant_survives_its_bytes() -> None:
