@@ -242,7 +242,7 @@ class Attachment:
     async def _greet(self, client: Client, dialed: Dialed) -> Facts:
         peer = self._peer
         await peer.renew_keys()
-        wishes = peer.setup.handles
+        wishes = peer.wishes
         handle = peer.handle or (wishes[0] if wishes else "peer")
         place = dialed.place
         facts, entries = await greet(

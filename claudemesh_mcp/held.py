@@ -22,6 +22,7 @@ from claudemesh_mcp.peerfile import SCHEMA_VERSION, PeerFile, connect_to_read
 
 logger: Final = logging.getLogger(__name__)
 _LINE: Final = 200
+_FIRST_VERSION: Final = 2
 _OF_MESH: Final = "(SELECT value FROM facts WHERE key = 'mesh') = ?"
 
 
@@ -55,9 +56,12 @@ class Choice:
     id: str | None = None
 
 
-def count(sql: sqlite3.Connection) -> int:
-    """Count what is held in one peer's file."""
-    (found,) = sql.execute("SELECT count(*) FROM inbox WHERE held IS NOT NULL").fetchone()
+def count(sql: sqlite3.Connection, member: str | None = None) -> int:
+    """Count what is held in one peer's file: of one member, or all of it."""
+    (found,) = sql.execute(
+        "SELECT count(*) FROM inbox WHERE held IS NOT NULL AND (? IS NULL OR member = ?)",
+        (member, member),
+    ).fetchone()
     return int(found)
 
 
@@ -94,7 +98,7 @@ def _files(home: Home) -> Iterator[Path]:
             logger.warning("%s can't be read: %s", path, error)
             continue
         # An older one holds nothing; a newer one is another version's business.
-        if version == SCHEMA_VERSION:
+        if _FIRST_VERSION <= version <= SCHEMA_VERSION:
             yield path
 
 

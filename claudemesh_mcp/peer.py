@@ -31,6 +31,7 @@ from claudemesh_wire.membership import Custody, Member
 logger: Final = logging.getLogger(__name__)
 _MOST_PROBLEMS: Final = 50
 _NOTICEABLE_MS: Final = 2000
+HUMAN: Final = "human"
 
 
 def system_ms() -> int:
@@ -139,6 +140,14 @@ class Peer:
         """Give the name of the member it belongs to, as the mesh knows it."""
         own = self.trust.chain.members.get(self.identity.member)
         return own.name if own else self.identity.name
+
+    @property
+    def wishes(self) -> tuple[str, ...]:
+        """The handles it wishes for, best first: a person is called as its member is."""
+        handles = self.setup.handles
+        me = self.trust.chain.members.get(self.identity.member)
+        is_person = self.setup.session.type == HUMAN and not self.setup.settings.name
+        return tuple(dict.fromkeys((me.name, *handles))) if me and is_person else handles
 
     def now_ms(self) -> int:
         """Give the time as the broker's welcome corrected it."""

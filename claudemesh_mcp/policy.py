@@ -17,6 +17,8 @@ from claudemesh_wire.errors import MeshError
 from claudemesh_wire.grants import Capability, Right, right_of
 
 HOUR_MS: Final = 3600 * 1000
+MAX_HELD: Final = 200
+"""So many messages of one member are held by a peer; further ones are declined."""
 _MAY_WAKE: Final = frozenset({Priority.NOW, Priority.NEXT})
 
 
@@ -34,18 +36,17 @@ class Policy:
         """Judge a message.
 
         Raises:
-            Refusal: ``blocked``: this home's member blocks the sender's.
+            Refusal: ``blocked``: this home's member blocks the sender's; ``held_full``: as much of
+                it is held here as may be.
         """
         own = self._peer.identity.member
         if sender.member == own:
             return Ruling(wakes=priority in _MAY_WAKE)
         granted = self._granted()
-        if granted is None:
-            return Ruling(held=Capability.MESSAGE, wakes=False)
-        if sender.member in granted.blocked:
+        if granted is not None and sender.member in granted.blocked:
             raise Refusal("The member is blocked here.", code="blocked")
-        if not self._right(granted, sender, Capability.MESSAGE).allowed:
-            return Ruling(held=Capability.MESSAGE, wakes=False)
+        if granted is None or not self._right(granted, sender, Capability.MESSAGE).allowed:
+            return _held(sql, sender)
         right = self._right(granted, sender, Capability.WAKE)
         return Ruling(wakes=_wakes(sql, right, sender, priority, now_ms))
 
@@ -65,6 +66,13 @@ class Policy:
             capability,
             strict=peer.setup.settings.strict,
         )
+
+
+def _held(sql: sqlite3.Connection, sender: Sender) -> Ruling:
+    # What nobody may ever read must not fill this disk.
+    if held.count(sql, sender.member) >= MAX_HELD:
+        raise Refusal("Too many messages of its member are held here.", code="held_full")
+    return Ruling(held=Capability.MESSAGE, wakes=False)
 
 
 def _wakes(

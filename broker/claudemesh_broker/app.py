@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 
-from claudemesh_broker import embedded, features, upkeep
+from claudemesh_broker import embedded, features, upkeep, welcome
 from claudemesh_broker.admission import Admission, Identity, Origin
 from claudemesh_broker.bus import LocalBus
 from claudemesh_broker.config import BrokerSettings
@@ -118,6 +118,7 @@ class Broker:
         """Give the ASGI application: the WebSocket and a sign of life, behind the gate."""
         routes = [
             Route("/health", _health, methods=["GET"]),
+            Route(welcome.ROUTE, welcome.show, methods=["GET"]),
             WebSocketRoute("/ws", self._door),
         ]
         return Gate(Starlette(routes=routes), self._guard)

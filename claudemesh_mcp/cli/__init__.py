@@ -59,6 +59,9 @@ def claudemesh(
     mesh: Annotated[
         str | None, typer.Option("--mesh", metavar="NAME", help="The mesh that is meant.")
     ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Say errors as JSON, of commands that print none too.")
+    ] = False,
 ) -> None:
     """Connect Claude Code sessions: they find each other and exchange sealed messages.
 
@@ -75,7 +78,7 @@ def claudemesh(
     Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 not allowed,
     5 unreachable, 130 interrupted.
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    del version
+    del version, json  # `run` looks for this word anywhere.
     chosen.choose(mesh)
 
 

@@ -1,5 +1,7 @@
 """Two homes and a broker over TLS between them: four commands, and all that can go wrong."""
 
+import ssl
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,9 +191,9 @@ def test_roles_are_given_and_go_by_who_gives_them(ada: Shell, bob: Shell, tmp_pa
         assert members(ada) == {"max": "owner", "bob": "admin", "cleo": "observer"}
         refused = cleo.run("send", "bob", "may I?", "--json")
         assert (refused.code, refused.error["code"]) == (4, "role")
-        refused = bob.run("role", "max", "member", "--json")
+        refused = bob.run("--json", "role", "max", "member")
         assert (refused.code, refused.error["code"]) == (4, "membership_forbidden")
-        refused = ada.run("role", "bbo", "admin", "--json")
+        refused = ada.run("--json", "role", "bbo", "admin")
         assert (refused.code, refused.error["code"]) == (3, "unknown_member")
         assert "bob" in refused.error["hint"]
 
@@ -241,7 +243,7 @@ def test_a_certificate_that_changed_is_told_and_accepted_on_purpose(
     with a_host(host.folder, port=host.port) as renewed:
         refused = ada.run("members", "--json")
         assert (refused.code, refused.error["code"]) == (4, "certificate_changed")
-        wrong = ada.run("mesh", "trust", "team", "--certificate", host.fingerprint, "--json")
+        wrong = ada.run("--json", "mesh", "trust", "team", "--certificate", host.fingerprint)
         assert wrong.error["code"] == "certificate_changed"
         ok(ada.run("mesh", "trust", "team", "--certificate", renewed.fingerprint))
         assert members(ada) == {"max": "owner"}
@@ -292,7 +294,7 @@ def test_a_mesh_is_renamed_for_all_or_here(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
     ok(ada.run("mesh", "rename", "team", "shop"))
     assert ok(ada.run("status", "--json")).json["mesh"] == "shop"
-    refused = bob.run("mesh", "rename", "team", "mine", "--json")
+    refused = bob.run("--json", "mesh", "rename", "team", "mine")
     assert (refused.code, refused.error["code"]) == (4, "membership_forbidden")
     ok(bob.run("mesh", "rename", "team", "mine", "--here"))
     assert ok(bob.run("status", "--json")).json["mesh"] == "mine"
@@ -300,20 +302,20 @@ def test_a_mesh_is_renamed_for_all_or_here(ada: Shell, bob: Shell) -> None:
 
 def test_who_leaves_may_come_again(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
-    asked = bob.run("mesh", "leave", "team", "--json")
+    asked = bob.run("--json", "mesh", "leave", "team")
     assert (asked.code, asked.error["code"]) == (2, "not_confirmed")
     ok(bob.run("mesh", "leave", "team", "--yes"))
     assert members(ada)["bob"] == "left"
     assert len(ok(bob.run("mesh", "list", "--json")).json["meshes"]) == 1
     joined(ada, bob)
     assert members(ada) == {"max": "owner", "bob": "member"}
-    refused = ada.run("mesh", "leave", "team", "--yes", "--json")
+    refused = ada.run("--json", "mesh", "leave", "team", "--yes")
     assert (refused.code, refused.error["code"]) == (4, "last_owner")
 
 
 def test_an_owner_ends_a_mesh(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
-    refused = bob.run("mesh", "delete", "team", "--yes", "--json")
+    refused = bob.run("--json", "mesh", "delete", "team", "--yes")
     assert (refused.code, refused.error["code"]) == (4, "membership_forbidden")
     ok(ada.run("mesh", "delete", "team", "--yes"))
     refused = bob.run("peers", "--json")
@@ -329,3 +331,23 @@ def test_a_revoked_session_is_believed_by_nobody(ada: Shell, bob: Shell) -> None
     refused = bob.run("send", "max", "after", "--json")
     assert (refused.code, refused.error["code"]) == (4, "device_revoked")
     assert ok(ada.run("inbox", "--json")).json["messages"] == []
+
+
+def test_a_link_preview_learns_nothing_and_uses_up_nothing(
+    host: Host, ada: Shell, bob: Shell
+) -> None:
+    link = link_of(ada)
+    address, _, key = link.partition("#")
+    trusting = ssl.create_default_context()
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    pages: set[bytes] = set()
+    for url in (address, address, f"{host.url}/i/{'a' * 26}"):
+        with urllib.request.urlopen(url, context=trusting) as answer:  # noqa: S310 - ours
+            pages.add(answer.read())
+            assert answer.headers["Cache-Control"] == "no-store"
+    (page,) = pages
+    assert key.encode() not in page
+    (row,) = ok(ada.run("invites", "--json")).json["invites"]
+    assert row["used"] == 0
+    ok(bob.run("join", link))

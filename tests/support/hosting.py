@@ -1,14 +1,13 @@
 """A host and its guests: a broker for other machines over TLS, and shells on homes of their own.
 
 Everything is a process, as on two machines; a test that can make network namespaces puts host and
-guests on different ones through ``Host.inside``.
+guests on different ones: their programs are started ``through`` a command.
 """
 
 import re
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,6 @@ class Host:
         port: Where it listens.
         said: What it printed when it began to listen.
         process: It.
-        prefix: What its guests' and its own programs are started through.
     """
 
     folder: Path
@@ -60,12 +58,14 @@ class Host:
 
 
 @contextmanager
-def a_host(folder: Path, *words: str, port: int = 0, **environment: str) -> Iterator[Host]:
+def a_host(
+    folder: Path, *words: str, port: int = 0, through: Sequence[str] = (), **environment: str
+) -> Iterator[Host]:
     """Run a broker over TLS, reached as 127.0.0.1 unless the words say otherwise."""
     port = port or free_port()
     shell = Shell(folder.parent)
     said = ["--bind", "0.0.0.0", "--tls", "auto", "--public-url", f"https://127.0.0.1:{port}"]  # noqa: S104 - the point
-    command = [sys.executable, "-m", "claudemesh_mcp", "broker", "run", "--port", str(port)]
+    command = [*through, *shell.command("broker", "run", "--port", str(port))]
     with subprocess.Popen(
         [*command, "--data", str(folder), *(words or said)],
         env=shell.environment(**environment),
@@ -89,6 +89,17 @@ def _greeting(process: "subprocess.Popen[str]") -> str:
         if "admin.secret" in line:
             return "".join(lines)
     raise AssertionError("".join(lines) + cast("IO[str]", process.stderr).read())
+
+
+@dataclass(frozen=True)
+class Guest(Shell):
+    """A shell on another machine: its programs are started through a command."""
+
+    through: tuple[str, ...] = ()
+
+    def command(self, *words: str) -> list[str]:
+        """What starts `claudemesh` there."""
+        return [*self.through, *super().command(*words)]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from claudemesh_mcp import inbox
+from claudemesh_mcp import inbox, policy
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.handshake import Mode
 from claudemesh_wire.membership import EntryKind
@@ -87,6 +87,18 @@ async def test_one_message_is_let_through_by_its_id_and_the_member_is_not(world:
     assert await code(world.allow(first.id)) == "not_held"
     assert [one.text for one in await got(world.ada)] == ["one"]
     assert world.held() == ["two"]
+
+
+async def test_what_is_held_of_one_member_can_not_fill_the_disk(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "MAX_HELD", 2)
+    await world.revoke("message")
+    for text in ("one", "two"):
+        await world.bob.send("ada", text)
+    refused = await world.bob.send("ada", "three")
+    assert (await reached(world.bob, refused.id, "declined")).reason == "held_full"
+    assert world.held() == ["one", "two"]
 
 
 async def test_allow_releases_from_all_peers_of_the_home(world: World) -> None:
