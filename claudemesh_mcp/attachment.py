@@ -27,6 +27,7 @@ from claudemesh_mcp.returning import greet
 from claudemesh_mcp.sending import Sending
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, Unavailable
+from claudemesh_wire.grants import GrantChanged
 from claudemesh_wire.handshake import Facts, Mode
 from claudemesh_wire.keys import unb64
 from claudemesh_wire.meshes import LogGrew
@@ -355,6 +356,8 @@ class Attachment:
                     extend = partial(self._peer.trust.extend, entries)
                     await anyio.to_thread.run_sync(self._check, extend)
                     self._sending.forget_resolutions()
+                case GrantChanged():
+                    self._receiving.look_again()
                 case PresenceChanged():
                     self._sending.forget_resolutions()
                     self._peer.news.hear(notice, self._peer.now_ms())

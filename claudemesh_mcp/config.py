@@ -168,6 +168,9 @@ RULES: Final[dict[str, Rule]] = {
     "ping_interval_s": Rule(
         "CLAUDEMESH_PING_INTERVAL_S", _seconds, "How often the broker is asked whether it lives."
     ),
+    "strict": Rule(
+        "CLAUDEMESH_STRICT", _switch, "`on` lets another member wake this session by a grant only."
+    ),
     "log_level": Rule("CLAUDEMESH_LOG_LEVEL", _level, "Least level that is logged."),
 }
 
@@ -188,6 +191,7 @@ class Settings:
     credentials_dir: Path | None = None
     keyring: bool = True
     ping_interval_s: float = 20.0
+    strict: bool = False
     log_level: str = "info"
 
     @classmethod

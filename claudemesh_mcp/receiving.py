@@ -17,8 +17,9 @@ import anyio
 from claudemesh_mcp import inbox
 from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.inbox import Sender, Taken
+from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.policy import Policy
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
 from claudemesh_wire.errors import MeshError
@@ -55,6 +56,7 @@ class Receiving:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._policy = Policy(peer)
         self._reports = anyio.Event()
         self._arrived = anyio.Event()
         self._deferred: dict[tuple[str, str], Copy] = {}
@@ -144,6 +146,11 @@ class Receiving:
         """Wake the reporter: something was marked seen."""
         self._reports.set()
 
+    def look_again(self) -> None:
+        """Learn that something held may have been released: by another process, into the file."""
+        self.something_arrived()
+        self._reports.set()
+
     def arrival(self) -> anyio.Event:
         """Give the event that the next arrival sets; take it before looking into the inbox."""
         return self._arrived
@@ -164,9 +171,10 @@ class Receiving:
             return [take(sql, copy) for copy in copies]
 
         def take(sql: sqlite3.Connection, copy: Copy) -> Taken:
-            reader = partial(_reader, peer, keys, now_ms)
+            judge = partial(self._judge, sql, now_ms)
+            checks = Checks(partial(_reader, peer, keys, now_ms), self._prove, judge)
             try:
-                return inbox.take_in(sql, copy, reader, self._prove, now_ms)
+                return inbox.take_in(sql, copy, checks, now_ms)
             except (MeshError, sqlite3.OperationalError):
                 raise
             except Exception:
@@ -175,6 +183,9 @@ class Receiving:
                 return Taken(None, Refusal("It could not be taken in.", code="internal"))
 
         return await peer.file.write(keep) if copies else []
+
+    def _judge(self, sql: sqlite3.Connection, now_ms: int, sender: Sender, priority: str) -> Ruling:
+        return self._policy.judge(sql, sender, priority, now_ms)
 
     def _prove(self, opened: Opened) -> Sender:
         peer = self._peer

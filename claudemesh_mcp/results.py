@@ -57,14 +57,20 @@ class Result(BaseModel):
 class SentTo(Result):
     """One recipient of a message that was sent."""
 
+    optional = frozenset({"hint"})
+
     peer: str = Field(description="The recipient's lasting id.")
     handle: str
     member: str = Field(description="The proven member name behind the handle.")
     status: Delivery = Field(
         description="accepted: the peer is connected; queued: it is offline and gets it when it"
-        " returns; pending: not yet confirmed on disk by the broker, will be sent by itself."
+        " returns; held: its human has to let it through; pending: not yet confirmed on disk by the"
+        " broker, will be sent by itself."
     )
     e2e: bool = Field(description="Whether only the recipient's own session can read it.")
+    hint: str | None = Field(
+        default=None, description="What the recipient's human has to do about a held one."
+    )
 
 
 class SendResult(Result):
@@ -107,9 +113,14 @@ class InboxMessage(Result):
 class InboxResult(Result):
     """Messages that wait, oldest first."""
 
+    optional = frozenset({"held"})
+
     notice: str = NOTICE
     messages: list[InboxMessage]
     unread: int = Field(description="How many more wait after these.")
+    held: int | None = Field(
+        default=None, description="How many wait until this session's user lets them through."
+    )
 
 
 class Successor(Result):
@@ -123,7 +134,17 @@ class RecipientStatus(Result):
     """How far a message got with one recipient; signed by it from `delivered` on."""
 
     optional = frozenset(
-        {"route", "queued_at", "delivered_at", "seen_at", "reason", "proved", "successor"}
+        {
+            "route",
+            "queued_at",
+            "held_at",
+            "delivered_at",
+            "seen_at",
+            "reason",
+            "hint",
+            "proved",
+            "successor",
+        }
     )
 
     peer: str
@@ -132,9 +153,15 @@ class RecipientStatus(Result):
     route: str | None = Field(default=None, description="The way into the model's context.")
     accepted_at: str | None
     queued_at: str | None = None
+    held_at: str | None = None
     delivered_at: str | None = None
     seen_at: str | None = None
-    reason: str | None = Field(default=None, description="Why it was declined or refused.")
+    reason: str | None = Field(
+        default=None, description="Why it was declined or refused; held: the grant it lacks."
+    )
+    hint: str | None = Field(
+        default=None, description="What the recipient's human has to do about a held one."
+    )
     proved: bool | None = Field(
         default=None, description="Whether the recipient's signature was verified here."
     )
@@ -334,6 +361,39 @@ class NewsShown(Result):
     at: str
 
 
+class GrantShown(Result):
+    """What a member said of another, as far as it differs from the defaults."""
+
+    member: str
+    allow: list[str]
+    deny: list[str]
+
+
+class GrantsShown(Result):
+    """The grants between this session's member and others."""
+
+    by_me: list[GrantShown]
+    to_me: list[GrantShown]
+
+
+class MemberRights(Result):
+    """What one member lets another do, capability by capability."""
+
+    member: str
+    member_id: str
+    standing: str
+    rights: dict[str, str]
+    granted: bool
+    blocked: bool
+
+
+class RightsResult(Result):
+    """What holds between this home's member and the others, defaults filled in."""
+
+    i_let: list[MemberRights]
+    let_me: list[MemberRights]
+
+
 class MeshInfo(Result):
     """The mesh as this session knows it."""
 
@@ -347,8 +407,13 @@ class MeshInfo(Result):
     peers: int | None = None
     online: int | None = None
     unread: int
+    held: int = Field(description="Messages that wait until the user lets them through.")
     pending: int = Field(description="Messages of one's own not yet confirmed by the broker.")
     key_storage: str = Field(description="Where the key that protects this home's keys is kept.")
+    defaults: dict[str, list[str]] = Field(
+        description="What each kind of member may do to one's peers without a grant."
+    )
+    grants: GrantsShown
     problems: list[Problem]
     news: list[NewsShown] = Field(description="Who came and went lately, oldest first.")
 

@@ -170,7 +170,7 @@ class Mesh:
         )
         check(outgoing)
         await self.ready()
-        return shown.messages.sent(await self._sending.send(outgoing))
+        return shown.messages.sent(self.peer, await self._sending.send(outgoing))
 
     async def inbox(
         self,
@@ -340,7 +340,11 @@ class Mesh:
         if tokens:
             await self.evidence(tokens)
             if self._mode is Mode.CALL and self._attachment.is_connected:
-                await self._receiving.flush_reports(await self.ready())
+                await self.report()
+
+    async def report(self) -> None:
+        """Hand over the receipts that are due, now."""
+        await self._receiving.flush_reports(await self.ready())
 
     async def depart(self) -> None:
         """Leave on purpose: others see it at once, what is sent meanwhile waits."""
@@ -380,14 +384,14 @@ class Mesh:
         now_ms, hand_out = peer.now_ms(), shown.messages.hand_out
         handed = False
         try:
-            rows, unread = await peer.file.write(
+            rows, left = await peer.file.write(
                 lambda sql: hand_out(sql, limit, thread, f"{holder}:{handing}", now_ms)
             )
             handed = True
         finally:
             if not handed:
                 peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
-        return shown.messages.inbox_result(peer, rows, unread), [str(row["row"]) for row in rows]
+        return shown.messages.inbox_result(peer, rows, left), [str(row["row"]) for row in rows]
 
 
 def _group(address: str) -> str:

@@ -33,7 +33,7 @@ async def searched(peer: Peer, what: Wanted) -> HistoryResult:
     """
     found = await history.find(peer.file, what)
     messages = [
-        _received(hit, what.terms) if hit.source is RECEIVED else _sent(hit, what.terms)
+        _received(hit, what.terms) if hit.source is RECEIVED else _sent(peer, hit, what.terms)
         for hit in found.hits
     ]
     return HistoryResult(
@@ -53,7 +53,7 @@ def _received(hit: Hit, terms: Sequence[Term]) -> HistoryMessage:
     return _shown(hit, terms, row["text"], {"direction": "received", "with": [told], "to": to})
 
 
-def _sent(hit: Hit, terms: Sequence[Term]) -> HistoryMessage:
+def _sent(peer: Peer, hit: Hit, terms: Sequence[Term]) -> HistoryMessage:
     row = outbox.read_row(hit.row)
     refused = None if row.answer is None or row.state != "refused" else "refused"
     told = [
@@ -63,7 +63,7 @@ def _sent(hit: Hit, terms: Sequence[Term]) -> HistoryMessage:
             "member": one.member,
             "status": refused or one.status,
         }
-        for one in sent(row).recipients
+        for one in sent(peer, row).recipients
     ]
     more = {
         "direction": "sent",

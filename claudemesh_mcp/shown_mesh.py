@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp import held, inbox, outbox, rights
 from claudemesh_mcp.attachment import Attachment, certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
@@ -31,6 +31,7 @@ from claudemesh_mcp.results import (
     rfc3339,
 )
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
+from claudemesh_wire.grants import GrantsFound, ListGrants
 from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import MAX_PROFILE_BYTES, PeerCard, UpdatePresence
@@ -170,12 +171,13 @@ def _groups(mine: MyGroups) -> GroupResult:
 async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
     """Show where one is connected and as whom."""
     now_ms = peer.now_ms()
-    unread, pending = await peer.file.write(
-        lambda sql: (inbox.count_unread(sql, now_ms), outbox.count_waiting(sql))
+    unread, waiting, pending = await peer.file.write(
+        lambda sql: (inbox.count_unread(sql, now_ms), held.count(sql), outbox.count_waiting(sql))
     )
     facts, dialed, chain = attachment.facts, attachment.broker, peer.trust.chain
     told: dict[str, Any] = {}
     shown: dict[str, Any] = {"groups": []}
+    grants: GrantsFound | None = None
     if attachment.is_connected:
         with suppress(MeshError):  # What the broker does not answer is left out.
             client = await attachment.ready(0)
@@ -184,6 +186,7 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
             own = await client.call(SearchPeers(query=peer.id, limit=1), _ASK_S)
             for card in own.peers:
                 shown |= _own_card(card) if card.peer == peer.id else {}
+            grants = await client.call(ListGrants(), _ASK_S)
     me = chain.member(peer.identity.member)
     last_seen = facts.last_seen if facts else None
     return MeshInfo(
@@ -207,8 +210,11 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
         ),
         members=sum(not one.removed for one in chain.members.values()),
         unread=unread,
+        held=waiting,
         pending=pending,
         key_storage=peer.identity.wrapping.storage,
+        defaults=rights.defaults(peer),
+        grants=rights.differing(peer, grants),
         problems=_problems(peer, attachment, now_ms),
         news=_news(peer),
         **told,

@@ -5,9 +5,9 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp import held, inbox, outbox
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peer import Peer
@@ -46,7 +46,14 @@ _TOLD: Final = frozenset(ReceiptStatus)
 _PROVE_NOTHING: Final = frozenset({"revoked", "unproved"})
 
 
-def sent(row: Row) -> SendResult:
+class Left(NamedTuple):
+    """What is in an inbox besides the rows that are shown."""
+
+    unread: int
+    held: int
+
+
+def sent(peer: Peer, row: Row) -> SendResult:
     """Show what became of a send so far."""
     accepted = row.accepted()
     told = {one.peer: one.status for one in accepted.recipients} if accepted else {}
@@ -61,6 +68,7 @@ def sent(row: Row) -> SendResult:
                     "member": one.member,
                     "status": states.get(one.peer, "pending"),
                     "e2e": one.e2e,
+                    "hint": _release_hint(peer, states.get(one.peer)),
                 }
             )
             for one in row.draft.audience
@@ -68,32 +76,40 @@ def sent(row: Row) -> SendResult:
     )
 
 
+def _release_hint(peer: Peer, status: str | None) -> str | None:
+    """Name the command by which the human of a recipient lets a held message through."""
+    if status != ReceiptStatus.HELD:
+        return None
+    return f"Its user can let it through: claudemesh allow {peer.own_name()}"
+
+
 def hand_out(
     sql: sqlite3.Connection, limit: int, thread: str | None, holder: str, now_ms: int
-) -> tuple[list[sqlite3.Row], int]:
+) -> tuple[list[sqlite3.Row], Left]:
     """Hand rows out and count what is left."""
     rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
-    return rows, inbox.count_unread(sql, now_ms, thread)
+    return rows, Left(inbox.count_unread(sql, now_ms, thread), held.count(sql))
 
 
 async def peeked(peer: Peer, limit: int, thread: str | None) -> InboxResult:
     """Show what waits without taking it."""
     now_ms = peer.now_ms()
 
-    def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
+    def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
         rows = inbox.peek(sql, limit, thread, now_ms)
-        return rows, inbox.count_unread(sql, now_ms, thread) - len(rows)
+        unread = inbox.count_unread(sql, now_ms, thread) - len(rows)
+        return rows, Left(unread, held.count(sql))
 
-    rows, unread = await peer.file.read(look)
+    rows, left = await peer.file.read(look)
     # Not handed out now: whoever was offered one of them before may have shown it.
     messages = [_message(peer, row, 0, again=row["offers"] > 0) for row in rows]
-    return InboxResult(messages=messages, unread=unread)
+    return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
 
 
-def inbox_result(peer: Peer, rows: list[sqlite3.Row], unread: int) -> InboxResult:
+def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left) -> InboxResult:
     """Show rows of the inbox; long texts begin here and go on with ``chunk``."""
     messages = [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
-    return InboxResult(messages=messages, unread=unread)
+    return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
 
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
@@ -223,9 +239,13 @@ async def _told(peer: Peer, client: Client, message: str) -> list[RecipientRecei
 def _lacks_proof(told: RecipientReceipts) -> bool:
     if told.status not in SIGNED or _is_broker_word(told):
         return False
-    return {"delivered": told.delivered, "seen": told.seen, "declined": told.declined}[
-        told.status
-    ] is None
+    proofs = {
+        "held": told.held,
+        "delivered": told.delivered,
+        "seen": told.seen,
+        "declined": told.declined,
+    }
+    return proofs[told.status] is None
 
 
 def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus:
@@ -239,6 +259,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
     claimed = str(told.status)
     try:
         proofs = {
+            "held": _proof(peer, row, told, told.held, "held"),
             "delivered": _proof(peer, row, told, told.delivered, "delivered"),
             "seen": _proof(peer, row, told, told.seen, "seen"),
             "declined": _proof(peer, row, told, told.declined, "declined"),
@@ -247,14 +268,14 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
         if error.code not in _PROVE_NOTHING:
             raise
         # Its signature proves nothing any more, and what the broker says may still be true.
-        return _unproved(told, handle)
+        return _unproved(peer, told, handle)
     if _lacks_proof(told):
         raise Forbidden(
             f"The broker says {claimed} for {handle} and shows no receipt of it.",
             "Do not rely on this broker's word about it.",
             code="forged_receipt",
         )
-    latest = proofs["seen"] or proofs["declined"] or proofs["delivered"]
+    latest = proofs["seen"] or proofs["declined"] or proofs["delivered"] or proofs["held"]
     delivered = proofs["delivered"]
     seen = proofs["seen"]
     return RecipientStatus.model_validate(
@@ -265,9 +286,11 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "route": (seen.route if seen else None) or None,
             "accepted_at": rfc3339(told.accepted_ms),
             "queued_at": rfc3339(told.queued_ms) if told.queued_ms else None,
+            "held_at": _held_at(told, proofs["held"]),
             "delivered_at": rfc3339(delivered.at_ms) if delivered else None,
             "seen_at": rfc3339(seen.at_ms) if seen else None,
             "reason": latest.reason or None if latest else None,
+            "hint": _release_hint(peer, claimed),
             "proved": True if latest else None,
             "successor": _successor(peer, told),
         }
@@ -299,21 +322,33 @@ def _speaks_for(peer: Peer, told: RecipientReceipts, batch: SignedReceipts) -> b
     )
 
 
-def _unproved(told: RecipientReceipts, handle: str) -> RecipientStatus:
+def _held_at(told: RecipientReceipts, proof: ReceiptItem | None) -> str | None:
+    at_ms = proof.at_ms if proof else told.held_ms
+    return rfc3339(at_ms) if at_ms else None
+
+
+def _unproved(peer: Peer, told: RecipientReceipts, handle: str) -> RecipientStatus:
     return RecipientStatus.model_validate(
         {
             "peer": told.peer,
             "handle": handle,
             "status": str(told.status),
             "accepted_at": rfc3339(told.accepted_ms),
+            "hint": _release_hint(peer, told.status),
             "proved": False,
         }
     )
 
 
 def _is_broker_word(told: RecipientReceipts) -> bool:
-    """Tell whether ``declined`` is the broker's own: the recipient was removed or blocks us."""
-    return told.status == "declined" and told.queued_ms is None
+    """Tell whether a status that is signed else is the broker's own.
+
+    It declines for a recipient that was removed or blocks us, and holds by its copy of the
+    recipient's grants until the recipient itself has said what becomes of the message.
+    """
+    if told.status == ReceiptStatus.HELD:
+        return told.held_ms is not None
+    return told.status == ReceiptStatus.DECLINED and told.queued_ms is None
 
 
 def _proof(

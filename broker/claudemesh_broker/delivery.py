@@ -6,7 +6,7 @@ not go out at once is read from there later, and is pushed again on the next att
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -324,7 +324,7 @@ class Deliveries:
             if peer != besides:
                 feed.outlet.put(text)
 
-    def tell_members(
+    def tell_apart(
         self, member: str, own: Notice, others: Notice, besides: tuple[str, str]
     ) -> None:
         """Tell all attached peers of a mesh but one: one thing to a member's, another to the rest.
@@ -340,6 +340,13 @@ class Deliveries:
         for name, feed in self._feeds.get(mesh, {}).items():
             if name != peer:
                 feed.outlet.put(texts[feed.attachment.member != member])
+
+    def tell_members(self, mesh: str, members: Collection[str], notice: Notice) -> None:
+        """Tell all attached peers of some members, with a text that is written once."""
+        text = frame.encode(0, 0, notice)
+        for feed in self._feeds.get(mesh, {}).values():
+            if feed.attachment.member in members:
+                feed.outlet.put(text)
 
     def end(self, closing: Closing, is_meant: Callable[[Attachment], bool]) -> None:
         """Tell some of the attached connections why the broker closes them, and close them."""

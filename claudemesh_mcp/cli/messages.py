@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 import anyio
 import typer
 
+from claudemesh_mcp.cli import held as waiting
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask, open_mesh
 from claudemesh_wire.errors import Invalid, MeshError, TooMuch
@@ -75,6 +76,8 @@ def send(
     for one in sent.recipients:
         sealed = "sealed" if one.e2e else "not sealed"
         show.word(f"{one.handle} ({one.member}): {one.status}, {sealed}")
+        if one.hint:
+            show.word(f"  {one.hint}")
 
 
 def inbox(
@@ -88,6 +91,9 @@ def inbox(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Be present and print what arrives.")
     ] = False,
+    held: Annotated[
+        bool, typer.Option("--held", help="List what waits in all your sessions for `allow`.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Print the messages sent to you, oldest first.
@@ -100,7 +106,13 @@ def inbox(
       claudemesh inbox
       claudemesh inbox --follow
       claudemesh inbox --json | jq -r .messages[].text
+      claudemesh inbox --held
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    if held:
+        if follow or peek or id or thread:
+            raise typer.BadParameter("--held goes with --json only.")
+        waiting.list_all(ask(waiting.find), json=json)
+        return
     if follow:
         if peek or id or thread:
             raise typer.BadParameter("--follow goes with --json only.")
@@ -128,6 +140,9 @@ def message_status(
         show.data(status)
     else:
         show.receipts(status.recipients)
+        for one in status.recipients:
+            if one.hint:
+                show.word(f"{one.handle}: {one.hint}")
 
 
 def history(
@@ -178,6 +193,7 @@ async def _print_waiting(limit: int, thread: str | None, peek: bool, json: bool)
         else:
             _print(found)
         await _confirm(mesh)
+        waiting.tell(await waiting.find(mesh))
 
 
 def _print(found: "InboxResult") -> None:

@@ -1,6 +1,7 @@
 """The features, each a file of handlers; importing this package registers all of them."""
 
 from claudemesh_broker.features import (
+    grants,
     groups,
     invites,
     meshes,
@@ -12,6 +13,7 @@ from claudemesh_broker.features import (
 )
 
 __all__ = [
+    "grants",
     "groups",
     "invites",
     "meshes",

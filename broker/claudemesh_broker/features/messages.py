@@ -20,6 +20,7 @@ from claudemesh_wire.address import direct_conversation, parse
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import MAX_AHEAD_MS, Header, Sealed
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, TooMuch
+from claudemesh_wire.grants import Capability, Grant, right_of
 from claudemesh_wire.keys import unb64
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.messages import (
@@ -196,17 +197,18 @@ def _certificate(sql: Sql, header: Header, known: Certificate | None) -> Certifi
 
 _RECIPIENTS: Final = (
     "SELECT p.mesh, p.peer, p.member, p.handle, p.node, p.kem_generation, q.messages, q.bytes,"
-    " p.successor, p.returned,"
-    " b.since_ms AS blocked_ms"
+    " p.successor, p.returned, b.since_ms AS blocked_ms, g.entry AS granted"
     " FROM json_each(?) AS wanted CROSS JOIN peers AS p ON p.mesh = ? AND p.peer = wanted.value"
     " LEFT JOIN queues AS q ON q.mesh = p.mesh AND q.peer = p.peer"
     " LEFT JOIN blocks AS b ON b.mesh = p.mesh AND b.owner = p.member AND b.blocked = ?"
+    " LEFT JOIN grants AS g ON g.mesh = p.mesh AND g.owner = p.member AND g.subject = ?"
 )
 
 
 def _store(sql: Sql, sent: Consignment, terms: Terms) -> Outcome:
     header = sent.header
-    found = sql.all(_RECIPIENTS, json.dumps(header.to), header.mesh, terms.member)
+    wanted = (json.dumps(header.to), header.mesh, terms.member, terms.member)
+    found = sql.all(_RECIPIENTS, *wanted)
     rows = {row["peer"]: row for row in found}
     cannot = [
         peer
@@ -234,7 +236,17 @@ def _place(row: Row, position: int, terms: Terms) -> Place:
     if row["blocked_ms"] is not None:
         return Place(peer, position, ReceiptStatus.DECLINED, "blocked")
     status = ReceiptStatus.QUEUED if row["node"] is None else ReceiptStatus.ACCEPTED
+    if not _may_message(row, terms):
+        # Handed over all the same: the recipient's own grants decide, these are a copy of them.
+        status = ReceiptStatus.HELD
     return Place(peer, position, status, node=row["node"])
+
+
+def _may_message(row: Row, terms: Terms) -> bool:
+    """Tell whether the recipient's member lets the sender's have messages shown to its peers."""
+    grant = Grant.parse(row["granted"]) if row["granted"] else None
+    sender = terms.chain.member(terms.member)
+    return right_of(row["member"], sender, grant, Capability.MESSAGE).allowed
 
 
 def _check_room(sent: Consignment, rows: Sequence[Row], terms: Terms) -> None:

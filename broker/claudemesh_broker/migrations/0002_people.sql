@@ -19,8 +19,8 @@ CREATE TABLE ended_meshes (
     ended_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- features/grants.py: what a member lets another do, as the granting member signed it; seq rises
--- with each statement of the same pair.
+-- features/grants.py, which also writes the blocks of the core: what a member lets another do, as
+-- the granting member signed it; seq rises with each statement of the same pair.
 CREATE TABLE grants (
     mesh    TEXT NOT NULL,
     owner   TEXT NOT NULL,
@@ -33,7 +33,10 @@ CREATE TABLE grants (
 
 CREATE INDEX grants_of_subject ON grants (mesh, subject);
 
--- queues.py: a message that its recipient, or the broker by the recipient's grants, holds.
+-- queues.py and outcomes.py: what a recipient's grants hold back. held_ms is set when the broker
+-- holds it by its copy of them: the row waits in the queue like any other. held_receipt is the
+-- recipient's signed word that it keeps the message apart; its status is held then, and it has left
+-- the queue.
 ALTER TABLE deliveries ADD COLUMN held_ms INTEGER;
 ALTER TABLE deliveries ADD COLUMN held_receipt INTEGER;
 
