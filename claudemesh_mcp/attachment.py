@@ -15,9 +15,9 @@ import anyio
 import anyio.to_thread
 
 from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client, Credentials
 from claudemesh_mcp.connection import Link, LinkClosed, pauses
-from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.home import FileLock
 from claudemesh_mcp.meshes import Place, update_place
 from claudemesh_mcp.peer import Peer
@@ -280,8 +280,9 @@ class Attachment:
         if self._mode is Mode.ATTACH:
             await self._take_lock()
         now_ms = peer.now_ms()
-        await peer.file.write(lambda sql: inbox.forget_old(sql, now_ms))
-        await peer.file.write(lambda sql: outbox.forget_old(sql, now_ms))
+        for forget_old in (inbox.forget_old, outbox.forget_old):
+            while await peer.file.write(partial(forget_old, now_ms=now_ms)):
+                pass
 
     async def own(self) -> None:
         """Take the peer's lock if it is free, and offer again what a dead holder had offered.

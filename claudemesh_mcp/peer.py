@@ -133,6 +133,11 @@ class Peer:
         return self.home.sessions / self.id
 
     @property
+    def clock_off_ms(self) -> int:
+        """How far the broker's clock is ahead of the own one, when that is worth a word."""
+        return self._offset_ms
+
+    @property
     def wishes(self) -> tuple[str, ...]:
         """The handles it wishes for, best first: a person is called as its member is."""
         handles = self.setup.handles

@@ -14,8 +14,8 @@ from typing import Final
 import anyio
 
 from claudemesh_mcp import inbox
+from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.inbox import Sender, Taken
 from claudemesh_mcp.peer import Peer
 from claudemesh_wire.certificate import Certificate

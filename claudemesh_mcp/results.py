@@ -138,6 +138,54 @@ class StatusResult(Result):
     recipients: list[RecipientStatus]
 
 
+class HistoryPeer(Result):
+    """Who was at the other end of a message."""
+
+    optional = frozenset({"status"})
+
+    peer: str
+    handle: str
+    member: str
+    status: Delivery | None = Field(
+        default=None, description="Of one sent, as far as it is known here: see message_status."
+    )
+
+
+class HistoryMessage(Result):
+    """A message that was sent or received; the text is an excerpt."""
+
+    optional = frozenset({"to", "others", "cut"})
+
+    id: str
+    direction: Literal["sent", "received"]
+    at: str = Field(description="When it was sent from here or arrived here.")
+    partners: list[HistoryPeer] = Field(alias="with")
+    others: int | None = Field(default=None, description="How many more recipients it has.")
+    to: list[str] | None = Field(
+        default=None, description="The addresses as written, or the group it came by."
+    )
+    text: str
+    cut: bool | None = Field(
+        default=None, description="There is more of the text: inbox(id) shows it."
+    )
+    thread: str | None
+    reply_to: str | None
+
+
+class HistoryResult(Result):
+    """What was found, newest first."""
+
+    optional = frozenset({"notice", "next_before"})
+
+    notice: str | None = None
+    messages: list[HistoryMessage]
+    unread: int = Field(description="How many more fit that inbox has not shown yet.")
+    more: bool
+    next_before: str | None = Field(
+        default=None, description="Give it as before to see what is older."
+    )
+
+
 class GroupShown(Result):
     """A group a peer is in, with its role there."""
 

@@ -5,7 +5,7 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from claudemesh_mcp import inbox, outbox
 from claudemesh_mcp.client import Client
@@ -21,7 +21,8 @@ from claudemesh_mcp.results import (
     StatusResult,
     rfc3339,
 )
-from claudemesh_wire.errors import Forbidden, Invalid, MeshError
+from claudemesh_wire.content import unpack
+from claudemesh_wire.errors import Forbidden, Invalid, MeshError, NotFound
 from claudemesh_wire.messages import Fetch
 from claudemesh_wire.receipts import (
     SIGNED,
@@ -93,8 +94,8 @@ def inbox_result(peer: Peer, rows: list[sqlite3.Row], unread: int) -> InboxResul
 
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
-    """Show a part of a received message, from a byte offset on."""
-    row = await peer.file.read(lambda sql: inbox.find_message(sql, message))
+    """Show a part of a message, from a byte offset on; of one's own if none came under its id."""
+    row = await peer.file.read(lambda sql: _find(sql, peer, message))
     if not 0 <= offset <= len(row["text"].encode()):
         raise Invalid("offset is beyond the end of the text.", "Start at 0.", code="bad_offset")
     now_ms = peer.now_ms()
@@ -103,7 +104,35 @@ async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
     return InboxResult(messages=[message_part], unread=unread)
 
 
-def _message(peer: Peer, row: sqlite3.Row, offset: int, *, again: bool) -> InboxMessage:
+def _find(sql: sqlite3.Connection, peer: Peer, message: str) -> "sqlite3.Row | dict[str, Any]":
+    try:
+        return inbox.find_message(sql, message)
+    except NotFound:
+        own = outbox.find(sql, message)
+        if own is None or not own.draft.plaintext:
+            raise
+    fields, text = unpack(own.draft.plaintext)
+    return {
+        "id": message,
+        "sender": peer.id,
+        "handle": peer.handle,
+        "member": peer.identity.member,
+        "member_name": peer.trust.chain.member(peer.identity.member).name,
+        "text": text,
+        "priority": fields.priority,
+        "sent_ms": own.created_ms,
+        "thread": fields.thread,
+        "re": own.draft.re,
+        "e2e": all(one.e2e for one in own.draft.audience),
+        "via": None,
+        "stripped": 0,
+        "offers": 0,
+    }
+
+
+def _message(
+    peer: Peer, row: "sqlite3.Row | dict[str, Any]", offset: int, *, again: bool
+) -> InboxMessage:
     raw = row["text"].encode()
     # A cut through a character is moved back to its beginning, at both ends.
     while 0 < offset < len(raw) and raw[offset] & _CONTINUATION == _CONTINUES:

@@ -15,6 +15,7 @@ from claudemesh_mcp.cli import (
     brokers,
     chosen,
     demo,
+    doctor,
     hosting,
     invites,
     members,
@@ -91,6 +92,7 @@ for module in (
     messages,
     peers,
     settings,
+    doctor,
     shell,
 ):
     module.add_to(app)

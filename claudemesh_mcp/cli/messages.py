@@ -1,4 +1,4 @@
-"""The commands ``send``, ``inbox`` and ``message-status``.
+"""The commands ``send``, ``inbox``, ``message-status`` and ``history``.
 
 They ask ``Mesh`` as the command line's own peer and print through ``show.py``.
 """
@@ -28,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(send)
     app.command()(inbox)
     app.command("message-status")(message_status)
+    app.command()(history)
 
 
 def send(
@@ -126,6 +127,46 @@ def message_status(
         show.data(status)
     else:
         show.receipts(status.recipients)
+
+
+def history(
+    query: Annotated[
+        str, typer.Argument(help='Words, "phrases in quotes", begin* of words; all without it.')
+    ] = "",
+    *,
+    with_: Annotated[
+        str | None,
+        typer.Option("--with", metavar="WHOM", help="A handle, member, peer id, @group or *."),
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only older: a time, or a message's id.")
+    ] = None,
+    thread: Annotated[str | None, typer.Option(help="Only this thread.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many.")] = 20,
+    json: Json = False,
+) -> None:
+    """Search what the command line sent and printed in the last 30 days, newest first.
+
+    \b
+    Examples:
+      claudemesh history
+      claudemesh history "release notes" --with ada
+      claudemesh history --before 2026-01-31T12:00:00Z --json
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    found = ask(
+        lambda mesh: mesh.history(query, with_=with_, before=before, thread=thread, limit=limit)
+    )
+    if json:
+        show.data(found)
+        return
+    if found.notice:
+        show.word(found.notice)
+    for one in found.messages:
+        show.history(one)
+    if found.unread:
+        show.word(f"{found.unread} more not read yet: claudemesh inbox")
+    if found.next_before:
+        show.word(f"There are older ones: --before {found.next_before}")
 
 
 async def _print_waiting(limit: int, thread: str | None, peek: bool, json: bool) -> None:
