@@ -44,8 +44,8 @@ _TOLD: Final = frozenset(ReceiptStatus)
 
 def sent(row: Row) -> SendResult:
     """Show what became of a send so far."""
-    accepted = row.accepted()
-    told = {one.peer: one.status for one in accepted.recipients} if accepted else {}
+    answer = row.answer if row.state == "accepted" and row.answer else {"recipients": []}
+    told = {one["peer"]: one["status"] for one in answer["recipients"]}
     states = {peer: status if status in _TOLD else "accepted" for peer, status in told.items()}
     return SendResult(
         id=row.draft.id,
