@@ -7,6 +7,7 @@ one sentence on stderr and, for the sessions of its home, a file; then the exit 
 import argparse
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ from claudemesh_wire.errors import MeshError, Unavailable
 from claudemesh_wire.keys import SigningKey
 
 LOG_FILE: Final = "broker.log"
+_COLLECT_AFTER: Final = (10_000, 20, 20)
 BACKLOG: Final = 512
 GRACE_S: Final = 5
 logger: Final = logging.getLogger(__name__)
@@ -80,6 +82,10 @@ def _run(settings: BrokerSettings) -> int:
         key = embedded.load_signing_key(settings.data)
         with listen(settings.host, settings.port) as listener:
             is_uvloop = sys.platform != "win32"
+            # What is here by now stays: the collector of cycles need not look at it again, nor at
+            # the rest every few requests.
+            gc.freeze()
+            gc.set_threshold(*_COLLECT_AFTER)
             return anyio.run(
                 partial(_serve, settings, key, listener),
                 backend_options={"use_uvloop": is_uvloop},
