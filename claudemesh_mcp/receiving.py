@@ -35,7 +35,7 @@ _MOST_HASHES: Final = 64
 _FETCHABLE: Final = frozenset({"unknown_certificate", "membership_behind"})
 _PAUSE_S: Final = 1.0
 _GATHER_S: Final = 0.01
-_LONG_GATHER_S: Final = 0.25
+_LONG_GATHER_S: Final = 0.5
 _QUIET_S: Final = 1.0
 # The broker hands over no more than 256 messages that it has no receipt of.
 _MANY: Final = 64
