@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 USAGE: Final = """\
-Usage: claudemesh mcp [--name NAME] [--resume ID]
+Usage: claudemesh mcp [--name NAME] [--mesh NAME] [--resume ID]
 
 Examples:
   claude mcp add claudemesh -- claudemesh mcp
@@ -20,10 +20,11 @@ Serves one MCP client over stdin and stdout, and connects it with the mesh.
 
 Options:
   --name NAME   The handle wished for; made unique in the mesh.
+  --mesh NAME   The mesh to be in, as `claudemesh mesh list` has it.
   --resume ID   Be the peer that last used this id: its queue, groups and keys.
   -h, --help    Show this.
 """
-_OPTIONS: Final = {"--name": "name", "--resume": "resume"}
+_OPTIONS: Final = {"--name": "name", "--mesh": "mesh", "--resume": "resume"}
 _USAGE_ERROR: Final = 2
 
 

@@ -7,7 +7,7 @@ broker restarts and reconnects with jitter; a peer that was continued elsewhere 
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, cast
 
@@ -19,8 +19,10 @@ from claudemesh_mcp.client import Client, Credentials
 from claudemesh_mcp.connection import Link, LinkClosed, pauses
 from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.home import FileLock
+from claudemesh_mcp.meshes import Place, update_place
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.receiving import Receiving
+from claudemesh_mcp.returning import greet
 from claudemesh_mcp.sending import Sending
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, Unavailable
@@ -43,7 +45,18 @@ _LEAST_PAUSE_S: Final = 0.1
 _PASSING: Final = frozenset({"connection_lost", "unreachable", "unavailable", "timeout"})
 _EXPECTED: Final = (MeshError, LinkClosed, OSError)
 _WORTH_SHOWING: Final = frozenset(
-    {"wrong_broker", "membership_rollback", "storage_full", "storage_failed", "database_damaged"}
+    {
+        "wrong_broker",
+        "certificate_changed",
+        "membership_rollback",
+        "member_removed",
+        "member_expired",
+        "device_revoked",
+        "mesh_ended",
+        "storage_full",
+        "storage_failed",
+        "database_damaged",
+    }
 )
 
 
@@ -57,6 +70,7 @@ class Dialed:
         url: Where it is, for display.
         token: The local token, if it is local.
         version: Of its program.
+        place: Where it is kept in mind, if it is another home's.
     """
 
     link: Link
@@ -64,6 +78,7 @@ class Dialed:
     url: str
     token: bytes | None
     version: str
+    place: Place | None = None
 
 
 Dial = Callable[[], AbstractAsyncContextManager[Dialed]]
@@ -226,9 +241,12 @@ class Attachment:
     async def _greet(self, client: Client, dialed: Dialed) -> Facts:
         peer = self._peer
         await peer.renew_keys()
-        wishes = peer.setup.handles
+        wishes = peer.wishes
         handle = peer.handle or (wishes[0] if wishes else "peer")
-        facts, entries = await client.greet(
+        place = dialed.place
+        facts, entries = await greet(
+            client,
+            peer,
             Credentials(
                 broker=dialed.broker,
                 token=dialed.token,
@@ -238,9 +256,14 @@ class Attachment:
                 mode=self._mode,
                 session=peer.setup.session,
                 handles=wishes,
-            )
+                charter=place.charter if place else b"",
+                admin_secret=peer.setup.admin_secret,
+            ),
         )
         peer.set_clock(facts.now)
+        if place is not None and client.charter != place.charter:
+            known = replace(place, charter=client.charter)
+            await anyio.to_thread.run_sync(update_place, peer.home, peer.trust.mesh, known)
         if facts.data_version > DATA_VERSION:
             peer.note("upgrade", "The broker's data is of a newer version: upgrade claudemesh.")
         if entries:

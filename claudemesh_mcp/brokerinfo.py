@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 _TOKEN_BYTES: Final = 32
+_PIN_BYTES: Final = 32
 
 _log: Final = logging.getLogger(__name__)
 
@@ -25,13 +26,14 @@ class BrokerInfo:
 
     Args:
         id: Its id, the hash of its key.
-        url: ``http://127.0.0.1:PORT``.
+        url: ``http://127.0.0.1:PORT``, or with ``https`` where it speaks TLS.
         token: 32 bytes that key the proof of being local; never sent.
         pid: Its process.
         version: Of its program.
         data: Its data folder.
         data_version: Of its database.
         started_ms: When it began to listen.
+        pin: SHA-256 of the certificate that it shows there, if it speaks TLS.
     """
 
     id: str
@@ -42,10 +44,11 @@ class BrokerInfo:
     data: Path
     data_version: int
     started_ms: int
+    pin: bytes = b""
 
     @property
     def host(self) -> str:
-        """The loopback address that it listens on."""
+        """The address at which this machine reaches it."""
         return urlsplit(self.url).hostname or ""
 
     @property
@@ -61,7 +64,8 @@ def read_info(data: bytes) -> BrokerInfo | None:
         data: Its content.
 
     Returns:
-        What it says, or ``None`` when it makes no sense or names no loopback address.
+        What it says, or ``None`` when it makes no sense or names an address of
+        another machine without a certificate to know it by.
     """
     try:
         told: dict[str, Any] = json.loads(data)
@@ -74,8 +78,11 @@ def read_info(data: bytes) -> BrokerInfo | None:
             data=Path(told["data"]),
             data_version=int(told["data_version"]),
             started_ms=int(told["started_ms"]),
+            # An older broker has none.
+            pin=base64.urlsafe_b64decode(told.get("pin", "") + "=="),
         )
-        usable = ip_address(info.host).is_loopback and info.port and urlsplit(info.url)
+        is_secured = info.url.startswith("https://") and len(info.pin) == _PIN_BYTES
+        usable = info.port and (ip_address(info.host).is_loopback or is_secured)
         return info if usable and len(info.token) == _TOKEN_BYTES else None
     except (ValueError, LookupError, TypeError) as error:
         _log.warning("broker.json makes no sense: %s", type(error).__name__)

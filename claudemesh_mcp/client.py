@@ -31,6 +31,7 @@ from claudemesh_wire.handshake import (
     Mode,
     Session,
     Welcome,
+    admin_mac,
     check_challenge,
     check_welcome,
     hello_mac,
@@ -60,6 +61,8 @@ class Credentials:
         mode: Attach or call.
         session: What the session says of itself.
         handles: The handles wished for, best first.
+        charter: The broker's earlier word that it serves the mesh, should it have lost the log.
+        admin_secret: Of the broker, to make a mesh there; proved but never sent.
     """
 
     broker: str
@@ -70,6 +73,8 @@ class Credentials:
     mode: Mode
     session: Session
     handles: tuple[str, ...]
+    charter: bytes = b""
+    admin_secret: bytes | None = None
 
 
 _Outcome = Message | MeshError
@@ -84,6 +89,8 @@ class Client:
 
     def __init__(self, link: Link) -> None:
         self.closing: Closing | None = None
+        self.charter = b""
+        self._challenge: Challenge | None = None
         self._link = link
         self._exchange = Exchange()
         self._waiting: dict[int, asyncio.Future[_Outcome]] = {}
@@ -112,7 +119,7 @@ class Client:
             raise self._lost() from error
 
     async def _greet(self, credentials: Credentials) -> tuple[Facts, list[bytes]]:
-        challenge = self._expect_challenge(await self._link.receive())
+        challenge = await self._hear_challenge()
         key = check_challenge(challenge, credentials.broker)
         claims = _claims(credentials, challenge)
         try:
@@ -123,10 +130,48 @@ class Client:
             # The broker lost the log, or its end, with its disk, or never had it: offer ours.
             return await self._hello(credentials, claims, key, [*credentials.trust.chain.entries])
 
-    def _expect_challenge(self, text: str) -> Challenge:
-        event = self._exchange.receive(text)
+    async def meet(self, broker: str) -> Challenge:
+        """Hear the broker's first words without a hello to follow, for ``ask``.
+
+        Args:
+            broker: The id that is expected; empty to take whichever it is.
+
+        Raises:
+            Unauthenticated: ``wrong_broker``.
+            Unavailable: it did not answer in time, or closed.
+        """
+        try:
+            with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
+                challenge = await self._hear_challenge()
+        except TimeoutError as error:
+            raise Unavailable("The broker did not say its first words in time.") from error
+        except LinkClosed as error:
+            raise self._lost() from error
+        check_challenge(challenge, broker or challenge.broker)
+        return challenge
+
+    async def ask(self, request: Request[ReplyT]) -> ReplyT:
+        """Ask for what is open to all, before a hello and without ``run``.
+
+        Raises:
+            Unavailable: it did not answer in time, or the connection ended.
+            MeshError: what the broker refused with.
+        """
+        try:
+            with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
+                return cast("ReplyT", await self._asked(request))
+        except TimeoutError as error:
+            raise Unavailable("The broker did not answer in time.", code="timeout") from error
+        except LinkClosed as error:
+            raise self._lost() from error
+
+    async def _hear_challenge(self) -> Challenge:
+        if self._challenge is not None:  # A second hello follows the same challenge.
+            return self._challenge
+        event = self._exchange.receive(await self._link.receive())
         if isinstance(event, Noticed):
             if isinstance(event.notice, Challenge):
+                self._challenge = event.notice
                 return event.notice
             if isinstance(event.notice, Closing):
                 self.closing = event.notice
@@ -137,15 +182,24 @@ class Client:
         self, credentials: Credentials, claims: bytes, key: VerifyKey, log: list[bytes]
     ) -> tuple[Facts, list[bytes]]:
         blob = credentials.certificate.blob
-        token = credentials.token
+        token, secret = credentials.token, credentials.admin_secret
         hello = Hello(
             claims=claims,
             certificate=blob,
             signature=sign_hello(claims, blob, credentials.device.sign),
             token_mac=hello_mac(token, claims, blob) if token else b"",
+            admin_mac=admin_mac(secret, claims, blob) if secret and log else b"",
+            charter=credentials.charter if log else b"",
             log=log,
         )
-        number, text = self._exchange.ask(hello)
+        welcome = cast("Welcome", await self._asked(hello))
+        facts = check_welcome(welcome, claims, key, token)
+        self.charter = welcome.charter
+        return facts, welcome.entries
+
+    async def _asked(self, request: Request[Any]) -> Message:
+        """Send a request and take its answer from the link oneself, as nothing else does yet."""
+        number, text = self._exchange.ask(request)
         await self._link.send(text)
         while True:
             event = self._exchange.receive(await self._link.receive())
@@ -155,8 +209,7 @@ class Client:
             if isinstance(event, Answered) and event.number == number:
                 if isinstance(event.outcome, MeshError):
                     raise event.outcome
-                welcome = cast("Welcome", event.outcome)
-                return check_welcome(welcome, claims, key, token), welcome.entries
+                return event.outcome
 
     async def run(self) -> None:
         """Take in what arrives until the connection ends; then every open call fails."""

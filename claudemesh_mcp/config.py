@@ -1,4 +1,4 @@
-"""Says how a session is set up: flag, else ``CLAUDEMESH_*``, else config file, else default.
+"""Says how a session is set up: flag, ``CLAUDEMESH_*``, project file, config file, else default.
 
 Every entry point (``__main__``, ``server.py``, ``cli/``, ``sdk.py``) calls ``Settings.load`` once
 and hands the frozen result down; ``home.py`` makes folders of its paths. No other module of the
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from claudemesh_mcp import projectfile
 from claudemesh_wire.errors import Invalid
 
 FILE_NAME: Final = "config.toml"
@@ -149,6 +150,7 @@ class Rule:
 RULES: Final[dict[str, Rule]] = {
     "home": Rule("CLAUDEMESH_HOME", _path, "Holds all state of one user.", in_file=False),
     "enabled": Rule("CLAUDEMESH", _switch, "`off` disables claudemesh in this session."),
+    "mesh": Rule("CLAUDEMESH_MESH", _text, "The mesh to be in, by its name here or its id."),
     "name": Rule("CLAUDEMESH_NAME", _text, "The handle wished for."),
     "resume": Rule("CLAUDEMESH_RESUME", _text, "Be the peer with this resume id.", in_file=False),
     "session_id": Rule(
@@ -176,6 +178,7 @@ class Settings:
 
     home: Path | None = None
     enabled: bool = True
+    mesh: str | None = None
     name: str | None = None
     resume: str | None = None
     session_id: str | None = None
@@ -211,7 +214,8 @@ class Settings:
             for key, value in flags.items()
         }
         paths = Paths.of(values.get("home"))
-        return cls(**(_from_file(paths.config / FILE_NAME) | values))
+        project = _from_project(values.get("project_dir"))
+        return cls(**(_from_file(paths.config / FILE_NAME) | project | values))
 
     @property
     def off(self) -> bool:
@@ -254,6 +258,30 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         for key, rule in RULES.items()
         # An empty variable is how a wrapper says "not set".
         if environ.get(rule.variable)
+    }
+
+
+def _from_project(folder: Path | None) -> dict[str, Any]:
+    try:
+        file = projectfile.find(folder or Path.cwd())
+    except FileNotFoundError:  # somebody removed the folder from under this process
+        return {}
+    if file is None:
+        return {}
+    try:
+        table, text = projectfile.read(file)
+    except (OSError, ValueError) as error:
+        raise _file_error(f"{file} can't be read: {error}.") from error
+    for key in table:
+        if key not in projectfile.KEYS:
+            raise Invalid(
+                f"{file}, line {_line_of(key, text)}: there is no setting {key} here.",
+                f"A project says no more than {', '.join(projectfile.KEYS)}.",
+                code="config_invalid",
+            )
+    return {
+        key: _read(key, value, f"{file}, line {_line_of(key, text)}: {key}")
+        for key, value in table.items()
     }
 
 

@@ -7,6 +7,7 @@ shell for asyncio brings an HTTP client along, which is memory that every sessio
 
 import asyncio
 import random
+import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from claudemesh_mcp import tls
 from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.frame import MAX_FRAME_BYTES
 
@@ -67,19 +69,25 @@ class Patience:
 
 
 @asynccontextmanager
-async def websocket(url: str, patience: Patience) -> AsyncGenerator[Link]:
+async def websocket(url: str, patience: Patience, pin: bytes = b"") -> AsyncGenerator[Link]:
     """Open a WebSocket to a broker and close it behind the block.
 
     Args:
-        url: The broker's address, ``http://HOST:PORT``.
+        url: The broker's address, ``https://HOST:PORT``, or with ``http`` on this machine.
         patience: How long it is waited for.
+        pin: SHA-256 of the certificate that it has to show; without one, and with https, one of
+            the system's authorities has to vouch for it.
 
     Raises:
         Unavailable: ``unreachable``: nobody answers there, or not with a WebSocket.
+        Unauthenticated: ``certificate_changed`` or ``certificate_invalid``; nothing was sent.
+        Invalid: ``tls_required``: plain http to another machine.
     """
     try:
         with anyio.fail_after(patience.open_s):
-            link = await _open(url, patience)
+            link = await _open(url, patience, pin)
+    except ssl.SSLCertVerificationError as error:
+        raise tls.refused(url, error) from error
     except (OSError, WebSocketException, LinkClosed) as error:
         raise Unavailable(
             f"The broker at {url} does not answer.",
@@ -92,14 +100,16 @@ async def websocket(url: str, patience: Patience) -> AsyncGenerator[Link]:
         await link.close()
 
 
-async def _open(url: str, patience: Patience) -> "WebSocketLink":
+async def _open(url: str, patience: Patience, pin: bytes) -> "WebSocketLink":
+    secured = tls.context_for(url, pin)
     uri = parse_uri(url.replace("http", "ws", 1) + "/ws")
     protocol = ClientProtocol(uri, max_size=MAX_FRAME_BYTES)
     # Directly: a broker on loopback is not asked for through somebody's proxy.
-    _, link = await asyncio.get_running_loop().create_connection(
-        lambda: WebSocketLink(protocol, patience), uri.host, uri.port, ssl=uri.secure or None
+    transport, link = await asyncio.get_running_loop().create_connection(
+        lambda: WebSocketLink(protocol, patience), uri.host, uri.port, ssl=secured
     )
     try:
+        tls.check_pin(transport, pin)
         await link.shake_hands()
     except BaseException:
         link.abort()

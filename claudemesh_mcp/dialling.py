@@ -1,4 +1,4 @@
-"""Finds the broker of this home, starting it if need be, and opens a connection to it.
+"""Finds the broker of a mesh, starting the home's own if need be, and opens a connection to it.
 
 ``sdk.py`` hands it to ``attachment.py``, which dials again whenever a connection has ended.
 """
@@ -6,12 +6,47 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import anyio.to_thread
+
+from claudemesh_mcp import meshes
 from claudemesh_mcp.attachment import Dialed
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.connection import Patience, websocket
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
+from claudemesh_mcp.meshes import Place, known_meshes
 from claudemesh_wire import VERSION
+
+
+@asynccontextmanager
+async def dial(settings: Settings) -> AsyncGenerator[Dialed]:
+    """Connect to the broker of the mesh that the settings choose.
+
+    Raises:
+        MeshError: it can't be started or reached; the error says why.
+    """
+    place = await anyio.to_thread.run_sync(place_of, settings)
+    opened = embedded(settings) if place is None else remote(place, settings)
+    async with opened as dialed:
+        yield dialed
+
+
+def place_of(settings: Settings) -> Place | None:
+    """Say where the broker of the chosen mesh is; ``None`` for the home's own.
+
+    Read at each dialling: a command may have noted another place meanwhile.
+
+    Raises:
+        NotFound: ``unknown_mesh``.
+    """
+    wanted = settings.mesh
+    if wanted is None or wanted == meshes.LOCAL:
+        return None
+    home = Home(settings.paths())
+    # The local mesh, which has no file, can be named by its id too.
+    if meshes.is_local(home, wanted):
+        return None
+    return meshes.choose(known_meshes(home), wanted).place
 
 
 @asynccontextmanager
@@ -22,5 +57,17 @@ async def embedded(settings: Settings) -> AsyncGenerator[Dialed]:
         MeshError: it can't be started or reached; the error says why.
     """
     info = await Launcher(Home(settings.paths())).take_over(VERSION)
-    async with websocket(info.url, Patience(settings.ping_interval_s)) as link:
+    async with websocket(info.url, Patience(settings.ping_interval_s), info.pin) as link:
         yield Dialed(link, info.id, info.url, info.token, info.version)
+
+
+@asynccontextmanager
+async def remote(place: Place, settings: Settings) -> AsyncGenerator[Dialed]:
+    """Connect to the broker of a mesh that was joined, as its invite described it.
+
+    Raises:
+        Unavailable: ``unreachable``.
+        Unauthenticated: ``certificate_changed``: another certificate than the one known.
+    """
+    async with websocket(place.url, Patience(settings.ping_interval_s), place.pin) as link:
+        yield Dialed(link, place.broker, place.url, None, "", place)

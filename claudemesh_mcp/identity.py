@@ -10,14 +10,16 @@ import json
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from claudemesh_mcp import meshes
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.home import Home, create_once, private_folder, read_private
 from claudemesh_mcp.keystore import open_wrapping_key
+from claudemesh_mcp.meshes import KnownMesh, Place, choose, known_meshes
 from claudemesh_mcp.sealedfile import NEVER_NEW, SealedFile, WrappingKey, damaged
 from claudemesh_wire.address import handle_from
 from claudemesh_wire.certificate import (
@@ -53,7 +55,6 @@ KEM_ROTATION_MS: Final = 24 * 3600 * 1000
 KEM_KEPT_MS: Final = 8 * 24 * 3600 * 1000
 # A certificate starts a little in the past, so that a reader with a slower clock accepts it.
 _BACKDATED_MS: Final = 10 * 60 * 1000
-_LOCAL_MESH: Final = "local"
 
 
 def _pass(_name: str) -> None:
@@ -68,10 +69,12 @@ class Identity:
         home: Where everything is kept.
         wrapping: The key that seals this profile's key files.
         key: The member's root key, which never leaves this home.
-        name: The member's name in the mesh, shown to others.
+        name: The member's name in its local mesh, which it also wishes for in others.
         mesh: The mesh's id.
-        founding: The local mesh's first membership entry.
+        founding: The mesh's first membership entry.
         machine_secret: 32 bytes that peers on this machine share: the proof of locality.
+        mesh_name: What this home calls the mesh.
+        place: Where the mesh's broker is; ``None`` for the embedded one.
     """
 
     home: Home
@@ -80,7 +83,9 @@ class Identity:
     name: str
     mesh: str
     founding: bytes
-    machine_secret: bytes
+    machine_secret: bytes = field(repr=False)
+    mesh_name: str = meshes.LOCAL
+    place: Place | None = None
 
     @cached_property
     def member(self) -> str:
@@ -125,7 +130,8 @@ def open_identity(home: Home, settings: Settings, checkpoint: Checkpoint = _pass
         checkpoint: Called with the name of each step, for tests that die there.
 
     Raises:
-        NotFound: ``identity_incomplete``: a part of it was lost; never a new identity instead.
+        NotFound: ``identity_incomplete``: a part of it was lost; never a new identity instead;
+            ``unknown_mesh``: the settings name a mesh that this home is not in.
         MeshError: as ``open_wrapping_key`` and ``SealedFile.read``.
     """
     with home.lock():
@@ -141,12 +147,25 @@ def open_identity(home: Home, settings: Settings, checkpoint: Checkpoint = _pass
         checkpoint("mesh:after")
     chain = walk(founding.fields.mesh, [founding.blob])
     member = chain.members[member_id(key.public)]
-    return Identity(home, wrapping, key, member.name, chain.mesh, founding.blob, machine_secret)
+    local = KnownMesh(chain.mesh, meshes.LOCAL, founding.blob)
+    wanted = settings.mesh or meshes.LOCAL
+    mesh = local if meshes.is_local(home, wanted) else choose(known_meshes(home), wanted)
+    return Identity(
+        home=home,
+        wrapping=wrapping,
+        key=key,
+        name=member.name,
+        mesh=mesh.id,
+        founding=mesh.founding,
+        machine_secret=machine_secret,
+        mesh_name=mesh.name,
+        place=mesh.place,
+    )
 
 
 def _refuse_losses(home: Home) -> None:
     """Refuse to make anew what later steps show to have been there: it was lost."""
-    founding, has_log = _founding_file(home), any(home.meshes.glob("mesh_*"))
+    founding, has_log = meshes.founding_file(home), any(home.meshes.glob("mesh_*"))
     expected = (
         (home.keys / "member.key", has_log or founding.exists()),
         (founding, has_log),
@@ -158,10 +177,6 @@ def _refuse_losses(home: Home) -> None:
                 f"Restore it from a backup. {NEVER_NEW}",
                 code="identity_incomplete",
             )
-
-
-def _founding_file(home: Home) -> Path:
-    return home.meshes / f"{_LOCAL_MESH}.founding"
 
 
 def _kept_secret(path: Path, wrapping: WrappingKey, purpose: str) -> bytes:
@@ -176,10 +191,11 @@ def _kept_secret(path: Path, wrapping: WrappingKey, purpose: str) -> bytes:
 
 def _founding_entry(home: Home, key: SigningKey) -> Entry:
     """Give the first entry of this home's own mesh; its hash is the mesh for ever."""
-    path = _founding_file(home)
+    path = meshes.founding_file(home)
     kept = read_private(path)
     if kept is None:
-        create_once(path, _found(key).blob)
+        name = handle_from(_user_name(), otherwise="me")
+        create_once(path, found(key, meshes.LOCAL, name, 0).blob)
         kept = read_private(path)
     try:
         entry = Entry.parse(kept or b"")
@@ -193,21 +209,29 @@ def _founding_entry(home: Home, key: SigningKey) -> Entry:
     return entry
 
 
-def _found(key: SigningKey) -> Entry:
+def found(key: SigningKey, mesh_name: str, name: str, at_ms: int) -> Entry:
+    """Sign the first entry of a new mesh, whose owner the holder of this key is.
+
+    Args:
+        key: The founding member's root key.
+        mesh_name: What the mesh is called.
+        name: What the member is called in it.
+        at_ms: When.
+    """
     salt = secrets.token_bytes(16)
     member = member_id(key.public)
     fields = EntryFields(
         mesh=mesh_id(key.public, salt),
         seq=1,
         prev=b64(NO_HEAD),
-        at=0,
+        at=at_ms,
         kind=EntryKind.FOUND,
         by=member,
         member=member,
         key=b64(key.public.raw),
-        name=handle_from(_user_name(), otherwise="me"),
+        name=name,
         salt=b64(salt),
-        mesh_name=_LOCAL_MESH,
+        mesh_name=mesh_name,
     )
     return Entry.issue(fields, key)
 

@@ -6,17 +6,14 @@
 import getpass
 import secrets
 from pathlib import Path
-from typing import Final
 
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.identity import PEER_ID
-from claudemesh_mcp.peer import Setup
+from claudemesh_mcp.peer import HUMAN, Setup
 from claudemesh_mcp.project import as_text, find_project, host_label, wished_handle
 from claudemesh_wire.address import handle_from
 from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.handshake import Session
-
-HUMAN: Final = "human"
 
 
 def set_up(

@@ -30,6 +30,7 @@ from claudemesh_wire.membership import Custody, Member
 logger: Final = logging.getLogger(__name__)
 _MOST_PROBLEMS: Final = 50
 _NOTICEABLE_MS: Final = 2000
+HUMAN: Final = "human"
 
 
 def system_ms() -> int:
@@ -47,6 +48,7 @@ class Setup:
         session: What it says of itself.
         handles: The handles it wishes for, best first; none to keep the one it has.
         now_ms: The system's clock, or a test's.
+        admin_secret: Of the broker, to make a mesh there.
     """
 
     settings: Settings
@@ -54,6 +56,7 @@ class Setup:
     session: Session
     handles: tuple[str, ...]
     now_ms: Callable[[], int] = system_ms
+    admin_secret: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,14 @@ class Peer:
     def folder(self) -> Path:
         """Where its files are."""
         return self.home.sessions / self.id
+
+    @property
+    def wishes(self) -> tuple[str, ...]:
+        """The handles it wishes for, best first: a person is called as its member is."""
+        handles = self.setup.handles
+        me = self.trust.chain.members.get(self.identity.member)
+        is_person = self.setup.session.type == HUMAN and not self.setup.settings.name
+        return tuple(dict.fromkeys((me.name, *handles))) if me and is_person else handles
 
     def now_ms(self) -> int:
         """Give the time as the broker's welcome corrected it."""

@@ -23,7 +23,7 @@ from claudemesh_mcp import inbox, shown
 from claudemesh_mcp.attachment import Attachment, Dial
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.config import Settings
-from claudemesh_mcp.dialling import embedded
+from claudemesh_mcp.dialling import dial as dial_broker
 from claudemesh_mcp.opening import set_up
 from claudemesh_mcp.outgoing import Outgoing, check, content_fields
 from claudemesh_mcp.peer import Peer, Setup
@@ -118,7 +118,7 @@ class Mesh:
         given = {"name": name, "resume": resume, "home": home}
         settings = settings or Settings.load({k: v for k, v in given.items() if v is not None})
         setup = set_up(settings, session_type, name=name, resume=resume)
-        dial = partial(embedded, settings)
+        dial = partial(dial_broker, settings)
         mode = Mode.ATTACH if attach else Mode.CALL
         async with cls.over(setup, dial, mode) as mesh:
             if wait_s:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from claudemesh_mcp.home import atomic_write, file_lock, private_folder, read_private
+from claudemesh_mcp.home import Home, atomic_write, file_lock, private_folder, read_private
 from claudemesh_mcp.identity import Identity
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Header, Refusal
@@ -242,6 +242,12 @@ class Trust:
                 "Do not rely on this broker's word about it.",
                 code="forged_receipt",
             )
+
+
+def keep_log(home: Home, chain: Chain) -> None:
+    """Put a verified log on disk, for a mesh that was just entered; a longer one there stays."""
+    folder = private_folder(home.meshes / chain.mesh)
+    Trust(folder, Chain(chain.mesh)).extend(chain.entries)
 
 
 def _read(path: Path) -> list[bytes]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import pytest
@@ -44,6 +44,8 @@ def shown(default: object) -> str:
     """A default as one writes it."""
     if isinstance(default, bool):
         return "on" if default else "off"
+    if isinstance(default, tuple):
+        return ", ".join(cast("tuple[str, ...]", default))
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 

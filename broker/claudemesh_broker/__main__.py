@@ -1,53 +1,115 @@
-"""``python -m claudemesh_broker run``: listens, says where, serves, and ends in good order.
+"""``python -m claudemesh_broker``: run a broker, or look after the data of one.
 
-``claudemesh broker run`` and the sessions' launcher start it. Whatever keeps it from starting is
-one sentence on stderr and, for the sessions of its home, a file; then the exit status is 1.
+``claudemesh broker`` and the sessions' launcher start it. Whatever keeps a command from being done
+is one sentence on stderr and, for the sessions of a broker's home, a file.
 """
 
 import argparse
-import asyncio
-import errno
-import gc
-import logging
-import os
-import signal
-import socket
+import json
 import sys
-import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Final
-
-import anyio
-import uvicorn
+from typing import TYPE_CHECKING, Any, Final
 
 from claudemesh_broker import embedded
-from claudemesh_broker.app import Broker, Opening, announcement, open_broker
 from claudemesh_broker.config import BrokerSettings
-from claudemesh_broker.folders import FolderLock, private_folder
-from claudemesh_broker.logs import LogLines
-from claudemesh_wire.errors import MeshError, Unavailable
-from claudemesh_wire.keys import SigningKey
+from claudemesh_wire.errors import MeshError
 
-LOG_FILE: Final = "broker.log"
-_COLLECT_AFTER: Final = (10_000, 20, 20)
-BACKLOG: Final = 512
-GRACE_S: Final = 5
-logger: Final = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from claudemesh_broker.archive import Manifest
+
+EXIT_CODES: Final = {
+    "invalid": 2,
+    "not_found": 3,
+    "unauthenticated": 4,
+    "forbidden": 4,
+}
+"""As those of ``claudemesh``; whatever else keeps a command from being done is 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a broker until it is told to end; gives the exit status."""
+    """Do one command; gives the exit status."""
     flags = vars(_parser().parse_args(arguments))
-    flags.pop("command")
-    run = Path(flags["run"]) if flags["run"] and flags["embedded"] else None
+    command = flags.pop("command")
+    if command == "run":
+        return _run(flags)
+    as_json = flags.pop("json")
+    try:
+        return {"check": _check, "backup": _back_up, "restore": _restore}[command](
+            flags, as_json=as_json
+        )
+    except MeshError as error:
+        if as_json:
+            _say(json.dumps({"error": error.as_dict()}, indent=1))
+        else:
+            print(f"claudemesh broker: {error}", file=sys.stderr)  # noqa: T201 - its one sentence
+        return EXIT_CODES.get(error.category, 1)
+
+
+def _check(flags: dict[str, Any], *, as_json: bool) -> int:
+    from claudemesh_broker import checkup
+
+    settings = BrokerSettings.load(flags)
+    findings = checkup.check_up(settings)
+    is_ok = all(one.state != checkup.State.FAILED for one in findings)
+    if as_json:
+        checks = [one.as_dict() for one in findings]
+        _say(json.dumps({"ok": is_ok, "data": str(settings.data), "checks": checks}, indent=1))
+    else:
+        for one in findings:
+            _say(f"{one.state:8} {one.name}: {one.says}")
+            if one.hint:
+                _say(f"{'':8} {one.hint}")
+    return 0 if is_ok else 1
+
+
+def _back_up(flags: dict[str, Any], *, as_json: bool) -> int:
+    from claudemesh_broker.backup import back_up
+
+    to = Path(flags.pop("to"))
+    made = back_up(BrokerSettings.load(flags).data, to)
+    _tell(made.manifest, f"{made.path} holds", {"path": str(made.path)}, as_json=as_json)
+    return 0
+
+
+def _restore(flags: dict[str, Any], *, as_json: bool) -> int:
+    from claudemesh_broker.restore import restore
+
+    archive, force = Path(flags.pop("file")), bool(flags.pop("force"))
+    data = BrokerSettings.load(flags).data
+    done = restore(archive, data, force=force)
+    kept = str(done.kept) if done.kept else None
+    _tell(done.manifest, f"{data} now holds", {"data": str(data), "kept": kept}, as_json=as_json)
+    if kept and not as_json:
+        _say(f"what was there before is in {kept}")
+    return 0
+
+
+def _tell(manifest: "Manifest", lead: str, more: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _say(json.dumps({**more, **json.loads(manifest.to_json())}, indent=1))
+        return
+    made = datetime.fromtimestamp(manifest.made_ms / 1000, UTC)
+    _say(f"{lead} broker {manifest.broker} as of {made:%Y-%m-%d %H:%M:%S} UTC")
+    for name, (size, _) in sorted(manifest.sums.items()):
+        _say(f"  {name}  {size} bytes")
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201 - its answer
+
+
+def _run(flags: dict[str, object]) -> int:
+    named = flags["run"] if flags["embedded"] else None
+    run = Path(str(named)) if named else None
     try:
         settings = BrokerSettings.load(flags)
+        from claudemesh_broker import server
+
         run = settings.run if settings.embedded else None
-        return _run(settings)
+        return server.run(settings)
     except MeshError as error:
         print(f"claudemesh broker: {error}", file=sys.stderr)  # noqa: T201 - its one sentence
         if run is not None:
@@ -60,8 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="claudemesh_broker")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a broker in the foreground")
-    run.add_argument("--host", help="the loopback address to listen on")
+    run.add_argument("--bind", help="the address to listen on")
     run.add_argument("--port", type=int, help="the port; 0 takes a free one")
+    run.add_argument("--tls", help="off, auto, own or proxy")
+    run.add_argument("--tls-cert", help="a certificate of your own, PEM")
+    run.add_argument("--tls-key", help="its key, PEM")
+    run.add_argument("--public-url", help="how others reach it: https://HOST:PORT")
     run.add_argument("--data", help="the folder of its database and key")
     run.add_argument("--run", help="the folder in which it says where it listens")
     run.add_argument("--log-level", help="debug, info, warning or error")
@@ -71,193 +137,16 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="started by a session: ends by itself when it is idle",
     )
+    check = commands.add_parser("check", help="look over its data")
+    backup = commands.add_parser("backup", help="copy its data into one file, also while it runs")
+    backup.add_argument("to", help="the file, or a folder for it")
+    put_back = commands.add_parser("restore", help="put a backup in the place of its data")
+    put_back.add_argument("file", help="the backup")
+    put_back.add_argument("--force", action="store_true", help="also where there is data already")
+    for one in (check, backup, put_back):
+        one.add_argument("--data", help="the folder of its database and key")
+        one.add_argument("--json", action="store_true", help="print JSON")
     return parser
-
-
-def _run(settings: BrokerSettings) -> int:
-    # Whatever is written from here on, the log too, is for this user alone.
-    os.umask(0o077)
-    with FolderLock.take(private_folder(settings.data)):
-        _log(settings)
-        key = embedded.load_signing_key(settings.data)
-        with listen(settings.host, settings.port) as listener:
-            is_uvloop = sys.platform != "win32"
-            # What is here by now stays: the collector of cycles need not look at it again, nor at
-            # the rest every few requests.
-            gc.freeze()
-            gc.set_threshold(*_COLLECT_AFTER)
-            return anyio.run(
-                partial(_serve, settings, key, listener),
-                backend_options={"use_uvloop": is_uvloop},
-            )
-
-
-def _log(settings: BrokerSettings) -> None:
-    """Log to a file beside the data, and to stderr; there only what is bad, if embedded.
-
-    An embedded broker's stderr is a file that its launcher opened, which nobody rolls over.
-    """
-    stderr_level = logging.WARNING if settings.embedded else logging.NOTSET
-    lines = LogLines(settings.data / LOG_FILE, stderr_level)
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[lines], force=True)
-    for name in ("uvicorn", "uvicorn.error", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-@contextmanager
-def listen(host: str, port: int) -> Generator[socket.socket]:
-    """Take the port; it answers from now on.
-
-    Raises:
-        Unavailable: ``port_in_use``, or ``port_unavailable`` for any other reason.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        if sys.platform == "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            raise _cannot_listen(host, port, error) from error
-        listener.setblocking(False)  # noqa: FBT003 - the library's shape
-        yield listener
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> Unavailable:
-    if error.errno == errno.EADDRINUSE:
-        return Unavailable(
-            f"Port {port} is in use by another program.",
-            "Name another by --port; 0 takes a free one.",
-            code="port_in_use",
-        )
-    return Unavailable(
-        f"The broker can't listen on {host} port {port}: {error.strerror}.",
-        "Name another port by --port; 0 takes a free one.",
-        code="port_unavailable",
-    )
-
-
-class _Server(uvicorn.Server):
-    """The server, made to drain the broker before it closes sockets, and to die of no signal."""
-
-    def __init__(self, config: uvicorn.Config, broker: Broker) -> None:
-        super().__init__(config)
-        self._broker = broker
-        self._loop = asyncio.get_running_loop()
-        self._told = asyncio.Event()
-
-    def stop(self) -> None:
-        """End in good order."""
-        self.should_exit = True
-        self._told.set()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End in good order, told by a signal."""
-        super().handle_exit(sig, frame)
-        self._loop.call_soon_threadsafe(self._told.set)
-
-    async def main_loop(self) -> None:
-        """Wait to be told; the original looks ten times a second, also on an idle machine."""
-        await self.on_tick(0)
-        await self._told.wait()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Drain on SIGTERM and SIGINT; unlike the original, don't raise them again at the end."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self.handle_exit) for number in signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, let every session end in good order, then close what is left."""
-        for server in self.servers:
-            server.close()
-        await self._broker.drain()
-        await super().shutdown(sockets)
-
-
-async def _serve(settings: BrokerSettings, key: SigningKey, listener: socket.socket) -> int:
-    failures: list[BaseException] = []
-    servers: list[_Server] = []
-
-    def on_fatal(error: BaseException) -> None:
-        logger.critical("the store has died, ending", exc_info=error)
-        failures.append(error)
-        for server in servers:
-            server.stop()
-
-    opening = Opening(settings, key, embedded.new_token(), on_fatal)
-    async with open_broker(opening) as broker:
-        server = _Server(_config(settings, broker), broker)
-        servers.append(server)
-        said = announcement(broker, _url(*listener.getsockname()[:2]))
-        # From the moment that others can find it, it ends in good order.
-        with server.capture_signals():
-            embedded.announce(settings.run, said)
-            try:
-                await _attend(settings, broker, server, listener)
-            finally:
-                embedded.withdraw(settings.run, said)
-    return 1 if failures else 0
-
-
-async def _attend(
-    settings: BrokerSettings, broker: Broker, server: _Server, listener: socket.socket
-) -> None:
-    """Serve until the server ends; whatever runs beside it and fails ends it too."""
-    if not settings.embedded:
-        url = _url(*listener.getsockname()[:2])
-        print(f"claudemesh broker listens on {url}", flush=True)  # noqa: T201 - its answer
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(broker.parts.scheduler.run)
-            if settings.embedded:
-                tasks.start_soon(_end_when_idle, broker, server)
-            await server.serve([listener])
-            tasks.cancel_scope.cancel()
-    except Exception:
-        logger.critical("a part of the broker has died, ending", exc_info=True)
-        raise
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def _end_when_idle(broker: Broker, server: _Server) -> None:
-    await broker.rest()
-    server.stop()
-
-
-def _config(settings: BrokerSettings, broker: Broker) -> uvicorn.Config:
-    return uvicorn.Config(
-        broker.application(),
-        http="h11",
-        ws="websockets-sansio",
-        ws_max_size=settings.frame_bytes,
-        ws_per_message_deflate=False,
-        ws_ping_interval=settings.ping_interval_s,
-        # Stale at two and a half intervals.
-        ws_ping_timeout=settings.ping_interval_s * 1.5,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=GRACE_S,
-        backlog=BACKLOG,
-    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Lets a peer in: verifies its hello against the membership chain, then attaches or admits it.
 
-``session.py`` hands in the first request of a connection. Everything the hello claims is checked
-before anything is stored; what it proves becomes the connection's ``Caller``.
+A broker that other machines reach demands the local token of nobody; a mesh is made there by who
+proves that token or the admin secret, or is on the broker's own machine. ``session.py`` hands in
+the first request of a connection. Everything the hello claims is checked before anything is stored;
+what it proves becomes the connection's ``Caller``.
 """
 
 from collections.abc import Sequence
@@ -16,19 +18,22 @@ from claudemesh_broker.roster import check_certificate, entries_after, unknown_m
 from claudemesh_broker.service import Caller, Parts
 from claudemesh_wire import DATA_VERSION, VERSION, canonical
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import Conflict, Unauthenticated
+from claudemesh_wire.entries import Entry, EntryKind
+from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unauthenticated
 from claudemesh_wire.handshake import (
     Claims,
     Facts,
     Hello,
     Welcome,
+    admin_mac,
     hello_mac,
+    is_charter,
     is_hello_signed,
     nonce_text,
     write_welcome,
 )
 from claudemesh_wire.keys import SigningKey, b64, broker_id, same
-from claudemesh_wire.membership import Chain, Entry
+from claudemesh_wire.membership import Chain
 
 MAX_ENTRIES: Final = 200
 
@@ -93,15 +98,17 @@ class Admission:
             Conflict: ``membership_fork``, or ``membership_behind``: say hello again with the log.
             Forbidden: the chain does not bear the certificate out, or the peer is another's.
         """
-        may_found = self._check_token(hello) and origin.is_local
+        is_home = self._check_token(hello)
         claims = self._read_claims(hello, nonce)
         certificate = _read_certificate(hello, claims)
+        may_found = origin.is_local and (is_home or self.parts.reach is not None)
+        may_found = may_found or self._is_vouched_for(hello, claims)
         chain = await self._chain(hello, claims, certificate, may_found=may_found)
         return await self._arrive(hello, claims, certificate, chain)
 
     def _check_token(self, hello: Hello) -> bool:
         token = self.identity.token
-        if token is None:
+        if token is None or (self.parts.reach is not None and not hello.token_mac):
             return False
         if not same(hello.token_mac, hello_mac(token, hello.claims, hello.certificate)):
             raise Unauthenticated(
@@ -110,6 +117,20 @@ class Admission:
                 code="bad_token",
             )
         return True
+
+    def _is_vouched_for(self, hello: Hello, claims: Claims) -> bool:
+        """Tell whether the broker's admin, or this broker itself before, admitted the mesh."""
+        secret = self.identity.admin_secret
+        if hello.admin_mac:
+            mac = admin_mac(secret, hello.claims, hello.certificate) if secret else b""
+            if not same(hello.admin_mac, mac):
+                raise Unauthenticated(
+                    "The hello does not prove the broker's admin secret.",
+                    "Name the file that `claudemesh broker run` told, as it is there now.",
+                    code="bad_admin_secret",
+                )
+            return True
+        return is_charter(hello.charter, self.identity.key.public, claims.mesh)
 
     def _read_claims(self, hello: Hello, nonce: bytes) -> Claims:
         claims = canonical.decode(hello.claims, Claims, "claims")
@@ -128,9 +149,11 @@ class Admission:
         while True:
             known = await self.parts.roster.load(claims.mesh)
             if known is None and not (hello.log and may_found):
-                raise unknown_mesh(claims.mesh)
-            chain = _longest(known or Chain(claims.mesh), hello.log, claims.head_seq)
-            check_certificate(chain, certificate, self.parts.now_ms())
+                raise _unknown(claims.mesh, is_offered=bool(hello.log))
+            chain = _longest(known, hello.log, claims)
+            if known is not None:
+                _refuse_newcomers(known, chain, certificate)
+            self._check_member(chain, certificate, claims)
             _compare_heads(chain, claims)
             if chain is known:
                 return chain
@@ -141,6 +164,16 @@ class Admission:
                 if moved.code != "membership_moved":
                     raise
                 await self.parts.roster.reload(claims.mesh)
+
+    def _check_member(self, chain: Chain, certificate: Certificate, claims: Claims) -> None:
+        """Refuse a removed member, with what it needs to return when its time has come."""
+        try:
+            check_certificate(chain, certificate, self.parts.now_ms())
+        except Forbidden as error:
+            if error.code == "member_removed" and error.details.get("returns_ms"):
+                lacking = entries_after(chain, claims.head_seq, MAX_ENTRIES)
+                error.details["entries"] = [b64(entry) for entry in lacking]
+            raise
 
     async def _arrive(
         self, hello: Hello, claims: Claims, certificate: Certificate, chain: Chain
@@ -187,6 +220,16 @@ class Admission:
         return Admitted(caller, welcome, arrived)
 
 
+def _unknown(mesh: str, *, is_offered: bool) -> MeshError:
+    if not is_offered:
+        return unknown_mesh(mesh)
+    return Forbidden(
+        "This broker takes new meshes from its own machine, or with its admin secret.",
+        "Give claudemesh mesh create the file that its admin has: --admin-secret-file FILE.",
+        code="may_not_found",
+    )
+
+
 def _read_certificate(hello: Hello, claims: Claims) -> Certificate:
     """Give the certificate that the claims name, if its device signed the hello."""
     certificate = Certificate.parse(hello.certificate)
@@ -201,12 +244,31 @@ def _read_certificate(hello: Hello, claims: Claims) -> Certificate:
     return certificate
 
 
-def _longest(known: Chain, log: Sequence[bytes], head_seq: int) -> Chain:
+def _longest(known: Chain | None, log: Sequence[bytes], claims: Claims) -> Chain:
     """Give the known chain, or one that extends it by what a client offers up to its head."""
-    if head_seq <= known.head.seq:
-        return known
-    further = [blob for blob in log if Entry.parse(blob).fields.seq > known.head.seq]
-    return known.extend(further) if further else known
+    chain = known or Chain(claims.mesh)
+    if claims.head_seq <= chain.head.seq:
+        return chain
+    further = [blob for blob in log if Entry.parse(blob).fields.seq > chain.head.seq]
+    return chain.extend(further) if further else chain
+
+
+def _refuse_newcomers(known: Chain, chain: Chain, certificate: Certificate) -> None:
+    """Let nobody bring its own entry along but one that an admin signed.
+
+    Whoever joins by an invite, or returns, has the time of its entry looked at: ``strangers.py``.
+    """
+    member = known.members.get(certificate.fields.member)
+    if member is not None and not member.removed:
+        return
+    for blob in chain.entries[known.head.seq :]:
+        said = Entry.parse(blob).fields
+        if said.invite or said.kind == EntryKind.RETURN:
+            raise Forbidden(
+                "An entry of this log was not shown to the broker when it was made.",
+                "Join by the link of an invite.",
+                code="membership_forbidden",
+            )
 
 
 def _compare_heads(chain: Chain, claims: Claims) -> None:

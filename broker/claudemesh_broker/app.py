@@ -9,33 +9,34 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
 import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 
-from claudemesh_broker import embedded, features, upkeep
+from claudemesh_broker import embedded, features, upkeep, welcome
 from claudemesh_broker.admission import Admission, Identity, Origin
 from claudemesh_broker.bus import LocalBus
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.delivery import Credit, Deliveries
 from claudemesh_broker.embedded import ANNOUNCEMENT_FILE, DATABASE_FILE, Announcement, Rest
+from claudemesh_broker.gate import Gate, Guard
 from claudemesh_broker.lane import LaneLimits
 from claudemesh_broker.limits import Limits
 from claudemesh_broker.outgoing import Link
+from claudemesh_broker.reach import Reach
 from claudemesh_broker.roster import Roster
 from claudemesh_broker.scheduler import Clock, Scheduler
 from claudemesh_broker.service import HANDLERS, Parts, Service
 from claudemesh_broker.session import Session
 from claudemesh_broker.store import Store
 from claudemesh_broker.upkeep import Upkeep
-from claudemesh_broker.websocket import Receive, Scope, Send, WebSocketDoor, is_loopback
+from claudemesh_broker.websocket import WebSocketDoor
 from claudemesh_wire import VERSION
 from claudemesh_wire.handshake import Closing
 from claudemesh_wire.keys import SigningKey
@@ -67,7 +68,8 @@ class Broker:
         self._sessions: set[Session] = set()
         self._is_draining = False
         self._emptied = anyio.Event()
-        self._door = WebSocketDoor(self.serve, parts.settings.connections)
+        self._guard = Guard(parts.settings.binding, parts.reach)
+        self._door = WebSocketDoor(self.serve, self._guard.origin_of, parts.settings.connections)
 
     @property
     def connections(self) -> int:
@@ -112,55 +114,18 @@ class Broker:
                 logger.info("idle for %.0f s, ending", settings.idle_exit_s)
                 return
 
-    def application(self) -> "Gate":
+    def application(self) -> Gate:
         """Give the ASGI application: the WebSocket and a sign of life, behind the gate."""
         routes = [
             Route("/health", _health, methods=["GET"]),
+            Route(welcome.ROUTE, welcome.show, methods=["GET"]),
             WebSocketRoute("/ws", self._door),
         ]
-        return Gate(Starlette(routes=routes))
+        return Gate(Starlette(routes=routes), self._guard)
 
 
 async def _health(request: Request) -> JSONResponse:  # noqa: ARG001 - the framework's shape
     return JSONResponse({"status": "ok", "version": VERSION})
-
-
-class Gate:
-    """Lets through what names this machine as its host, and comes from no page of another.
-
-    A browser sends any page's requests to loopback as well: the names in Host and Origin are what
-    tells them apart.
-    """
-
-    def __init__(self, inner: Starlette) -> None:
-        self._inner = inner
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, or refuse."""
-        if scope["type"] in {"http", "websocket"} and not _is_admitted(scope):
-            if scope["type"] == "websocket":
-                await receive()
-                await send({"type": "websocket.close", "code": 1008})
-                return
-            refusal = PlainTextResponse("This broker serves its own machine only.\n", 403)
-            await refusal(scope, receive, send)
-            return
-        await self._inner(scope, receive, send)
-
-
-def _is_admitted(scope: Scope) -> bool:
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    origins = [value for name, value in scope["headers"] if name == b"origin"]
-    named = [f"//{host.decode('latin-1')}" for host in hosts]
-    named += [origin.decode("latin-1") for origin in origins]
-    return len(hosts) == 1 and all(is_loopback(_host_in(url)) for url in named)
-
-
-def _host_in(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 @dataclass(frozen=True)
@@ -172,12 +137,16 @@ class Opening:
         key: Its signing key.
         token: What local sessions prove to know.
         on_fatal: Told when the store has died.
+        reach: How other machines reach it, if they do.
+        admin_secret: What those have to know who make meshes from another machine.
     """
 
     settings: BrokerSettings
     key: SigningKey
     token: bytes
     on_fatal: Callable[[BaseException], None]
+    reach: Reach | None = None
+    admin_secret: bytes | None = field(default=None, repr=False)
 
 
 @asynccontextmanager
@@ -206,9 +175,10 @@ async def open_broker(opening: Opening) -> AsyncGenerator[Broker]:
             settings=settings,
             now_ms=now_ms,
             started_ms=started_ms,
+            reach=opening.reach,
         )
         Upkeep(parts).register()
-        yield Broker(parts, Identity(opening.key, opening.token, NODE))
+        yield Broker(parts, Identity(opening.key, opening.token, NODE, opening.admin_secret))
 
 
 def now_ms() -> int:
@@ -216,8 +186,14 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def announcement(broker: Broker, url: str) -> Announcement:
-    """Give what sessions of this home have to know to find the broker."""
+def announcement(broker: Broker, url: str, pin: bytes = b"") -> Announcement:
+    """Give what sessions of this home have to know to find the broker.
+
+    Args:
+        broker: The broker.
+        url: Where they reach it.
+        pin: SHA-256 of the certificate that they meet there, if it speaks TLS.
+    """
     identity, parts = broker.identity, broker.parts
     return Announcement(
         url=url,
@@ -225,4 +201,5 @@ def announcement(broker: Broker, url: str) -> Announcement:
         started_ms=parts.started_ms,
         key=identity.key,
         token=identity.token or b"",
+        pin=pin,
     )

@@ -15,7 +15,7 @@ from typing import Final
 from claudemesh_broker.folders import create_private, private_folder, storage_errors
 from claudemesh_broker.migrations import APPLICATION_ID, Migration, migrate, released
 from claudemesh_broker.sql import is_broken, storage_failure
-from claudemesh_wire.errors import Conflict, Unavailable
+from claudemesh_wire.errors import Conflict, NotFound, Unavailable
 
 QUICK_CHECK_BYTES: Final = 200 * 1024 * 1024
 _MAGIC: Final = b"SQLite format 3\0"
@@ -39,6 +39,79 @@ class Connections:
 
     writer: sqlite3.Connection
     reader: sqlite3.Connection
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a database says about itself, read page by page.
+
+    Args:
+        broker: The broker that it belongs to; empty when none has claimed it.
+        data_version: Of its tables.
+    """
+
+    broker: str
+    data_version: int
+
+
+def examine_datafile(path: Path, data_version: int) -> Examination:
+    """Read a whole database, also one that a broker works on, and say what it is.
+
+    Args:
+        path: The file.
+        data_version: The newest data version that this program knows.
+
+    Raises:
+        NotFound: ``no_broker_data``: there is none.
+        Conflict: ``data_newer``, ``data_foreign``.
+        Unavailable: ``data_corrupt``, ``storage_failed``.
+    """
+    with _said_in_our_words(path), closing(connect_beside(path)) as database:
+        _check_version(database, path, data_version)
+        found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise _corrupt(path, found)
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        return Examination(_owner_in(database), version)
+
+
+def owner_of_datafile(path: Path, data_version: int) -> str:
+    """Give the broker that a database belongs to, empty when none has claimed it.
+
+    Raises:
+        MeshError: as ``examine_datafile`` lists.
+    """
+    with _said_in_our_words(path), closing(connect_beside(path)) as database:
+        _check_version(database, path, data_version)
+        return _owner_in(database)
+
+
+def _owner_in(database: sqlite3.Connection) -> str:
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    # A kill may have come before its first table.
+    asked = "SELECT value FROM meta WHERE key = 'broker_id'" if version else "SELECT ''"
+    row = database.execute(asked).fetchone()
+    return row[0] if row else ""
+
+
+def connect_beside(path: Path) -> sqlite3.Connection:
+    """Open a database to read it, beside a broker that may work on it.
+
+    Raises:
+        NotFound: ``no_broker_data``: there is none.
+    """
+    if not _size(path):
+        raise NotFound(
+            f"There is no broker's database at {path}.",
+            "Name the broker's data folder by --data.",
+            code="no_broker_data",
+        )
+    # Not as read-only: then SQLite could not read what a killed broker left in the log.
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
+    )
+    database.execute("PRAGMA query_only = ON")
+    return database
 
 
 def open_datafile(path: Path, steps: Sequence[Migration] | None = None) -> Connections:

@@ -20,10 +20,11 @@ from claudemesh_broker.folders import (
 )
 from claudemesh_broker.sql import Sql
 from claudemesh_wire import DATA_VERSION, VERSION
-from claudemesh_wire.errors import Conflict, MeshError, Unavailable
-from claudemesh_wire.keys import KEY_BYTES, SigningKey, b64, broker_id
+from claudemesh_wire.errors import Conflict, Invalid, MeshError, Unavailable
+from claudemesh_wire.keys import KEY_BYTES, SigningKey, b64, broker_id, unb64
 
 KEY_FILE: Final = "broker.key"
+ADMIN_SECRET_FILE: Final = "admin.secret"  # noqa: S105 - the name of a file
 DATABASE_FILE: Final = "broker.sqlite3"
 ANNOUNCEMENT_FILE: Final = "broker.json"
 FAILURE_FILE: Final = "broker-error.json"
@@ -35,11 +36,12 @@ class Announcement:
     """What a broker that listens says about itself to the sessions of its home.
 
     Args:
-        url: ``http://127.0.0.1:PORT``.
+        url: ``http://127.0.0.1:PORT``, or with ``https`` where it speaks TLS.
         data: Its data folder.
         started_ms: When it began to listen.
         key: Its signing key; only the public half is written.
         token: Keys the proof of being local; new at every start.
+        pin: SHA-256 of the certificate that is shown at ``url``, if it speaks TLS.
     """
 
     url: str
@@ -47,6 +49,7 @@ class Announcement:
     started_ms: int
     key: SigningKey
     token: bytes = field(repr=False)
+    pin: bytes = b""
 
     @property
     def id(self) -> str:
@@ -65,6 +68,7 @@ class Announcement:
             "data_version": DATA_VERSION,
             "started_ms": self.started_ms,
             "key": b64(self.key.public.raw),
+            "pin": b64(self.pin),
         }
         return json.dumps(said, indent=1).encode()
 
@@ -93,6 +97,27 @@ def load_signing_key(data: Path) -> SigningKey:
             code="key_damaged",
         )
     return SigningKey(seed)
+
+
+def load_admin_secret(data: Path) -> bytes:
+    """Give the secret of those who make meshes from other machines, made once in the data folder.
+
+    Raises:
+        Unavailable: ``admin_secret_damaged``: it is not what was written there.
+    """
+    path = private_folder(data) / ADMIN_SECRET_FILE
+    create_private(path, f"{b64(secrets.token_bytes(TOKEN_BYTES))}\n".encode())
+    try:
+        secret = unb64((read_private(path) or b"").decode("ascii").strip())
+    except (Invalid, UnicodeDecodeError):
+        secret = b""
+    if len(secret) != TOKEN_BYTES:
+        raise Unavailable(
+            f"{path} is damaged.",
+            "Put a backup in its place, or move it away: the next start makes a new secret.",
+            code="admin_secret_damaged",
+        )
+    return secret
 
 
 def _refuse_second_key(data: Path, path: Path) -> None:

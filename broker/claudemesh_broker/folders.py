@@ -62,7 +62,7 @@ def create_private(path: Path, data: bytes = b"") -> bool:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         return True
 
 
@@ -70,7 +70,7 @@ def replace_private(path: Path, data: bytes) -> None:
     """Replace a file so that a reader, or a crash, meets the old content or the new, whole."""
     with storage_errors(path), _temporary(path, data) as temporary:
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def read_private(path: Path, max_bytes: int = 65_536) -> bytes | None:
@@ -239,7 +239,8 @@ def _temporary(path: Path, data: bytes) -> Generator[Path]:
             temporary.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the disk keep what was renamed, linked or removed in a folder."""
     if sys.platform == "win32":  # it opens no folder for this, and its journal orders renames
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _NO_FOLLOW)

@@ -13,7 +13,9 @@ from claudemesh_broker.peers import is_here, read_certificate
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_broker.store import Store
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from claudemesh_wire.entries import Entry
+from claudemesh_wire.envelope import MAX_AHEAD_MS
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from claudemesh_wire.membership import NO_HEAD, Chain, Head, Member, walk
 from claudemesh_wire.presence import GroupRole, PeerCard
 
@@ -39,8 +41,14 @@ class Roster:
 
     async def reload(self, mesh: str) -> Chain | None:
         """Read the chain of a mesh again: somebody else may have appended to it."""
-        blobs = await self._store.read(partial(read_entries, mesh=mesh))
+        blobs, is_ended = await self._store.read(partial(read_entries, mesh=mesh))
+        if is_ended:
+            raise mesh_ended()
         return self.learn(walk(mesh, blobs)) if blobs else None
+
+    def forget(self, mesh: str) -> None:
+        """Drop the chain of a mesh that has ended."""
+        self._chains.pop(mesh, None)
 
     def chain(self, mesh: str) -> Chain:
         """Give the chain of a mesh that was loaded before.
@@ -115,6 +123,21 @@ def check_certificate(chain: Chain, certificate: Certificate, now_ms: int) -> Me
     return member
 
 
+def check_moment(entry: Entry, now_ms: int) -> None:
+    """Refuse an entry that claims another time than now: invites and returns depend on it.
+
+    Raises:
+        Invalid: ``clock``; ``details.now_ms`` is the broker's time.
+    """
+    if abs(entry.fields.at - now_ms) > MAX_AHEAD_MS:
+        raise Invalid(
+            "The entry's time is not the broker's.",
+            "Put this machine's clock right.",
+            code="clock",
+            details={"now_ms": now_ms},
+        )
+
+
 def entries_after(chain: Chain, seq: int, most: int) -> list[bytes]:
     """Give entries behind a number, as many as fit into one frame."""
     chosen: list[bytes] = []
@@ -136,10 +159,20 @@ def unknown_mesh(mesh: str) -> NotFound:
     )
 
 
-def read_entries(sql: Sql, mesh: str) -> list[bytes]:
-    """Give all entries of a mesh, in order."""
+def mesh_ended() -> Forbidden:
+    """Say that an owner has ended the mesh."""
+    return Forbidden(
+        "An owner has ended this mesh.",
+        "claudemesh mesh leave takes it off your list; claudemesh mesh create makes another.",
+        code="mesh_ended",
+    )
+
+
+def read_entries(sql: Sql, mesh: str) -> tuple[list[bytes], bool]:
+    """Give all entries of a mesh, in order, and whether it has ended."""
     rows = sql.all("SELECT entry FROM membership WHERE mesh = ? ORDER BY seq", mesh)
-    return [row["entry"] for row in rows]
+    ended = sql.value("SELECT 1 FROM ended_meshes WHERE mesh = ?", mesh)
+    return [row["entry"] for row in rows], ended is not None
 
 
 def put_chain(sql: Sql, chain: Chain, after: Head, now_ms: int) -> None:
@@ -154,6 +187,8 @@ def put_chain(sql: Sql, chain: Chain, after: Head, now_ms: int) -> None:
     Raises:
         Conflict: ``membership_moved``: the log has grown meanwhile.
     """
+    if sql.value("SELECT 1 FROM ended_meshes WHERE mesh = ?", chain.mesh):
+        raise mesh_ended()
     last = sql.one(
         "SELECT seq, hash FROM membership WHERE mesh = ? ORDER BY seq DESC LIMIT 1", chain.mesh
     )

@@ -18,6 +18,7 @@ from claudemesh_broker.admission import Admission, Admitted, Origin
 from claudemesh_broker.delivery import Feed
 from claudemesh_broker.outgoing import Link, LinkClosed, Outgoing
 from claudemesh_broker.service import Caller, Context, Service
+from claudemesh_broker.strangers import Strangers, is_served
 from claudemesh_wire import VERSION
 from claudemesh_wire.errors import Conflict, MeshError, ProtocolError
 from claudemesh_wire.exchange import Asked, Exchange, Malformed
@@ -36,6 +37,7 @@ from claudemesh_wire.presence import Change
 
 MAX_MALFORMED: Final = 32
 MAX_HELLOS: Final = 3
+MAX_STRANGERS: Final = 32
 WS_NORMAL: Final = 1000
 WS_POLICY: Final = 1008
 WS_RESTART: Final = 1012
@@ -56,6 +58,7 @@ class Session:
         self._link = link
         self._service = service
         self._admission = admission
+        self._strangers = Strangers(admission)
         self._origin = origin
         self._settings = service.parts.settings
         self._outgoing = Outgoing(link, self._settings.send_deadline_s)
@@ -127,24 +130,36 @@ class Session:
             self._asked.put_nowait(None)
 
     async def _greet(self, text: str, tasks: TaskGroup) -> None:
-        """Take what comes before the connection is admitted: a hello, or few."""
+        """Take what comes before the connection is admitted: few requests, and then a hello."""
         event = self._exchange.receive(text)
         if isinstance(event, Malformed):
             self._refuse(event)
             raise ProtocolError("The connection did not begin with a hello.")
         if not isinstance(event, Asked):
             return
-        hello = event.request
+        first = event.request
         try:
-            if not isinstance(hello, Hello):
-                after(self._state, Step.REQUEST)
-                return
             self._hellos += 1
-            await self._admit(event.number, hello, tasks)
+            if isinstance(first, Hello):
+                await self._admit(event.number, first, tasks)
+            elif is_served(first):
+                await self._answer_stranger(event.number, first)
+            else:
+                self._hellos = MAX_HELLOS
+                after(self._state, Step.REQUEST)
         except MeshError as refusal:
             self._outgoing.put(self._exchange.answer(event.number, refusal))
-            if self._hellos >= MAX_HELLOS or not isinstance(hello, Hello):
+            if self._hellos >= MAX_HELLOS:
                 raise ProtocolError("The connection did not begin with a valid hello.") from refusal
+
+    async def _answer_stranger(self, number: int, request: Request[Any]) -> None:
+        """Answer who is no member yet, or not at the moment; the hello is still to come."""
+        if self._hellos > MAX_STRANGERS:
+            raise ProtocolError("Too many requests came before the hello.")
+        self._service.parts.limits.take(Rate.AUTH, self._origin.address)
+        with anyio.CancelScope(shield=True):
+            answer = await self._strangers.answer(request, self._nonce)
+            self._outgoing.put(self._exchange.answer(number, answer))
 
     async def _admit(self, number: int, hello: Hello, tasks: TaskGroup) -> None:
         parts = self._service.parts

@@ -4,7 +4,6 @@
 only. Size limit, pings and their deadline are the server's, which ``__main__.py`` sets up.
 """
 
-import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Final
@@ -21,6 +20,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Serve = Callable[[Link, Origin], Awaitable[None]]
+OriginOf = Callable[[Scope], Origin]
 
 
 class WebSocketLink:
@@ -72,11 +72,13 @@ class WebSocketDoor:
 
     Args:
         serve: Serves one connection to its end.
+        origin_of: Says where a connection comes from.
         most: How many there may be.
     """
 
-    def __init__(self, serve: Serve, most: int) -> None:
+    def __init__(self, serve: Serve, origin_of: OriginOf, most: int) -> None:
         self._serve = serve
+        self._origin_of = origin_of
         self._most = most
         self.open = 0
 
@@ -90,23 +92,6 @@ class WebSocketDoor:
             return
         self.open += 1
         try:
-            await self._serve(link, origin_of(scope))
+            await self._serve(link, self._origin_of(scope))
         finally:
             self.open -= 1
-
-
-def origin_of(scope: Scope) -> Origin:
-    """Say where a connection comes from."""
-    client = scope.get("client")
-    address = client[0] if client else ""
-    return Origin(address, is_local=is_loopback(address))
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host, without its port, is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -29,6 +29,8 @@ from claudemesh_wire.message import (
 
 HELLO_DOMAIN: Final = "claudemesh/hello/v1"
 WELCOME_DOMAIN: Final = "claudemesh/welcome/v1"
+ADMIN_DOMAIN: Final = "claudemesh/hello/v1/admin"
+CHARTER_DOMAIN: Final = "claudemesh/charter/v1"
 NONCE_BYTES: Final = 32
 PROTOCOL: Final = 1
 MAX_CLOCK_ERROR_MS: Final = 2 * 60 * 1000
@@ -84,25 +86,33 @@ class Claims(canonical.Signed):
 
 
 class Welcome(Message, kind="handshake.welcome"):
-    """The broker's signed answer; ``entries`` are the membership entries the client lacks."""
+    """The broker's signed answer; ``entries`` are the membership entries the client lacks.
+
+    ``charter`` is the broker's word that it serves this mesh: whoever shows it again may offer the
+    log to this broker when it has lost it.
+    """
 
     facts: bytes
     signature: bytes
     token_mac: bytes = b""
     entries: list[bytes] = Field(default_factory=list[bytes])
+    charter: bytes = b""
 
 
 class Hello(Request[Welcome], kind="handshake.hello", rule=Rule.OPEN, rate=Rate.AUTH, audited=True):
     """The client's signed claims, its certificate, and what a broker may be lacking.
 
-    ``token_mac`` proves the local token without sending it; ``log`` offers the membership log to a
-    broker that does not know the mesh.
+    ``token_mac`` proves the local token without sending it, ``admin_mac`` the admin's secret;
+    ``log`` offers the membership log to a broker that does not know the mesh, ``charter`` shows
+    that it knew it before.
     """
 
     claims: bytes
     certificate: bytes
     signature: bytes
     token_mac: bytes = b""
+    admin_mac: bytes = b""
+    charter: bytes = b""
     log: list[bytes] = Field(default_factory=list[bytes])
 
 
@@ -150,6 +160,21 @@ def hello_mac(token: bytes, claims: bytes, certificate: bytes) -> bytes:
     return mac(token, HELLO_DOMAIN, claims, hashlib.sha256(certificate).digest())
 
 
+def admin_mac(secret: bytes, claims: bytes, certificate: bytes) -> bytes:
+    """Prove knowledge of the broker's admin secret in a hello."""
+    return mac(secret, ADMIN_DOMAIN, claims, hashlib.sha256(certificate).digest())
+
+
+def write_charter(broker: SigningKey, mesh: str) -> bytes:
+    """Sign that this broker serves a mesh."""
+    return broker.sign(CHARTER_DOMAIN, mesh)
+
+
+def is_charter(charter: bytes, broker: VerifyKey, mesh: str) -> bool:
+    """Tell whether this broker said that it serves a mesh."""
+    return broker.accepts(charter, CHARTER_DOMAIN, mesh)
+
+
 def welcome_mac(token: bytes, facts: bytes, claims: bytes) -> bytes:
     """Prove knowledge of the local token in a welcome."""
     return mac(token, WELCOME_DOMAIN, facts, hashlib.sha256(claims).digest())
@@ -165,6 +190,7 @@ def write_welcome(
         signature=broker.sign(WELCOME_DOMAIN, raw, hashlib.sha256(claims).digest()),
         token_mac=welcome_mac(token, raw, claims) if token else b"",
         entries=entries,
+        charter=write_charter(broker, canonical.decode(claims, Claims, "claims").mesh),
     )
 
 

@@ -1,121 +1,48 @@
 """The membership chain: signed entries from the founder on, and the walk that believes them.
 
 Clients accept keys through this walk alone; the broker stores entries and can add nobody. An entry
-is ``payload || signature(64)``, counts if its signer held the right at that position, and names the
-hash of the entry before it. ``invites.py`` holds the signed way in that an ``add`` may rest on;
+(``entries.py``) counts if its signer held the right at that position and it names the hash of the
+entry before it. ``invites.py`` holds the signed way in that an ``add`` may rest on;
 ``member_behind`` is how certificates are believed, by the broker and by every client.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Annotated, Final, Self
+from typing import Final
 
-from pydantic import Field
-
-from claudemesh_wire import canonical
-from claudemesh_wire.address import Handle
 from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.entries import Custody, Entry, EntryFields, EntryKind
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError
 from claudemesh_wire.invites import Invite
-from claudemesh_wire.keys import (
-    SIGNATURE_BYTES,
-    SigningKey,
-    VerifyKey,
-    b64,
-    member_id,
-    mesh_id,
-    unb64,
-)
-from claudemesh_wire.message import Digest, MemberId, MeshId, Role
+from claudemesh_wire.keys import VerifyKey, b64, member_id, mesh_id, unb64
+from claudemesh_wire.message import Role
 
-DOMAIN: Final = "claudemesh/membership/v1"
-MAX_ENTRY_BYTES: Final = 8192
+__all__ = [
+    "NO_HEAD",
+    "Chain",
+    "Custody",
+    "Entry",
+    "EntryFields",
+    "EntryKind",
+    "Head",
+    "Member",
+    "walk",
+]
+
 NO_HEAD: Final = b""
-
-
-class EntryKind(StrEnum):
-    """What an entry does."""
-
-    FOUND = "found"
-    ADD = "add"
-    REMOVE = "remove"
-    ROLE = "role"
-    CUSTODY = "custody"
-    REVOKE_DEVICE = "revoke_device"
-
-
-class Custody(StrEnum):
-    """Who holds a member's private key."""
-
-    SELF = "self"
-    BROKER = "broker"
-    CONNECTOR = "connector"
-
-
-class EntryFields(canonical.Signed):
-    """What an entry says. Which optional fields it needs is a matter of its kind."""
-
-    v: int = 1
-    mesh: MeshId
-    seq: int
-    prev: str
-    at: int
-    kind: str
-    by: MemberId
-    member: MemberId | None = None
-    key: str | None = None
-    name: Handle | None = None
-    role: str | None = None
-    custody: str | None = None
-    scopes: list[str] | None = None
-    expires: int | None = None
-    salt: str | None = None
-    mesh_name: Annotated[str, Field(max_length=80)] | None = None
-    device: Digest | None = None
-    invite: str | None = None
-    proof: str | None = None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An entry with the bytes that carry it; parsed does not mean believed."""
-
-    blob: bytes
-    fields: EntryFields
-
-    @classmethod
-    def issue(cls, fields: EntryFields, signer: SigningKey) -> Self:
-        """Sign the fields with the key of the member in ``by``."""
-        payload = canonical.encode(fields)
-        return cls(payload + signer.sign(DOMAIN, payload), fields)
-
-    @classmethod
-    def parse(cls, blob: bytes) -> Self:
-        """Read an entry without believing it.
-
-        Raises:
-            Invalid: no plausible size, malformed, or another version.
-        """
-        if not SIGNATURE_BYTES < len(blob) <= MAX_ENTRY_BYTES:
-            raise Invalid("A membership entry has no plausible size.", code="malformed")
-        payload = blob[:-SIGNATURE_BYTES]
-        return cls(blob, canonical.decode(payload, EntryFields, "membership entry"))
-
-    @property
-    def hash(self) -> bytes:
-        """SHA-256 of the whole entry."""
-        return hashlib.sha256(self.blob).digest()
-
-    def is_signed_by(self, key: VerifyKey) -> bool:
-        """Tell whether this key signed it."""
-        return key.accepts(self.blob[-SIGNATURE_BYTES:], DOMAIN, self.blob[:-SIGNATURE_BYTES])
 
 
 @dataclass(frozen=True)
 class Member:
-    """What the chain says of a member now; a removed one stays known as removed."""
+    """What the chain says of a member now; a removed one stays known as removed.
+
+    Args:
+        removed_by: Who removed it; itself when it left.
+        returns_ms: From when on a removed member may return by itself; ``None`` for not at all.
+        invited_by: The member whose invite it came by; empty when an admin added it.
+        invite_grants: What that member lets it do, by the same invite.
+    """
 
     id: str
     key: VerifyKey
@@ -125,6 +52,15 @@ class Member:
     removed: bool = False
     expires_ms: int | None = None
     scopes: tuple[str, ...] = ()
+    removed_by: str = ""
+    returns_ms: int | None = None
+    invited_by: str = ""
+    invite_grants: tuple[str, ...] = ()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether it went by itself, so that an invite may bring it back."""
+        return self.removed and self.removed_by == self.id
 
 
 @dataclass(frozen=True)
@@ -149,6 +85,7 @@ class Chain:
     members: dict[str, Member] = field(default_factory=dict[str, Member])
     revoked: frozenset[tuple[str, str]] = frozenset()
     invite_uses: dict[str, int] = field(default_factory=dict[str, int])
+    ended: bool = False
 
     def extend(self, blobs: Iterable[bytes]) -> "Chain":
         """Walk further entries.
@@ -176,7 +113,11 @@ class Chain:
         if known is None:
             raise Forbidden(f"{member} is not a member of this mesh.", code="not_a_member")
         if known.removed:
-            raise Forbidden(f"{known.name} was removed from this mesh.", code="member_removed")
+            raise Forbidden(
+                f"{known.name} {'has left' if known.has_left else 'was removed from'} this mesh.",
+                code="member_removed",
+                details={"returns_ms": known.returns_ms} if known.returns_ms else None,
+            )
         return known
 
     def member_behind(self, certificate: Certificate) -> Member:
@@ -218,6 +159,8 @@ class Chain:
             )
         if unb64(said.prev) != self.head.hash:
             raise Conflict("A membership entry follows another history.", code="membership_fork")
+        if self.ended:
+            raise Forbidden("An owner has ended this mesh.", code="mesh_ended")
         changed = _founded(self, entry) if said.seq == 1 else _changed(self, entry)
         return replace(
             changed, entries=(*self.entries, entry.blob), head=Head(said.seq, entry.hash)
@@ -249,25 +192,18 @@ def _changed(chain: Chain, entry: Entry) -> Chain:
     if said.kind == EntryKind.ADD and said.invite:
         return _joined(chain, entry)
     signer = chain.members.get(said.by)
-    if signer is None or signer.removed:
+    if signer is None or (signer.removed and said.kind != EntryKind.RETURN):
         raise _forbidden(f"Entry {said.seq} is signed by somebody who is no member.")
     if not entry.is_signed_by(signer.key):
         raise _forbidden(f"The signature of entry {said.seq} is not its signer's.")
-    match said.kind:
-        case EntryKind.ADD:
-            return _added(chain, signer, entry)
-        case EntryKind.REMOVE:
-            return _removed(chain, signer, said)
-        case EntryKind.ROLE | EntryKind.CUSTODY:
-            return _altered(chain, signer, said)
-        case EntryKind.REVOKE_DEVICE:
-            return _revoked(chain, signer, said)
-        case _:
-            raise Invalid(
-                f"Membership entry {said.seq} is of the unknown kind {said.kind[:40]!r}.",
-                "Update this side.",
-                code="unsupported_version",
-            )
+    change = _CHANGES.get(said.kind)
+    if change is None:
+        raise Invalid(
+            f"Membership entry {said.seq} is of the unknown kind {said.kind[:40]!r}.",
+            "Update this side.",
+            code="unsupported_version",
+        )
+    return change(chain, signer, entry)
 
 
 def _added(chain: Chain, signer: Member, entry: Entry) -> Chain:
@@ -288,7 +224,10 @@ def _joined(chain: Chain, entry: Entry) -> Chain:
         raise _forbidden(f"Entry {said.seq} rests on an invite by somebody who is no member.")
     refusals = (
         (said.by != newcomer.id or not entry.is_signed_by(newcomer.key), "is not the joiner's own"),
-        (newcomer.id in chain.members, "brings back somebody whom an admin removed"),
+        (
+            newcomer.id in chain.members and not chain.members[newcomer.id].has_left,
+            "brings back somebody whom an admin removed",
+        ),
         (not invite.is_signed_by(inviter.key), "rests on an invite its admin did not sign"),
         (not _may(inviter, newcomer.role), "rests on an invite whose admin lost the right"),
         (invite.fields.mesh != chain.mesh, "rests on an invite to another mesh"),
@@ -305,7 +244,9 @@ def _joined(chain: Chain, entry: Entry) -> Chain:
         if refused:
             raise _forbidden(f"Entry {said.seq} {why}.")
     counted = {**chain.invite_uses, invite.fields.id: uses + 1}
-    return replace(_with(chain, newcomer), invite_uses=counted)
+    granted = tuple(invite.fields.grants or ())
+    invited = replace(newcomer, invited_by=inviter.id, invite_grants=granted)
+    return replace(_with(chain, invited), invite_uses=counted)
 
 
 def _newcomer(chain: Chain, entry: Entry) -> Member:
@@ -330,15 +271,29 @@ def _newcomer(chain: Chain, entry: Entry) -> Member:
     )
 
 
-def _removed(chain: Chain, signer: Member, said: EntryFields) -> Chain:
+def _removed(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    said = entry.fields
     target = chain.member(said.member or "")
     if target.id != signer.id and not _may(signer, target.role):
         raise _forbidden(f"{signer.name} may not remove {target.name}.")
     _keep_an_owner(chain, target)
-    return _with(chain, replace(target, removed=True))
+    return _with(
+        chain, replace(target, removed=True, removed_by=signer.id, returns_ms=said.expires)
+    )
 
 
-def _altered(chain: Chain, signer: Member, said: EntryFields) -> Chain:
+def _returned(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    """Take back in a member whose removal had an end; how late it is, is for the broker to see."""
+    said = entry.fields
+    if not signer.removed or signer.returns_ms is None or said.at < signer.returns_ms:
+        raise _forbidden(f"{signer.name} is not to return yet.")
+    if any(one.name == signer.name and not one.removed for one in chain.members.values()):
+        raise Conflict(f"A member named {signer.name} is here already.", code="name_taken")
+    return _with(chain, replace(signer, removed=False, removed_by="", returns_ms=None))
+
+
+def _altered(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    said = entry.fields
     target = chain.member(said.member or "")
     role = _role(said.role) if said.kind == EntryKind.ROLE else target.role
     custody = target.custody if said.kind == EntryKind.ROLE else _custody(said.custody)
@@ -349,13 +304,41 @@ def _altered(chain: Chain, signer: Member, said: EntryFields) -> Chain:
     return _with(chain, replace(target, role=role, custody=custody))
 
 
-def _revoked(chain: Chain, signer: Member, said: EntryFields) -> Chain:
+def _revoked(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    said = entry.fields
     target = chain.member(said.member or "")
     if target.id != signer.id and not _may(signer, target.role):
         raise _forbidden(f"{signer.name} may not revoke a device of {target.name}.")
     if not said.device:
         raise Invalid("A revocation names no device.", code="malformed")
     return replace(chain, revoked=chain.revoked | {(target.id, said.device)})
+
+
+def _renamed(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    if not _may(signer, Role.ADMIN):
+        raise _forbidden(f"{signer.name} may not rename the mesh.")
+    if not entry.fields.mesh_name:
+        raise Invalid("A new name of the mesh is empty.", code="malformed")
+    return replace(chain, name=entry.fields.mesh_name)
+
+
+def _ended(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    if signer.role is not Role.OWNER:
+        raise _forbidden(f"{signer.name} may not end the mesh (entry {entry.fields.seq}).")
+    return replace(chain, ended=True)
+
+
+_Change = Callable[[Chain, Member, Entry], Chain]
+_CHANGES: Final[dict[str, _Change]] = {
+    EntryKind.ADD: _added,
+    EntryKind.REMOVE: _removed,
+    EntryKind.RETURN: _returned,
+    EntryKind.ROLE: _altered,
+    EntryKind.CUSTODY: _altered,
+    EntryKind.REVOKE_DEVICE: _revoked,
+    EntryKind.RENAME: _renamed,
+    EntryKind.END: _ended,
+}
 
 
 def _may(signer: Member, role: Role) -> bool:

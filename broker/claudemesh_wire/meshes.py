@@ -33,6 +33,12 @@ class AppendEntry(
     entry: bytes
 
 
+class Return(Request[LogEntries], kind="meshes.return", rule=Rule.OPEN, rate=Rate.AUTH):
+    """Append the entry by which a member returns whose removal had an end; before the hello."""
+
+    entry: bytes
+
+
 class LogGrew(Notice, kind="meshes.log_grew"):
     """The log has new entries; every client verifies them for itself."""
 
@@ -42,7 +48,7 @@ class LogGrew(Notice, kind="meshes.log_grew"):
 
 
 class MeshFacts(Message, kind="meshes.facts"):
-    """What the broker says of the mesh and of itself."""
+    """What the broker says of the mesh and of itself; ``url`` and ``pin`` are for others."""
 
     name: str
     created_ms: Whole
@@ -53,6 +59,8 @@ class MeshFacts(Message, kind="meshes.facts"):
     data_version: int
     started_ms: Whole
     limits: dict[str, float]
+    url: str = ""
+    pin: bytes = b""
 
 
 class AskMesh(Request[MeshFacts], kind="meshes.info", rule=Rule.READ, rate=Rate.RPC):
@@ -63,6 +71,19 @@ class BlockSet(Message, kind="meshes.block_set"):
     """The members one blocks now."""
 
     blocked: list[MemberId]
+
+
+class MeshEnded(Message, kind="meshes.ended"):
+    """The broker has forgotten the mesh, but for its id."""
+
+
+class EndMesh(Request[MeshEnded], kind="meshes.end", rule=Rule.OWNER, rate=Rate.RPC, audited=True):
+    """End the mesh for everybody: its peers, queues and log at the broker are deleted.
+
+    ``entry`` is the owner's signed word, the last that the log takes.
+    """
+
+    entry: bytes
 
 
 class SetBlock(Request[BlockSet], kind="meshes.block", rule=Rule.READ, rate=Rate.RPC, audited=True):

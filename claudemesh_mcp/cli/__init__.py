@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from claudemesh_mcp.cli import brokers, demo, messages, peers, settings, shell, show
+from claudemesh_mcp.cli import (
+    brokers,
+    chosen,
+    demo,
+    hosting,
+    invites,
+    members,
+    meshes,
+    messages,
+    peers,
+    settings,
+    shell,
+    show,
+)
 from claudemesh_wire import VERSION
 from claudemesh_wire.errors import MeshError
 
@@ -42,6 +55,12 @@ def claudemesh(
             "--version", help="Print the version.", callback=_print_version, is_eager=True
         ),
     ] = False,
+    mesh: Annotated[
+        str | None, typer.Option("--mesh", metavar="NAME", help="The mesh that is meant.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Say errors as JSON, of commands that print none too.")
+    ] = False,
 ) -> None:
     """Connect Claude Code sessions: they find each other and exchange sealed messages.
 
@@ -52,15 +71,28 @@ def claudemesh(
       claudemesh peers                       who is there
       claudemesh send ada "The build is green."
       claudemesh inbox --follow
+      claudemesh invite                      somebody else, from another machine
 
     \b
     Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found, 4 not allowed,
     5 unreachable, 130 interrupted.
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    del version
+    del version, json  # `run` looks for this word anywhere.
+    chosen.choose(mesh)
 
 
-for module in (demo, brokers, messages, peers, settings, shell):
+for module in (
+    demo,
+    brokers,
+    hosting,
+    meshes,
+    invites,
+    members,
+    messages,
+    peers,
+    settings,
+    shell,
+):
     module.add_to(app)
 
 

@@ -6,10 +6,12 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
+from claudemesh_mcp.cli import chosen
 from claudemesh_mcp.config import Settings
 
 if TYPE_CHECKING:
@@ -20,39 +22,50 @@ Given = TypeVar("Given")
 
 
 @asynccontextmanager
-async def open_mesh(*, attach: bool = False) -> AsyncGenerator["Mesh"]:
+async def open_mesh(
+    *, attach: bool = False, settings: Settings | None = None, admin_secret: bytes | None = None
+) -> AsyncGenerator["Mesh"]:
     """Open the mesh as the command line's own peer.
 
     Args:
         attach: Be present, and be told of what arrives; else only ask.
+        settings: Of this command, when not those that hold here.
+        admin_secret: Of the broker, to make the mesh there.
 
     Raises:
         Invalid: the settings make no sense.
         MeshError: why there is no broker, or no connection to it.
     """
+    from claudemesh_mcp.dialling import dial, place_of
     from claudemesh_mcp.home import Home
     from claudemesh_mcp.launcher import Launcher
     from claudemesh_mcp.logs import log_to_file
+    from claudemesh_mcp.opening import HUMAN, set_up
     from claudemesh_mcp.sdk import Mesh
+    from claudemesh_wire.handshake import Mode
 
     # A variable with a name is what the session around this command is called, not its user.
-    settings = replace(Settings.load(), name=None)
+    settings = replace(settings or chosen.settings(), name=None)
     # A connection that is lost and restored meanwhile is nothing to tell a reader of stderr.
     log_to_file(settings.paths().logs)
     # A session tries again for a while; somebody at a terminal wants to know at once.
-    if not settings.off:
+    if not settings.off and place_of(settings) is None:
         await Launcher(Home.open(settings.paths())).ensure()
-    async with Mesh.connect(
-        settings=settings, resume=PEER, attach=attach, session_type="human"
-    ) as mesh:
+    setup = replace(set_up(settings, HUMAN, resume=PEER), admin_secret=admin_secret)
+    mode = Mode.ATTACH if attach else Mode.CALL
+    async with Mesh.over(setup, partial(dial, settings), mode) as mesh:
+        await mesh.ready()
         yield mesh
+        await mesh.depart()
 
 
-def ask(question: Callable[["Mesh"], Awaitable[Given]]) -> Given:
+def ask(
+    question: Callable[["Mesh"], Awaitable[Given]], *, settings: Settings | None = None
+) -> Given:
     """Open the mesh, ask one thing, and give the answer."""
 
     async def asking() -> Given:
-        async with open_mesh() as mesh:
+        async with open_mesh(settings=settings) as mesh:
             return await question(mesh)
 
     return anyio.run(asking)

@@ -1,20 +1,17 @@
-"""The commands around the broker: ``up``, ``down``, ``status`` and ``broker run``.
+"""The commands around the broker of this home: ``up``, ``down`` and ``status``.
 
-They ask ``Launcher`` for the embedded broker of this home; ``broker run`` becomes the broker.
+They ask ``Launcher`` for it; ``hosting.py`` has the commands of whoever runs one by hand.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
 import typer
 
-from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli import chosen, show
 from claudemesh_mcp.cli.asking import open_mesh
-from claudemesh_mcp.config import Settings
+from claudemesh_mcp.meshes import LOCAL
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -30,11 +27,6 @@ def add_to(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(status)
-    broker = typer.Typer(help="Run a broker oneself.", no_args_is_help=True)
-    broker.command("run")(run)
-    # A group of one command would otherwise be that command.
-    broker.callback()(lambda: None)
-    app.add_typer(broker, name="broker")
 
 
 def up(json: Json = False) -> None:
@@ -85,59 +77,40 @@ def down(
 
 
 def status(json: Json = False) -> None:
-    """Print the broker of this home and its peers.
+    """Print the mesh that holds here, its broker and its peers.
 
-    With --json: {"broker": {"pid", "url", "version", "data"}, "peers": [...]}, where broker is
-    null when none runs; that is exit code 0 with --json and 5 without.
+    With --json: {"mesh", "broker": {"pid", "url", "version", "data"}, "peers": [...]}, where broker
+    is null when none runs; that is exit code 0 with --json and 5 without. Of a broker on another
+    machine pid and data are null.
 
     \b
     Examples:
       claudemesh status
-      claudemesh status --json
+      claudemesh --mesh team status --json
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    broker = _launcher().find()
-    if broker is None and not json:
+    from claudemesh_mcp.dialling import place_of
+
+    settings = chosen.settings()
+    is_remote = place_of(settings) is not None
+    broker = None if is_remote else _launcher().find()
+    if broker is None and not is_remote and not json:
         raise Unavailable(
             "No broker runs for this home.",
             "Run `claudemesh up`; sessions also start it by themselves.",
             code="no_broker",
         )
-    rows = anyio.run(_peers) if broker else []
+    seen = anyio.run(_look) if broker or is_remote else None
+    shown = _shown(broker) or (seen and seen.broker)
     if json:
-        shown = [row.model_dump(mode="json", by_alias=True) for row in rows]
-        show.data({"broker": _shown(broker), "peers": shown})
-    elif broker:
-        _print_broker(broker, json)
-        show.peers(rows)
-
-
-def run(
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Where to listen; any free port for 0.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Its data; that of this home if not given.")
-    ] = None,
-) -> None:
-    """Run a broker in the foreground.
-
-    It runs until Ctrl-C. Without --data it is the broker of this home: its sessions find it.
-
-    \b
-    Examples:
-      claudemesh broker run
-      claudemesh broker run --port 7300 --data ~/mesh
-    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    command = [sys.executable, "-m", "claudemesh_broker", "run"]
-    if port is not None:
-        command += ["--port", str(port)]
-    if data is not None:
-        # Beside its data: in the home's own folder it would pass for the home's broker.
-        command += ["--data", data, "--run", str(Path(data) / "run")]
-    sys.stdout.flush()
-    if sys.platform == "win32":  # there, exec returns to the shell at once
-        raise typer.Exit(subprocess.run(command, check=False).returncode)
-    os.execv(command[0], command)  # noqa: S606 - it is to become the broker
+        rows = seen.peers if seen else []
+        peers = [row.model_dump(mode="json", by_alias=True) for row in rows]
+        show.data({"mesh": settings.mesh or LOCAL, "broker": shown, "peers": peers})
+    elif seen and shown:
+        where = f"pid {shown['pid']}  " if shown["pid"] else ""
+        show.line(f"{seen.mesh}  {shown['url']}  {where}version {shown['version']}")
+        if shown["data"]:
+            show.word(f"data: {shown['data']}")
+        show.peers(seen.peers)
 
 
 _STOP_S: Final = 15.0
@@ -147,14 +120,25 @@ def _launcher() -> "Launcher":
     from claudemesh_mcp.home import Home
     from claudemesh_mcp.launcher import Launcher
 
-    return Launcher(Home.open(Settings.load().paths()))
+    return Launcher(Home.open(chosen.settings().paths()))
 
 
-async def _peers() -> "list[PeerRow]":
-    """Give the peers of the mesh, but for the command line's own."""
+@dataclass(frozen=True)
+class _Seen:
+    """What the mesh showed: its name here, its broker, its peers but for the command line's own."""
+
+    mesh: str
+    broker: dict[str, Any]
+    peers: "list[PeerRow]"
+
+
+async def _look() -> _Seen:
     async with open_mesh() as mesh:
         found = await mesh.search_peers(limit=_MOST_PEERS)
-        return [row for row in found.peers if not row.is_self]
+        broker = (await mesh.mesh_info()).broker
+        rows = [row for row in found.peers if not row.is_self]
+        said = {"pid": None, "url": broker.url, "version": broker.version, "data": None}
+        return _Seen(mesh.peer.identity.mesh_name, said, rows)
 
 
 def _shown(broker: "BrokerInfo | None") -> dict[str, Any] | None:

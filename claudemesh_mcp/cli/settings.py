@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from claudemesh_mcp.cli import show
-from claudemesh_mcp.config import FILE_NAME, RULES, Settings, locate
+from claudemesh_mcp.cli import chosen, show
+from claudemesh_mcp.config import FILE_NAME, RULES, locate
 from claudemesh_mcp.suggestions import did_you_mean
 from claudemesh_wire.errors import Conflict, Invalid, NotFound
 
@@ -39,7 +39,7 @@ def get(
       claudemesh config get
       claudemesh config get name
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    settings = Settings.load()
+    settings = chosen.settings()
     if key is not None:
         _check(key)
     values = {name: _written(getattr(settings, name)) for name in RULES if key in {None, name}}
@@ -75,9 +75,15 @@ def set_(
         rule.read(value)
     except ValueError as error:
         raise Invalid(f"{key} must be {error}.", rule.says, code="config_invalid") from error
+    file = write_setting(key, value)
+    show.word(f"{key} is written to {file}. Sessions take it when they start.")
+
+
+def write_setting(key: str, value: str) -> Path:
+    """Write a setting that was checked to the user's file; gives the file."""
     file = _file()
     _write(file, key, value)
-    show.word(f"{key} is written to {file}. Sessions take it when they start.")
+    return file
 
 
 def path() -> None:

@@ -77,12 +77,12 @@ async def test_an_unknown_mesh_is_named_and_its_log_asked_for(
 
 async def test_only_this_machine_founds_a_mesh(broker: MemoryBroker, device: Device) -> None:
     broker.origin = FAR
-    assert (await refusal(broker, device)).code == "unknown_mesh"
+    assert (await refusal(broker, device)).code == "may_not_found"
 
 
 async def test_a_broker_without_a_token_founds_no_mesh(tmp_path: Path, device: Device) -> None:
     async with a_broker(tmp_path, token=None) as broker:
-        assert (await refusal(broker, device)).code == "unknown_mesh"
+        assert (await refusal(broker, device)).code == "may_not_found"
 
 
 @pytest.mark.parametrize("token", [None, bytes(32)])

@@ -264,7 +264,7 @@ def test_a_database_that_is_damaged_is_left_alone(tmp_path: Path) -> None:
     assert database.read_bytes() == b"no database" * 100
 
 
-@pytest.mark.parametrize("flags", [("--port", "70000"), ("--host", "0.0.0.0")])  # noqa: S104 - refused
+@pytest.mark.parametrize("flags", [("--port", "70000"), ("--bind", "0.0.0.0")])  # noqa: S104 - refused
 def test_a_setting_that_makes_no_sense_is_one_sentence(
     tmp_path: Path, flags: tuple[str, str]
 ) -> None:

@@ -29,7 +29,7 @@ def refused(*arguments: object, **rest: object) -> Invalid:
 def test_without_a_word_everything_has_its_default(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert (settings.data, settings.run) == (tmp_path / "broker", tmp_path / "run")
-    assert (settings.host, settings.port, settings.embedded) == ("127.0.0.1", DEFAULT_PORT, False)
+    assert (settings.bind, settings.port, settings.embedded) == ("127.0.0.1", DEFAULT_PORT, False)
     assert (settings.lease_ms, settings.queue_messages) == (90_000, 10_000)
     assert settings.allowances()[Rate.AUTH].burst == 40
 
@@ -59,18 +59,18 @@ def test_what_was_not_given_leaves_the_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_a_loopback_host_is_taken(tmp_path: Path, host: str) -> None:
-    assert load(tmp_path, host=host).host == host.replace("localhost", "127.0.0.1")
+    assert load(tmp_path, bind=host).bind == host.replace("localhost", "127.0.0.1")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "2001:db8::1"])  # noqa: S104
 def test_a_host_that_others_reach_is_refused(tmp_path: Path, host: str) -> None:
-    assert refused(tmp_path, host=host).code == "not_loopback"
+    assert refused(tmp_path, bind=host).code == "tls_required"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("host", "example.org"),
+        ("bind", "example.org"),
         ("port", 65_536),
         ("port", -1),
         ("port", "http"),

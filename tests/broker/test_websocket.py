@@ -5,8 +5,9 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from claudemesh_broker.app import Gate
-from claudemesh_broker.websocket import WebSocketLink, is_loopback, origin_of
+from claudemesh_broker.binding import Binding, is_loopback
+from claudemesh_broker.gate import Gate, Guard
+from claudemesh_broker.websocket import WebSocketLink
 from tests.support.broker import (
     LinkClosed,
 )
@@ -67,7 +68,7 @@ async def test_the_gate_looks_at_host_and_origin(
 
     for kind in ("http", "websocket"):
         scope = {"type": kind, "headers": headers, "method": "GET", "path": "/"}
-        await Gate(cast("Any", inner))(scope, receive, send)
+        await Gate(cast("Any", inner), Guard(Binding("127.0.0.1")))(scope, receive, send)
     assert passed == (["http", "websocket"] if is_let_in else [])
     assert len(answered) == (0 if is_let_in else 3)
 
@@ -82,8 +83,9 @@ async def test_a_socket_that_takes_nothing_does_not_hold_its_end_up() -> None:
 
 
 def test_a_connection_without_an_address_is_not_local() -> None:
-    assert not origin_of({"client": None}).is_local
-    assert origin_of({"client": ("127.0.0.1", 5)}).is_local
+    guard = Guard(Binding("127.0.0.1"))
+    assert not guard.origin_of({"client": None}).is_local
+    assert guard.origin_of({"client": ("127.0.0.1", 5)}).is_local
 
 
 async def test_a_link_tells_its_end_from_its_texts() -> None:

@@ -1,6 +1,7 @@
 """Kills broker and sessions under load, and counts what was lost, repeated or out of order.
 
-Run it by ``python tests/campaigns/kill.py``. Real `claudemesh mcp` processes write to each other at
+Run it by ``python tests/campaigns/kill.py``, or with ``--tls`` on two homes and a broker over TLS
+between them. Real `claudemesh mcp` processes write to each other at
 a given rate while a seeded schedule sends SIGKILL to the broker and to sessions: at any moment,
 while a send or an inbox call is under way, and between a printed inbox and the request that would
 prove it. The last line is one JSON object; the exit code is 1 when anything was lost, repeated
@@ -17,7 +18,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -27,6 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from actor import Actor, Gone, Refused
+from places import OneHome, TwoHomes
 
 DRAIN_S = 120
 RETRY_S = 0.2
@@ -129,7 +130,6 @@ class Campaign:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options = options
-        self.home = folder / "home"
         self.errors = folder / "stderr.log"
         self.chance = random.Random(options.seed)  # noqa: S311 - it chooses victims
         self.tally = Tally()
@@ -140,9 +140,10 @@ class Campaign:
             for name, value in os.environ.items()  # noqa: TID251 - it makes the children's
             if not name.startswith(("CLAUDE", "ANTHROPIC"))
         }
-        environment |= SETTINGS | {"CLAUDEMESH_HOME": str(self.home), "CLAUDEMESH_KEYRING": "off"}
+        environment |= SETTINGS | {"CLAUDEMESH_KEYRING": "off"}
+        self.place = (TwoHomes if options.tls else OneHome)(folder, environment)
         self.actors = {
-            name: Actor(name, environment) for name in (f"s{i}" for i in range(options.sessions))
+            f"s{i}": Actor(f"s{i}", self.place.environment(i)) for i in range(options.sessions)
         }
         names = list(self.actors)
         self.streams = [stream for name in names for stream in streams_of(name, names)]
@@ -152,6 +153,7 @@ class Campaign:
 
     async def run(self) -> dict[str, object]:
         """Play the whole campaign and give its figures."""
+        await self.place.open()
         for actor in self.actors.values():
             await self._start(actor)
         began = time.monotonic()
@@ -171,6 +173,7 @@ class Campaign:
         sums = self.tally.sums()
         return {
             "seed": self.options.seed,
+            "homes": 2 if self.options.tls else 1,
             "sessions": len(self.actors),
             **{f"{name}_kills": count for name, count in self.kills.items()},
             **sums,
@@ -247,21 +250,11 @@ class Campaign:
         for victim in plan:
             await asyncio.sleep(self.options.pause * self.chance.uniform(0.5, 1.5))
             if victim == "broker":
-                await self._kill_broker()
+                await self.place.kill_broker()
             else:
                 await self._kill_session(self.chance.choice(list(self.actors.values())))
             self.kills[victim] += 1
         await asyncio.sleep(self.options.pause)
-
-    async def _kill_broker(self) -> None:
-        while True:
-            try:
-                info = json.loads((self.home / "run" / "broker.json").read_text())
-                os.kill(info["pid"], signal.SIGKILL)
-            except (OSError, ValueError):
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
 
     async def _kill_session(self, actor: Actor) -> None:
         if self.chance.random() < 0.5:
@@ -286,13 +279,11 @@ class Campaign:
         for actor in self.actors.values():
             try:
                 await asyncio.wait_for(actor.end(), 10)
-            except (Gone, TimeoutError):
+            except TimeoutError:
                 await actor.kill()
-        try:
-            info = json.loads((self.home / "run" / "broker.json").read_text())
-            os.kill(info["pid"], signal.SIGTERM)
-        except (OSError, ValueError):
-            pass
+            except Gone:  # it never ran
+                continue
+        await self.place.close()
 
 
 async def play(options: argparse.Namespace) -> int:
@@ -323,6 +314,7 @@ def main() -> int:
     parser.add_argument("--broker-kills", type=int, default=20)
     parser.add_argument("--session-kills", type=int, default=10)
     parser.add_argument("--pause", type=float, default=3.0, help="mean seconds between two kills")
+    parser.add_argument("--tls", action="store_true", help="two homes, a broker over TLS")
     parser.add_argument("--keep", action="store_true", help="keep the home for a look")
     return asyncio.run(play(parser.parse_args()))
 

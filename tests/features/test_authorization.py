@@ -9,8 +9,9 @@ import pytest
 from claudemesh_broker.service import HANDLERS
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.groups import JoinGroup, LeaveGroup
+from claudemesh_wire.invites import ListInvites, PutInvite, WithdrawInvite
 from claudemesh_wire.keys import make_id
-from claudemesh_wire.meshes import AppendEntry, AskMesh, ReadLog, SetBlock
+from claudemesh_wire.meshes import AppendEntry, AskMesh, EndMesh, ReadLog, SetBlock
 from claudemesh_wire.message import Request, Role
 from claudemesh_wire.messages import Fetch, Resolve, Send
 from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdatePresence
@@ -22,6 +23,7 @@ from tests.support.rawpeer import RawPeer, join
 
 OWNER, ADMIN, MEMBER, OBSERVER = Role.OWNER, Role.ADMIN, Role.MEMBER, Role.OBSERVER
 ALL = {OWNER, ADMIN, MEMBER, OBSERVER}
+ADMINS = {OWNER, ADMIN}
 WRITERS = {OWNER, ADMIN, MEMBER}
 PEER = "p_" + "a" * 26
 ITEM = ReceiptItem(
@@ -35,6 +37,10 @@ TABLE: list[tuple[Request[Any], set[Role]]] = [
     (ReadLog(), ALL),
     (AppendEntry(entry=b"x"), ALL),  # the chain decides who may change what
     (AskMesh(), ALL),
+    (EndMesh(entry=b"x"), {OWNER}),
+    (PutInvite(invite=b"x"), ADMINS),
+    (ListInvites(), ADMINS),
+    (WithdrawInvite(code="a" * 26), ADMINS),
     (SetBlock(member="mem_" + "a" * 26, blocked=True), ALL),
     (Certify(certificate=b"x"), ALL),
     (UpdatePresence(), ALL),

@@ -205,7 +205,7 @@ def test_every_changed_byte_of_the_founding_entry_is_noticed(
 
 
 def test_the_founding_entry_of_another_member_is_an_error(home: Home, identity: Identity) -> None:
-    stranger = identities._found(SigningKey(bytes(32)))
+    stranger = identities.found(SigningKey(bytes(32)), "local", "eve", 0)
     atomic_write(home.meshes / "local.founding", stranger.blob)
     assert code_of(lambda: open_identity(home, NO_KEYRING), Invalid) == "key_file_damaged"
     assert Entry.parse(identity.founding).fields.kind == EntryKind.FOUND

@@ -23,6 +23,7 @@ from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.delivery import Credit, Deliveries
 from claudemesh_broker.limits import Limits
 from claudemesh_broker.outgoing import LinkClosed
+from claudemesh_broker.reach import Reach
 from claudemesh_broker.roster import Roster
 from claudemesh_broker.scheduler import Clock, Scheduler
 from claudemesh_broker.service import Parts, Service
@@ -35,6 +36,7 @@ from claudemesh_wire.keys import (
 from tests.support.people import NOW
 
 TOKEN: Final = bytes(range(32))
+ADMIN_SECRET: Final = bytes(range(32, 64))
 BROKER_KEY: Final = SigningKey(bytes(31) + b"\x07")
 LOCAL: Final = Origin("127.0.0.1", is_local=True)
 LIMIT_S: Final = 10
@@ -168,9 +170,16 @@ class MemoryBroker:
 
 @asynccontextmanager
 async def a_broker(
-    folder: Path, clock: StandingClock | None = None, token: bytes | None = TOKEN, **changed: Any
+    folder: Path,
+    clock: StandingClock | None = None,
+    token: bytes | None = TOKEN,
+    reach: Reach | None = None,
+    **changed: Any,
 ) -> AsyncIterator[MemoryBroker]:
-    """Start a broker on a folder; leaving stops it as SIGKILL would, short of the disk."""
+    """Start a broker on a folder; leaving stops it as SIGKILL would, short of the disk.
+
+    With a ``reach`` other machines reach it, and it has an admin secret.
+    """
     told = settings(folder, **changed)
     now = clock or StandingClock()
 
@@ -190,11 +199,12 @@ async def a_broker(
             settings=told,
             now_ms=now,
             started_ms=now(),
+            reach=reach,
         )
         handlers = Upkeep(parts)
         handlers.register()
         await store.write(lambda sql: upkeep.recover(sql, "local", now(), told.lease_ms))
-        admission = Admission(parts, Identity(BROKER_KEY, token, "local"))
+        admission = Admission(parts, Identity(BROKER_KEY, token, "local", ADMIN_SECRET))
         async with anyio.create_task_group() as tasks:
             yield MemoryBroker(parts, admission, Service(parts), handlers, now, tasks)
             tasks.cancel_scope.cancel()

@@ -67,7 +67,7 @@ class Mesh:
             mesh=self.id,
             seq=head.seq + 1,
             prev=b64(head.hash),
-            at=NOW,
+            at=fields.pop("at", NOW),
             kind=kind,
             by=by.id,
             **fields,

@@ -25,6 +25,7 @@ from claudemesh_wire.handshake import (
     Facts,
     Hello,
     Mode,
+    admin_mac,
     hello_mac,
     nonce_text,
     sign_hello,
@@ -61,6 +62,8 @@ class Wish:
     about: About = ABOUT
     token: bytes | None = TOKEN
     log: Sequence[bytes] | None = None
+    admin_secret: bytes | None = None
+    charter: bytes = b""
     certificate: Certificate | None = None
     claims: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -78,6 +81,7 @@ class RawPeer:
         self.facts: Facts
         self.certificate: Certificate
         self.entries: list[bytes] = []
+        self.charter = b""
         self._answers: dict[int, Message | MeshError] = {}
         self._changed = anyio.Event()
         self._numbers = itertools.count(1)
@@ -160,17 +164,21 @@ class RawPeer:
             "handles": list(wish.handles),
             "session": wish.about.model_dump(),
         }
+        secret = wish.admin_secret
         claims = canonical.encode({**said, **wish.claims})
         hello = Hello(
             claims=claims,
             certificate=certificate.blob,
             signature=sign_hello(claims, certificate.blob, self.device.sign),
             token_mac=hello_mac(wish.token, claims, certificate.blob) if wish.token else b"",
+            admin_mac=admin_mac(secret, claims, certificate.blob) if secret else b"",
+            charter=wish.charter,
             log=list(self.device.mesh.log if wish.log is None else wish.log),
         )
         welcome = await self.call(hello)
         self.certificate = certificate
         self.entries = welcome.entries
+        self.charter = welcome.charter
         self.facts = canonical.decode(welcome.facts, Facts, "facts")
         canonical.decode(claims, Claims, "claims")
         self._tell()

@@ -58,10 +58,14 @@ class Shell:
         home = {"CLAUDEMESH_HOME": str(self.home), "CLAUDEMESH_KEYRING": "off"}
         return kept | own | home | more
 
+    def command(self, *words: str) -> list[str]:
+        """What starts `claudemesh`."""
+        return [sys.executable, "-m", "claudemesh_mcp", *words]
+
     def run(self, *words: str, stdin: bytes = b"", **environment: str) -> Done:
         """Run a command to its end, without a terminal."""
         done = subprocess.run(
-            [sys.executable, "-m", "claudemesh_mcp", *words],
+            self.command(*words),
             env=self.environment(**environment),
             cwd=self.folder,
             input=stdin,
@@ -79,7 +83,7 @@ class Shell:
     def running(self, *words: str, **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
         """Run a command beside the test, and end it."""
         with subprocess.Popen(
-            [sys.executable, "-m", "claudemesh_mcp", *words],
+            self.command(*words),
             env=self.environment(**environment),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

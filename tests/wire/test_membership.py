@@ -6,17 +6,9 @@ import pytest
 
 from claudemesh_wire import canonical
 from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.entries import DOMAIN, MAX_ENTRY_BYTES
 from claudemesh_wire.keys import SIGNATURE_BYTES, SigningKey, b64, mesh_id
-from claudemesh_wire.membership import (
-    DOMAIN,
-    MAX_ENTRY_BYTES,
-    Chain,
-    Custody,
-    Entry,
-    EntryFields,
-    Head,
-    walk,
-)
+from claudemesh_wire.membership import Chain, Custody, Entry, EntryFields, Head, walk
 from claudemesh_wire.message import Role
 from tests.wire.world import (
     ADA,

@@ -4,22 +4,51 @@
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from claudemesh_broker import queues
-from claudemesh_broker.roster import entries_after
+from claudemesh_broker.roster import check_moment, entries_after, put_chain
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Sql
 from claudemesh_wire import DATA_VERSION, VERSION
+from claudemesh_wire.entries import Entry, EntryKind
 from claudemesh_wire.errors import Invalid, NotFound
+from claudemesh_wire.handshake import Closing
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.meshes import (
     AppendEntry,
     AskMesh,
     BlockSet,
+    EndMesh,
     LogEntries,
+    LogGrew,
+    MeshEnded,
     MeshFacts,
     ReadLog,
     SetBlock,
+)
+
+_ENDED: Final = Closing(code="ended", reason="An owner has ended this mesh.")
+_DELETIONS: Final = (
+    "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM messages WHERE mesh = ?)",
+    "DELETE FROM envelopes WHERE seq IN (SELECT seq FROM messages WHERE mesh = ?)",
+    *(
+        f"DELETE FROM {table} WHERE mesh = ?"  # noqa: S608 - names from here
+        for table in (
+            "messages",
+            "queues",
+            "receipts",
+            "groups",
+            "blocks",
+            "grants",
+            "invites",
+            "kept_handles",
+            "certificates",
+            "peers",
+            "membership",
+            "meshes",
+        )
+    ),
 )
 
 
@@ -33,9 +62,44 @@ async def read_log(context: Context, request: ReadLog) -> LogEntries:
 @serves
 async def append(context: Context, request: AppendEntry) -> LogEntries:
     """Append an entry that follows the head and whose signer held the right to it."""
+    entry = Entry.parse(request.entry)
+    check_moment(entry, context.now_ms)
+    said = entry.fields
+    if said.kind in {EntryKind.END, EntryKind.RETURN} or said.invite:
+        raise Invalid(
+            f"An entry of the kind {said.kind} is not appended in this way.",
+            "Update this side.",
+            code="wrong_entry",
+        )
     known = context.chain
-    chain = await context.parts.append_log(known.extend([request.entry]), known)
-    return _entries(chain, [request.entry])
+    chain = await context.parts.append_log(known.extend([entry.blob]), known)
+    return _entries(chain, [entry.blob])
+
+
+@serves
+async def end(context: Context, request: EndMesh) -> MeshEnded:
+    """Delete all of a mesh but the note that it has ended; its peers are told by whom."""
+    entry, mesh, parts = Entry.parse(request.entry), context.caller.mesh, context.parts
+    check_moment(entry, context.now_ms)
+    if entry.fields.kind != EntryKind.END:
+        raise Invalid("This entry does not end a mesh.", code="wrong_entry")
+    chain, now_ms = context.chain.extend([entry.blob]), context.now_ms
+
+    def change(sql: Sql) -> None:
+        put_chain(sql, chain, context.chain.head, now_ms)
+        for statement in _DELETIONS:
+            sql.execute(statement, mesh)
+        sql.execute("INSERT INTO ended_meshes (mesh, ended_ms) VALUES (?, ?)", mesh, now_ms)
+
+    await context.write(change)
+    parts.roster.forget(mesh)
+    head = chain.head
+    grew = LogGrew(entries=[entry.blob], head_seq=head.seq, head=head.hash)
+    parts.deliveries.tell_mesh(mesh, grew)
+    # The caller has its answer to come.
+    caller = context.caller.peer
+    parts.deliveries.end(_ENDED, lambda place: place.mesh == mesh and place.peer != caller)
+    return MeshEnded()
 
 
 def _entries(chain: Chain, entries: Sequence[bytes]) -> LogEntries:
@@ -68,6 +132,8 @@ async def tell_facts(context: Context, request: AskMesh) -> MeshFacts:  # noqa: 
             data_version=DATA_VERSION,
             started_ms=parts.started_ms,
             limits=parts.shown_limits(),
+            url=parts.reach.url if parts.reach else "",
+            pin=parts.reach.pin if parts.reach else b"",
         )
 
     return await context.read(query)

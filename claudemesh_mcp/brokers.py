@@ -1,0 +1,105 @@
+"""Brokers of other machines before a mesh is there: where one is, who it is, its admin's secret.
+
+The commands ``mesh create`` and ``mesh trust`` ask it.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.home import read_private
+from claudemesh_mcp.joining import stranger
+from claudemesh_mcp.meshes import Place
+from claudemesh_mcp.tls import fetch_pin
+from claudemesh_wire.errors import Invalid, MeshError, NotFound
+from claudemesh_wire.keys import KEY_BYTES, unb64
+
+_PIN_DIGITS: Final = 2 * KEY_BYTES
+
+
+def read_admin_secret(file: Path) -> bytes:
+    """Read the secret by which a broker's admin lets others make meshes there.
+
+    Raises:
+        NotFound: there is no such file.
+        Forbidden: it is open to other users, or somebody else's.
+        Invalid: ``bad_admin_secret``: it holds no secret.
+    """
+    data = read_private(file.expanduser().absolute(), max_bytes=1024)
+    if data is None:
+        raise NotFound(f"There is no file {file}.", "Ask the broker's admin for its admin.secret.")
+    try:
+        secret = unb64(data.decode("ascii").strip())
+    except (UnicodeError, MeshError):
+        secret = b""
+    if len(secret) != KEY_BYTES:
+        raise Invalid(
+            f"{file} holds no admin secret.",
+            "It is the file admin.secret in the broker's data folder.",
+            code="bad_admin_secret",
+        )
+    return secret
+
+
+async def locate(text: str, settings: Settings) -> Place:
+    """Find a broker by the URL that it printed, and learn its id.
+
+    Args:
+        text: ``https://HOST:PORT``, behind a ``#`` the SHA-256 of its certificate in hex.
+        settings: Of this process.
+
+    Raises:
+        Invalid: ``bad_url``.
+        MeshError: it can't be reached, or its certificate is not to be believed.
+    """
+    url, pin = _read_url(text)
+    if not pin and url.startswith("https:") and is_loopback(url):
+        # On its own machine: nobody stands in between.
+        pin = await fetch_pin(url)
+    async with stranger(Place(url, "", pin), settings) as client:
+        challenge = await client.meet("")
+    return Place(url, challenge.broker, pin)
+
+
+async def shown_certificate(url: str) -> bytes:
+    """Give the SHA-256 of the certificate that a broker shows now.
+
+    Raises:
+        Unavailable: it can't be reached.
+    """
+    return await fetch_pin(url)
+
+
+def _read_url(text: str) -> tuple[str, bytes]:
+    try:
+        parts = urlsplit(text.strip())
+        port = parts.port
+        pin = bytes.fromhex(parts.fragment.replace(":", ""))
+    except ValueError as error:
+        raise _bad_url(text) from error
+    is_plain = not (parts.query or parts.username or parts.path.strip("/"))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not is_plain:
+        raise _bad_url(text)
+    if len(pin) not in {0, KEY_BYTES}:
+        raise _bad_url(text)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else ""), pin
+
+
+def _bad_url(text: str) -> Invalid:
+    return Invalid(
+        f"{text[:100]!a} is not the URL of a broker.",
+        f"Write https://HOST:PORT, perhaps with # and {_PIN_DIGITS} hex digits, as it printed it.",
+        code="bad_url",
+    )
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,24 @@
+"""The settings of this command: what holds here, and over it the options before the command's name.
+
+Every command reads its settings here, so that ``claudemesh --mesh NAME …`` works for all of them.
+"""
+
+from typing import Any, Final
+
+from claudemesh_mcp.config import Settings
+
+_FLAGS: Final[dict[str, Any]] = {}
+
+
+def choose(mesh: str | None) -> None:
+    """Take the option ``--mesh``; none leaves the choice to variable, project and file."""
+    _FLAGS["mesh"] = mesh
+
+
+def settings() -> Settings:
+    """Read the settings of this command.
+
+    Raises:
+        Invalid: ``config_invalid``.
+    """
+    return Settings.load(_FLAGS)

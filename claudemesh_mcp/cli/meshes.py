@@ -1,0 +1,317 @@
+"""The commands ``mesh create``, ``list``, ``use``, ``leave``, ``rename``, ``delete`` and ``trust``.
+
+They change this home's list through ``meshes.py``, and the mesh itself through ``governing.py``.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import anyio
+import anyio.to_thread
+import typer
+
+from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli.asking import ask, open_mesh
+from claudemesh_mcp.cli.chosen import settings
+from claudemesh_wire.errors import Invalid, MeshError
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.home import Home
+    from claudemesh_mcp.meshes import KnownMesh
+    from claudemesh_mcp.sdk import Mesh
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
+Given = Annotated[
+    str, typer.Argument(metavar="NAME", help="What this home calls the mesh, or its id.")
+]
+# The mesh is gone for this home already; what is left is to take it off the list.
+_GONE: Final = frozenset({"member_removed", "mesh_ended", "not_a_member", "unknown_mesh"})
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    mesh = typer.Typer(help="Make, choose and end meshes.", no_args_is_help=True)
+    for name, command in (
+        ("create", create),
+        ("list", list_),
+        ("use", use),
+        ("leave", leave),
+        ("rename", rename),
+        ("delete", delete),
+        ("trust", trust),
+    ):
+        mesh.command(name)(command)
+    app.add_typer(mesh, name="mesh")
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="What the mesh is called, as team.")],
+    *,
+    broker: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Its broker, as it printed it; else this home's."),
+    ] = None,
+    admin_secret_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The broker's admin secret; not needed on its machine."),
+    ] = None,
+    use_it: Annotated[
+        bool, typer.Option("--use/--no-use", help="Have new sessions be in it from now on.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Make a mesh, of which you are the owner.
+
+    With --json: {"mesh", "id", "broker"}.
+
+    \b
+    Examples:
+      claudemesh mesh create team --broker https://host:7467
+      claudemesh mesh create team --broker 'https://host:7467#FINGERPRINT' --admin-secret-file key
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    from claudemesh_mcp.project import wished_handle
+
+    made = anyio.run(_create, wished_handle(name), broker, admin_secret_file)
+    if use_it:
+        _write_choice(made.name)
+    if json:
+        show.data({"mesh": made.name, "id": made.id, "broker": made.place and made.place.url})
+        return
+    show.line(f"{made.name} is made ({made.id}).")
+    show.word("Next: claudemesh invite")
+
+
+async def _create(name: str, url: str | None, secret_file: Path | None) -> "KnownMesh":
+    from claudemesh_mcp import brokers, joining, meshes
+    from claudemesh_mcp.home import Home
+
+    chosen = settings()
+    home = Home.open(chosen.paths())
+    secret = brokers.read_admin_secret(secret_file) if secret_file else None
+    place = await brokers.locate(url, chosen) if url else None
+    made = await anyio.to_thread.run_sync(joining.make_mesh, home, chosen, name, place)
+    try:
+        # The broker learns of it from this first connection, and takes it or not.
+        async with open_mesh(settings=replace(chosen, mesh=made.id), admin_secret=secret) as mesh:
+            await mesh.ready()
+    except BaseException:
+        meshes.forget(home, made.id)
+        raise
+    return meshes.find(home, made.id) or made
+
+
+def list_(json: Json = False) -> None:
+    """Print the meshes that this home is in; a star marks the one that holds here.
+
+    With --json: {"meshes": [{"name", "id", "broker", "chosen"}]}.
+
+    \b
+    Examples:
+      claudemesh mesh list
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    rows = _rows()
+    if json:
+        show.data({"meshes": rows})
+        return
+    cells = [
+        ("*" if row["chosen"] else "", row["name"], row["broker"] or "this home's", row["id"] or "")
+        for row in rows
+    ]
+    show.table(("", "mesh", "broker", "id"), cells)
+
+
+def _rows() -> list[dict[str, Any]]:
+    from claudemesh_mcp import meshes
+
+    chosen = settings()
+    home = _home()
+    founding = meshes.local_id(home)
+    here = chosen.mesh or meshes.LOCAL
+    rows = [
+        {
+            "name": meshes.LOCAL,
+            "id": founding,
+            "broker": None,
+            "chosen": meshes.is_local(home, here),
+        }
+    ]
+    for one in meshes.known_meshes(home):
+        is_chosen = here in {one.name, one.id}
+        url = one.place.url if one.place else None
+        rows.append({"name": one.name, "id": one.id, "broker": url, "chosen": is_chosen})
+    return rows
+
+
+def use(name: Given) -> None:
+    """Have new sessions of this home be in a mesh, unless option, variable or project say another.
+
+    \b
+    Examples:
+      claudemesh mesh use team
+      claudemesh mesh use local
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    from claudemesh_mcp import meshes
+
+    home = _home()
+    if not meshes.is_local(home, name):
+        name = meshes.choose(meshes.known_meshes(home), name).name
+    _write_choice(name)
+    show.word(f"New sessions are in {name}.")
+    now = settings().mesh
+    if now != name:
+        show.word(f"In this folder {now} holds: a variable or .claudemesh.toml says so.")
+
+
+def leave(name: Given, yes: Yes = False) -> None:
+    """Go out of a mesh. Its messages stay on this disk; an invite brings you in again.
+
+    \b
+    Examples:
+      claudemesh mesh leave team
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    _confirm(f"Leave {name}?", yes)
+
+    async def go(mesh: "Mesh") -> None:
+        from claudemesh_mcp import governing
+
+        await governing.leave(mesh.peer, await mesh.ready())
+
+    known = _joined(name)
+    try:
+        ask(go, settings=replace(settings(), mesh=known.id))
+    except MeshError as error:
+        if error.code not in _GONE:
+            raise
+    _forget(known)
+    show.word(f"You are not in {known.name} any more.")
+
+
+def rename(
+    name: Given,
+    new: Annotated[str, typer.Argument(help="The new name.")],
+    here: Annotated[bool, typer.Option("--here", help="Only on this home's list.")] = False,
+) -> None:
+    """Give a mesh another name: for all its members, or with --here on this home's list alone.
+
+    \b
+    Examples:
+      claudemesh mesh rename team shop
+      claudemesh mesh rename team work --here
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    from claudemesh_mcp import meshes
+    from claudemesh_mcp.project import wished_handle
+
+    known, name_ = _joined(name), wished_handle(new)
+
+    async def change(mesh: "Mesh") -> None:
+        from claudemesh_mcp import governing
+
+        await governing.rename(mesh.peer, await mesh.ready(), name_)
+
+    if not here:
+        ask(change, settings=replace(settings(), mesh=known.id))
+    home = _home()
+    with home.lock():
+        meshes.remember(home, replace(known, name=name_))
+    if settings().mesh == known.name:
+        _write_choice(name_)
+    show.word(f"{known.name} is called {name_}.")
+
+
+def delete(name: Given, yes: Yes = False) -> None:
+    """End a mesh for everybody: its broker deletes all of it. Only an owner can.
+
+    \b
+    Examples:
+      claudemesh mesh delete team
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    known = _joined(name)
+    _confirm(f"End {known.name} for all its members? This can't be undone.", yes)
+
+    async def end(mesh: "Mesh") -> None:
+        from claudemesh_mcp import governing
+
+        await governing.end(mesh.peer, await mesh.ready())
+
+    ask(end, settings=replace(settings(), mesh=known.id))
+    _forget(known)
+    show.word(f"{known.name} has ended.")
+
+
+def trust(
+    name: Given,
+    certificate: Annotated[
+        str | None,
+        typer.Option(metavar="SHA256", help="The fingerprint that the broker's admin told you."),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Accept the certificate that a mesh's broker shows now, after it was renewed on purpose.
+
+    The broker's own key is checked as before; this is about the connection to it.
+
+    \b
+    Examples:
+      claudemesh mesh trust team
+      claudemesh mesh trust team --certificate 3f5a…
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    from claudemesh_mcp import brokers, meshes
+
+    known = _joined(name)
+    if known.place is None:
+        raise Invalid(f"{known.name} has its broker in this home.", "There is nothing to accept.")
+    shown = anyio.run(brokers.shown_certificate, known.place.url)
+    if certificate is not None and certificate.lower().replace(":", "") != shown.hex():
+        raise Invalid(
+            f"The broker shows another certificate: {shown.hex()}.",
+            "Don't accept it before its admin has explained it.",
+            code="certificate_changed",
+        )
+    show.word(f"The broker of {known.name} shows {shown.hex()}.")
+    if certificate is None:
+        _confirm("Is that what its admin told you?", yes)
+    meshes.update_place(_home(), known.id, replace(known.place, pin=shown))
+    show.word("It is accepted.")
+
+
+def _home() -> "Home":
+    from claudemesh_mcp.home import Home
+
+    return Home.open(settings().paths())
+
+
+def _joined(name: str) -> "KnownMesh":
+    """Give a mesh of this home's list, which the local one is not."""
+    from claudemesh_mcp import meshes
+
+    home = _home()
+    if meshes.is_local(home, name):
+        raise Invalid("The local mesh is always there.", "Name another one: claudemesh mesh list")
+    return meshes.choose(meshes.known_meshes(home), name)
+
+
+def _forget(known: "KnownMesh") -> None:
+    from claudemesh_mcp import meshes
+
+    if settings().mesh in {known.name, known.id}:
+        _write_choice(meshes.LOCAL)
+    meshes.forget(_home(), known.id)
+
+
+def _write_choice(name: str) -> None:
+    from claudemesh_mcp.cli.settings import write_setting
+
+    write_setting("mesh", name)
+
+
+def _confirm(question: str, yes: bool) -> None:
+    """Ask on a terminal; elsewhere a command that can't be undone needs --yes."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Invalid("Nobody can be asked here.", "Say it with --yes.", code="not_confirmed")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(show.FAILED)

@@ -1,0 +1,267 @@
+"""What admins and members do about a mesh: invite, give roles, remove, take back, rename, end.
+
+The commands around members call it with a connected ``Mesh``. Each act is an entry that this home's
+member signs on the end of the log it has verified; when somebody else was quicker, it is signed
+again on the new end, if the right to it is still there.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio.to_thread
+
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.history import catch_up
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.suggestions import did_you_mean, quoted
+from claudemesh_wire.entries import Entry, EntryFields, EntryKind
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound
+from claudemesh_wire.invites import Invite, InviteFields, ListInvites, PutInvite
+from claudemesh_wire.keys import SigningKey, b64, make_id
+from claudemesh_wire.links import InviteLink
+from claudemesh_wire.membership import Chain, Member
+from claudemesh_wire.meshes import AppendEntry, EndMesh, LogEntries, ReadLog
+from claudemesh_wire.message import Role
+from claudemesh_wire.presence import PeerCard
+from claudemesh_wire.search import SearchPeers
+
+_ATTEMPTS: Final = 5
+_MOVED: Final = frozenset({"membership_moved", "membership_gap", "membership_fork"})
+HOUR_MS: Final = 3600 * 1000
+MOST_INVITE_MS: Final = 30 * 24 * HOUR_MS
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What an invite is to give.
+
+    Args:
+        role: The role that a joiner gets.
+        uses: How many may join by it.
+        lasts_ms: How long it is good for.
+        grants: What its maker lets joiners do with its own peers, beyond the defaults.
+    """
+
+    role: Role = Role.MEMBER
+    uses: int = 1
+    lasts_ms: int = 24 * HOUR_MS
+    grants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Invited:
+    """An invite that was made: the link that gives it, and what it says."""
+
+    link: InviteLink = field(repr=False)
+    fields: InviteFields
+
+
+@dataclass(frozen=True)
+class OpenInvites:
+    """An invite that is open, who made it, and how often it was used."""
+
+    fields: InviteFields
+    by: str
+    used: int
+
+
+async def invite(peer: Peer, client: Client, broker: str, terms: Terms) -> Invited:
+    """Make an invite and leave it with the broker.
+
+    Args:
+        peer: An admin's.
+        client: A connection to the broker.
+        broker: The broker's id.
+        terms: What it gives.
+
+    Raises:
+        Forbidden: ``role``: this member is no admin, or gives a role above its own.
+        Conflict: ``loopback_only``: nobody else reaches this broker.
+        Invalid: it would last for more than 30 days.
+    """
+    _check_right(peer, terms)
+    seed = secrets.token_bytes(32)
+    fields = InviteFields(
+        mesh=peer.trust.mesh,
+        id=make_id("", secrets.token_bytes(16)),
+        role=terms.role,
+        uses=terms.uses,
+        expires=peer.now_ms() + terms.lasts_ms,
+        by=peer.identity.member,
+        key=b64(SigningKey(seed).public.raw),
+        grants=list(terms.grants) or None,
+    )
+    made = Invite.issue(fields, peer.identity.key)
+    kept = await client.call(PutInvite(invite=made.blob))
+    link = InviteLink(kept.url, fields.id, seed, fields.mesh, broker, kept.pin)
+    return Invited(link, fields)
+
+
+def _check_right(peer: Peer, terms: Terms) -> None:
+    me = peer.trust.chain.member(peer.identity.member)
+    is_allowed = me.role is Role.OWNER or (me.role is Role.ADMIN and terms.role is not Role.OWNER)
+    if not is_allowed:
+        raise Forbidden(
+            f"{me.name} is {me.role} of this mesh and may not invite as {terms.role}.",
+            "An owner can change that: claudemesh role NAME admin.",
+            code="role",
+        )
+    if not 0 < terms.lasts_ms <= MOST_INVITE_MS:
+        raise Invalid("An invite is good for at most 30 days.", "Let it expire earlier.")
+
+
+async def open_invites(peer: Peer, client: Client) -> list[OpenInvites]:
+    """Give the invites that are open, newest first."""
+    found = await client.call(ListInvites())
+    members = peer.trust.chain.members
+    shown: list[OpenInvites] = []
+    for one in found.invites:
+        fields = Invite.parse(one.invite).fields
+        maker = members.get(fields.by)
+        shown.append(OpenInvites(fields, maker.name if maker else fields.by, one.used))
+    return shown
+
+
+def find_member(chain: Chain, name: str, *, removed: bool = False) -> Member:
+    """Give a member by its name or id.
+
+    Args:
+        chain: The mesh's.
+        name: As a user wrote it.
+        removed: Whether one that was removed is meant; of several of a name, the last.
+
+    Raises:
+        NotFound: ``unknown_member``; the hint names those who are meant perhaps.
+    """
+    among = [one for one in chain.members.values() if one.removed is removed]
+    found = [one for one in among if name.lower() in {one.name, one.id}]
+    if not found:
+        kind = "removed member" if removed else "member"
+        raise NotFound(
+            f"There is no {kind} {quoted(name)} in this mesh.",
+            f"{did_you_mean(name, (one.name for one in among))} claudemesh members lists them.",
+            code="unknown_member",
+        )
+    return found[-1]
+
+
+async def set_role(peer: Peer, client: Client, name: str, role: Role) -> Member:
+    """Give a member another role; gives the member as it is now."""
+    target = find_member(peer.trust.chain, name)
+    await _append(peer, client, EntryKind.ROLE, member=target.id, role=role)
+    return peer.trust.chain.members[target.id]
+
+
+async def remove(peer: Peer, client: Client, name: str, until_ms: int | None) -> Member:
+    """Remove a member: until some moment, or until an admin takes it back."""
+    target = find_member(peer.trust.chain, name)
+    if target.id == peer.identity.member:
+        raise Invalid("That is yourself.", "To go: claudemesh mesh leave.", code="self")
+    await _append(peer, client, EntryKind.REMOVE, member=target.id, expires=until_ms)
+    return peer.trust.chain.members[target.id]
+
+
+async def take_back(peer: Peer, client: Client, name: str) -> Member:
+    """Add a removed member again, in the role it had."""
+    target = find_member(peer.trust.chain, name, removed=True)
+    await _append(
+        peer,
+        client,
+        EntryKind.ADD,
+        member=target.id,
+        key=b64(target.key.raw),
+        name=target.name,
+        role=target.role,
+        custody=target.custody,
+    )
+    return peer.trust.chain.members[target.id]
+
+
+async def leave(peer: Peer, client: Client) -> None:
+    """Go out of the mesh oneself.
+
+    Raises:
+        Forbidden: ``last_owner``.
+    """
+    await _append(peer, client, EntryKind.REMOVE, member=peer.identity.member)
+
+
+async def rename(peer: Peer, client: Client, name: str) -> None:
+    """Give the mesh another name, for all."""
+    await _append(peer, client, EntryKind.RENAME, mesh_name=name)
+
+
+async def end(peer: Peer, client: Client) -> None:
+    """End the mesh for everybody.
+
+    Raises:
+        Forbidden: ``membership_forbidden``: this member is no owner.
+    """
+    entry = _entry(peer, EntryKind.END)
+    peer.trust.chain.extend([entry.blob])
+    await client.call(EndMesh(entry=entry.blob))
+
+
+async def revoke_device(peer: Peer, client: Client, address: str) -> PeerCard:
+    """Revoke the keys of one peer, by its handle or id: what it signs is believed by nobody.
+
+    Raises:
+        NotFound: nobody is called so.
+        Forbidden: it is another member's, and this one is no admin.
+    """
+    found = await client.call(SearchPeers(query=address, limit=20))
+    wanted = address.lower()
+    card = next((one for one in found.peers if wanted in {one.handle, one.peer}), None)
+    if card is None:
+        handles = [one.handle for one in found.peers]
+        raise NotFound(
+            f"Nobody in this mesh is called {quoted(address)}.",
+            f"{did_you_mean(address, handles)} claudemesh peers lists them.",
+        )
+    certificate = peer.trust.verify(card.certificate)
+    fields = certificate.fields
+    if (fields.peer, fields.handle) != (card.peer, card.handle):
+        raise Forbidden(
+            "The broker shows it under another's certificate.", code="certificate_swapped"
+        )
+    device = b64(certificate.sign_key.fingerprint)
+    await _append(peer, client, EntryKind.REVOKE_DEVICE, member=fields.member, device=device)
+    return card
+
+
+def _entry(peer: Peer, kind: EntryKind, **fields: Any) -> Entry:
+    trust, identity = peer.trust, peer.identity
+    said = EntryFields(
+        mesh=trust.mesh,
+        seq=trust.head.seq + 1,
+        prev=b64(trust.head.hash),
+        at=peer.now_ms(),
+        kind=kind,
+        by=identity.member,
+        **fields,
+    )
+    return Entry.issue(said, identity.key)
+
+
+async def _append(peer: Peer, client: Client, kind: EntryKind, **fields: Any) -> None:
+    """Sign an entry on the end of the log and have it taken; again when the log has moved."""
+    for attempt in range(_ATTEMPTS):
+        entry = _entry(peer, kind, **fields)
+        # What the walk refuses here, every other member would refuse as well.
+        peer.trust.chain.extend([entry.blob])
+        try:
+            grown = await client.call(AppendEntry(entry=entry.blob))
+        except Conflict as error:
+            if error.code not in _MOVED or attempt == _ATTEMPTS - 1:
+                raise
+            await _learn(peer, client)
+            continue
+        await anyio.to_thread.run_sync(peer.trust.extend, grown.entries)
+        return
+
+
+async def _learn(peer: Peer, client: Client) -> None:
+    """Take in what others have appended meanwhile."""
+    log: LogEntries = await client.call(ReadLog(after_seq=peer.trust.head.seq, limit=1))
+    await catch_up(peer, client, log.head_seq, log.head)

@@ -1,0 +1,230 @@
+"""Enters a mesh by the link of an invite, or makes one; both put it on this home's list.
+
+The commands ``join`` and ``mesh create`` call it. The log that a broker shows is walked from the
+mesh's own id, which the link names; each step looks first at what is there, so that one that was
+killed is finished by the next.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import anyio.to_thread
+
+from claudemesh_mcp import meshes
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.connection import Patience, websocket
+from claudemesh_mcp.home import Home
+from claudemesh_mcp.identity import Identity, found, open_identity
+from claudemesh_mcp.meshes import KnownMesh, Place
+from claudemesh_mcp.peer import system_ms
+from claudemesh_mcp.trust import keep_log
+from claudemesh_wire.address import MAX_HANDLE
+from claudemesh_wire.entries import Entry, EntryFields, EntryKind
+from claudemesh_wire.errors import Conflict, Forbidden, Unavailable
+from claudemesh_wire.invites import Enter, Invite, OpenInvite, prove, prove_opening
+from claudemesh_wire.keys import b64
+from claudemesh_wire.links import InviteLink
+from claudemesh_wire.membership import Chain, Member, walk
+
+_ATTEMPTS = 5
+_MOST_NAMES = 50
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A mesh that was entered.
+
+    Args:
+        mesh: As this home knows it now.
+        member: Who this home is in it.
+        inviter: Whose invite it was.
+        chain: Its members, verified.
+        anew: Whether this call did it; else it was in it already.
+    """
+
+    mesh: KnownMesh
+    member: Member
+    inviter: Member | None
+    chain: Chain
+    anew: bool
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How somebody wants to join.
+
+    Args:
+        name: The member's name in the mesh; the home's own if not given, numbered when taken.
+        called: What this home is to call the mesh; the mesh's own name if not given.
+    """
+
+    name: str | None = None
+    called: str | None = None
+
+
+@dataclass(frozen=True)
+class _Joiner:
+    """Who joins, by which link, over which connection (its nonce, and the broker's time)."""
+
+    link: InviteLink
+    identity: Identity
+    wish: Wish
+    nonce: bytes
+    now_ms: int
+
+
+@asynccontextmanager
+async def stranger(place: Place, settings: Settings) -> AsyncGenerator[Client]:
+    """Connect to a broker before being anybody there.
+
+    Raises:
+        MeshError: it can't be reached, or is not the one that is meant.
+    """
+    async with websocket(place.url, Patience(settings.ping_interval_s), place.pin) as link:
+        client = Client(link)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+async def join(link: InviteLink, settings: Settings, wish: Wish) -> Joined:
+    """Enter the mesh that a link leads to, and keep it.
+
+    Raises:
+        NotFound: ``unknown_invite``: taken back, or the link is not whole.
+        Forbidden: ``invite_expired``, ``invite_used_up``, ``invite_dead``; ``invite_forged`` when
+            what the broker shows was not signed by an admin of that mesh.
+        Conflict: ``name_taken``: another member has the name that was asked for.
+        MeshError: the broker can't be reached, or is not the one of the link.
+    """
+    home = Home.open(settings.paths())
+    identity = await anyio.to_thread.run_sync(open_identity, home, _local(settings))
+    place = Place(link.url, link.broker, link.pin)
+    async with stranger(place, settings) as client:
+        challenge = await client.meet(link.broker)
+        joiner = _Joiner(link, identity, wish, challenge.nonce, challenge.now_ms)
+        chain, invite = await _opened(client, joiner)
+        anew = not is_present(chain, identity.member)
+        for _ in range(_ATTEMPTS):
+            if is_present(chain, identity.member):
+                break
+            try:
+                entry = _entry(chain, invite, joiner)
+                grown = await client.ask(Enter(entry=entry.blob))
+                chain = chain.extend(grown.entries)
+            except Conflict as error:
+                # Somebody else joined meanwhile: the entry has to follow theirs.
+                if error.code == "name_taken":
+                    raise
+                chain, invite = await _opened(client, joiner)
+    return await anyio.to_thread.run_sync(_keep, home, identity, chain, (place, invite, wish, anew))
+
+
+async def _opened(client: Client, joiner: _Joiner) -> tuple[Chain, Invite]:
+    """Look at the invite and verify the whole log behind it, from the mesh's id on."""
+    link, member = joiner.link, joiner.identity.member
+    proof = prove_opening(link.one_time, link.broker, joiner.nonce, link.code)
+    chain = Chain(link.mesh)
+    while True:
+        asked = OpenInvite(code=link.code, proof=proof, member=member, after_seq=chain.head.seq)
+        shown = await client.ask(asked)
+        before = chain.head.seq
+        chain = chain.extend(shown.log.entries)
+        if chain.head.seq >= shown.log.head_seq:
+            break
+        if chain.head.seq == before:
+            raise Unavailable("The broker did not send the membership log it speaks of.")
+    invite = Invite.parse(shown.invite)
+    _check(chain, invite, link)
+    return chain, invite
+
+
+def _check(chain: Chain, invite: Invite, link: InviteLink) -> None:
+    """Believe what the broker shows only if it is the invite of this link, by an admin's hand."""
+    fields = invite.fields
+    inviter = chain.members.get(fields.by)
+    genuine = (
+        (fields.mesh, fields.id, fields.key)
+        == (link.mesh, link.code, b64(link.one_time.public.raw))
+        and inviter is not None
+        and invite.is_signed_by(inviter.key)
+    )
+    if not genuine:
+        raise Forbidden(
+            "The broker shows another invite than the one of the link.",
+            "Do not use this link: ask who gave it to you.",
+            code="invite_forged",
+        )
+
+
+def _entry(chain: Chain, invite: Invite, joiner: _Joiner) -> Entry:
+    """Sign the entry that joins, on the end of the log."""
+    identity = joiner.identity
+    fields = EntryFields(
+        mesh=chain.mesh,
+        seq=chain.head.seq + 1,
+        prev=b64(chain.head.hash),
+        at=joiner.now_ms,
+        kind=EntryKind.ADD,
+        by=identity.member,
+        member=identity.member,
+        key=b64(identity.key.public.raw),
+        name=_name(chain, identity, joiner.wish),
+        role=invite.fields.role,
+        invite=b64(invite.blob),
+        proof=b64(prove(joiner.link.one_time, invite.fields, identity.member)),
+    )
+    return Entry.issue(fields, identity.key)
+
+
+def _name(chain: Chain, identity: Identity, wish: Wish) -> str:
+    """Give the name asked for; without one the home's own, with a number when it is taken."""
+    if wish.name is not None:
+        return wish.name
+    taken = {one.name for one in chain.members.values() if not one.removed}
+    base = identity.name
+    names = [base, *(f"{base[: MAX_HANDLE - 3]}-{number}" for number in range(2, _MOST_NAMES))]
+    return next((name for name in names if name not in taken), base)
+
+
+def _keep(
+    home: Home, identity: Identity, chain: Chain, how: tuple[Place, Invite, Wish, bool]
+) -> Joined:
+    place, invite, wish, anew = how
+    with home.lock():
+        known = meshes.find(home, chain.mesh)
+        keep_log(home, chain)
+        name = known.name if known else wish.called or meshes.free_name(home, chain.name)
+        mesh = KnownMesh(chain.mesh, name, chain.entries[0], place)
+        meshes.remember(home, mesh)
+    inviter = chain.members.get(invite.fields.by)
+    return Joined(mesh, chain.member(identity.member), inviter, chain, anew)
+
+
+def is_present(chain: Chain, member: str) -> bool:
+    """Tell whether a member is in the mesh now."""
+    known = chain.members.get(member)
+    return known is not None and not known.removed
+
+
+def _local(settings: Settings) -> Settings:
+    """Give the settings of the home itself: which mesh is chosen plays no part yet."""
+    return replace(settings, mesh=None)
+
+
+def make_mesh(home: Home, settings: Settings, name: str, place: Place | None) -> KnownMesh:
+    """Make a mesh whose owner this home's member is; its broker learns of it when it is dialled.
+
+    Raises:
+        Conflict: ``mesh_name_taken``.
+    """
+    identity = open_identity(home, _local(settings))
+    with home.lock():
+        entry = found(identity.key, name, identity.name, system_ms())
+        chain = walk(entry.fields.mesh, [entry.blob])
+        mesh = meshes.remember(home, KnownMesh(chain.mesh, name, entry.blob, place))
+        keep_log(home, chain)
+    return mesh

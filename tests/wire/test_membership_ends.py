@@ -1,0 +1,121 @@
+"""How memberships and meshes end, and begin again: removals with an end, leaving, ending."""
+
+import pytest
+
+from claudemesh_wire.membership import Chain
+from claudemesh_wire.message import Role
+from tests.wire.world import ADA, BOB, CLEO, DAN, NOW, Log, code_of, invite, joining
+
+HOUR = 3600 * 1000
+LATER = NOW + HOUR
+FORBIDDEN = "membership_forbidden"
+
+
+def kicked() -> Log:
+    """A log in which bob, an admin, was removed for an hour."""
+    return Log().bring(BOB, "admin").add("remove", ADA, member=BOB.id, expires=LATER)
+
+
+def names(chain: Chain) -> set[str]:
+    return {one.name for one in chain.members.values() if not one.removed}
+
+
+def test_a_removed_member_learns_when_it_may_return() -> None:
+    chain = kicked().chain
+    assert code_of(lambda: chain.member(BOB.id)) == "member_removed"
+    assert chain.members[BOB.id].returns_ms == LATER
+    assert chain.members[BOB.id].removed_by == ADA.id
+
+
+def test_a_member_whose_time_is_over_returns_by_its_own_signature() -> None:
+    back = kicked().add("return", BOB, at=LATER).chain.member(BOB.id)
+    assert (back.name, back.role, back.removed) == ("bob", Role.ADMIN, False)
+
+
+def test_nobody_returns_before_the_time() -> None:
+    assert kicked().refuses("return", BOB, at=LATER - 1) == FORBIDDEN
+
+
+def test_nobody_returns_from_a_removal_without_an_end() -> None:
+    log = Log().bring(BOB).add("remove", ADA, member=BOB.id)
+    assert log.refuses("return", BOB, at=LATER) == FORBIDDEN
+
+
+def test_nobody_returns_who_was_not_removed() -> None:
+    assert Log().bring(BOB).refuses("return", BOB, at=LATER) == FORBIDDEN
+    assert Log().refuses("return", BOB, at=LATER) == FORBIDDEN
+
+
+def test_nobody_returns_by_the_signature_of_another() -> None:
+    log = kicked().bring(CLEO)
+    assert log.refuses("return", BOB, at=LATER, signer=CLEO) == FORBIDDEN
+
+
+def test_a_return_counts_once() -> None:
+    log = kicked().add("return", BOB, at=LATER)
+    assert log.refuses("return", BOB, at=LATER) == FORBIDDEN
+
+
+def test_who_returns_finds_its_name_taken() -> None:
+    namesake = {**CLEO.named(), "name": "bob"}
+    log = kicked().add("add", ADA, **namesake, role="member")
+    assert log.refuses("return", BOB, at=LATER) == "name_taken"
+
+
+def test_an_admin_takes_back_before_the_time() -> None:
+    log = kicked().bring(BOB)
+    assert log.chain.member(BOB.id).returns_ms is None
+    assert log.refuses("return", BOB, at=LATER) == FORBIDDEN
+
+
+def test_a_removed_member_signs_nothing_but_its_return() -> None:
+    log = kicked().bring(CLEO)
+    for kind in ("remove", "role", "revoke_device", "rename", "end"):
+        assert log.refuses(kind, BOB, member=CLEO.id, role="admin") == FORBIDDEN
+
+
+def test_who_left_may_come_again_by_an_invite() -> None:
+    log = Log().bring(BOB).add("remove", BOB, member=BOB.id)
+    assert log.chain.members[BOB.id].has_left
+    log.add("add", BOB, **joining(BOB, invite(ADA)))
+    assert names(log.chain) == {"ada", "bob"}
+
+
+def test_who_was_removed_comes_by_no_invite() -> None:
+    assert kicked().refuses("add", BOB, **joining(BOB, invite(ADA))) == FORBIDDEN
+
+
+def test_an_invite_says_who_invited_and_what_is_granted() -> None:
+    shown = invite(ADA, grants=["task", "tool"])
+    bob = Log().add("add", BOB, **joining(BOB, shown)).chain.member(BOB.id)
+    assert (bob.invited_by, bob.invite_grants) == (ADA.id, ("task", "tool"))
+    plain = Log().add("add", BOB, **joining(BOB, invite(ADA))).chain.member(BOB.id)
+    assert (plain.invited_by, plain.invite_grants) == (ADA.id, ())
+
+
+@pytest.mark.parametrize("role", ["owner", "admin"])
+def test_an_admin_renames_the_mesh(role: str) -> None:
+    log = Log().bring(BOB, role).add("rename", BOB, mesh_name="shop")
+    assert log.chain.name == "shop"
+
+
+@pytest.mark.parametrize("role", ["member", "observer"])
+def test_nobody_else_renames_the_mesh(role: str) -> None:
+    assert Log().bring(BOB, role).refuses("rename", BOB, mesh_name="shop") == FORBIDDEN
+
+
+def test_a_mesh_keeps_a_name() -> None:
+    assert Log().refuses("rename", ADA, mesh_name="") == "malformed"
+    assert Log().refuses("rename", ADA) == "malformed"
+
+
+def test_an_owner_ends_the_mesh_and_nothing_follows() -> None:
+    log = Log().bring(BOB, "admin").add("end", ADA)
+    assert log.chain.ended
+    assert log.refuses("add", ADA, **DAN.named(), role="member") == "mesh_ended"
+    assert log.refuses("rename", ADA, mesh_name="shop") == "mesh_ended"
+
+
+@pytest.mark.parametrize("role", ["admin", "member", "observer"])
+def test_nobody_else_ends_the_mesh(role: str) -> None:
+    assert Log().bring(BOB, role).refuses("end", BOB) == FORBIDDEN
