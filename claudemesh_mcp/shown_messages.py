@@ -55,8 +55,10 @@ class Left(NamedTuple):
 
 def sent(peer: Peer, row: Row) -> SendResult:
     """Show what became of a send so far."""
-    accepted = row.accepted()
-    told = {one.peer: one.status for one in accepted.recipients} if accepted else {}
+    # As it was kept, which is how the wire's model wrote it: reading it again would prove nothing.
+    answer = row.answer if row.state == "accepted" and row.answer else {}
+    recipients: list[dict[str, str]] = answer.get("recipients", [])
+    told = {one["peer"]: one["status"] for one in recipients}
     states = {peer: status if status in _TOLD else "accepted" for peer, status in told.items()}
     return SendResult(
         id=row.draft.id,

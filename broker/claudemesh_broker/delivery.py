@@ -20,7 +20,7 @@ from claudemesh_broker.sql import Sql
 from claudemesh_wire import frame
 from claudemesh_wire.errors import Conflict
 from claudemesh_wire.handshake import Closing
-from claudemesh_wire.keys import unb64
+from claudemesh_wire.keys import public_hash
 from claudemesh_wire.message import Notice
 from claudemesh_wire.messages import Deliver, Delivery
 from claudemesh_wire.receipts import ReceiptNews, ReceiptStatus, SignedReceipts
@@ -294,7 +294,7 @@ class Deliveries:
 
     def push(self, sent: Consignment, seq: int, places: Sequence[Place], now_ms: int) -> None:
         """Hand a committed message to those of its recipients that are attached."""
-        name = unb64(sent.header.cert)
+        name = public_hash(sent.header.cert)
         for place in places:
             feed = self.feed(sent.header.mesh, place.peer)
             if place.status is ReceiptStatus.DECLINED:
