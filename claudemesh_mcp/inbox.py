@@ -3,7 +3,8 @@
 ``receiving.py`` takes envelopes in, ``sdk.py`` hands rows to a route. Every function is one change
 of a ``PeerFile``. A row goes ``waiting → handed → seen``: handed is committed before anything is
 printed and holds for 30 s; seen needs evidence that came after the print. Without it the row is
-offered again, marked ``redelivered``.
+offered again, marked ``redelivered``. A row with a word in ``held`` lacks that grant and is handed
+to nobody until ``held.py`` releases it.
 """
 
 import sqlite3
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from claudemesh_mcp.cleaning import clean, clean_line
+from claudemesh_mcp.textindex import MOST_AT_ONCE, RECEIVED, forget
 from claudemesh_wire.content import KIND, unpack
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy
-from claudemesh_wire.errors import MeshError, NotFound
+from claudemesh_wire.errors import Forbidden, MeshError, NotFound
 from claudemesh_wire.receipts import MAX_BATCH, ReceiptItem, ReceiptStatus
 
 LEASE_MS: Final = 30_000
@@ -25,7 +27,7 @@ _OFFERED: Final = "state = 'handed', holder = ?, lease_until_ms = ?, offers = of
 # Said twice: without the first term SQLite would not use the index of what is not seen yet.
 _OPEN: Final = (
     "state <> 'seen' AND (state = 'waiting' OR (state = 'handed' AND lease_until_ms <= ?))"
-    " AND (? IS NULL OR thread = ?)"
+    " AND held IS NULL AND (? IS NULL OR thread = ?)"
 )
 
 
@@ -44,6 +46,34 @@ class Sender:
 
 
 @dataclass(frozen=True)
+class Ruling:
+    """What the receiver's grants make of a message.
+
+    Args:
+        held: The capability its sender lacks, so that it is not shown.
+        wakes: Whether it may wake an idle session.
+    """
+
+    held: str | None = None
+    wakes: bool = True
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What a copy has to pass before it is kept.
+
+    Args:
+        reader: Makes the reader it is opened with, given the test for a known message.
+        prove: Says who the sender is proved to be.
+        judge: Says by the sender and the message's priority what the receiver's grants make of it.
+    """
+
+    reader: Callable[[Callable[[str, str], bool]], Reader]
+    prove: Callable[[Opened], Sender]
+    judge: Callable[[Sender, str], Ruling]
+
+
+@dataclass(frozen=True)
 class Taken:
     """What became of one copy.
 
@@ -51,7 +81,7 @@ class Taken:
         header: ``None`` when not even that could be read.
         refusal: Why it was not taken in; ``None`` when it was, or was there already.
         missed: How many messages of this direct conversation should have come before it.
-        fresh: Whether it is a new row.
+        fresh: Whether it is a new row, to be handed out.
     """
 
     header: Header | None
@@ -65,22 +95,8 @@ class Taken:
         return self.refusal is not None and not self.refusal.permanent
 
 
-def take_in(
-    sql: sqlite3.Connection,
-    copy: Copy,
-    reader: Callable[[Callable[[str, str], bool]], Reader],
-    prove: Callable[[Opened], Sender],
-    now_ms: int,
-) -> Taken:
-    """Open one copy and keep it, or note why not; either way note the receipt that is due.
-
-    Args:
-        sql: The peer file.
-        copy: What the broker handed over.
-        reader: Makes the reader it is checked against, given the test for a known message.
-        prove: Says who the sender is proved to be.
-        now_ms: The time.
-    """
+def take_in(sql: sqlite3.Connection, copy: Copy, checks: Checks, now_ms: int) -> Taken:
+    """Open one copy and keep it, or note why not; either way note the receipt that is due."""
     try:
         header = copy.fields
     except Refusal as refusal:
@@ -90,9 +106,10 @@ def take_in(
         return _find(sql, sender, message) is not None
 
     try:
-        opened = open_copy(copy, reader(seen_before))
+        opened = open_copy(copy, checks.reader(seen_before))
         fields, text = _content(opened)
-        sender = _proven(prove, opened)
+        sender = _proven(checks.prove, opened)
+        ruling = checks.judge(sender, fields.priority)
     except Refusal as refusal:
         return _refuse(sql, copy, header, refusal, now_ms)
     cleaned = clean(text)
@@ -100,7 +117,8 @@ def take_in(
     sql.execute(
         "INSERT INTO inbox (sender, id, header_hash, certificate, conv, seq, handle, member,"
         " member_name, text, stripped, priority, thread, re, via, e2e, sent_ms, received_ms,"
-        " expires_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " expires_ms, held, wakes)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             header.sender,
             header.id,
@@ -121,10 +139,20 @@ def take_in(
             header.ts,
             now_ms,
             header.exp,
+            ruling.held,
+            int(ruling.wakes),
         ),
     )
-    _report(sql, header, opened.header_hash, (ReceiptStatus.DELIVERED, "", now_ms))
-    return Taken(header, missed=_missed(sql, header), fresh=True)
+    _report(sql, header, opened.header_hash, (*_kept_as(ruling.held), now_ms))
+    if ruling.held:
+        # Whoever releases it later finds here which mesh it belongs to.
+        sql.execute("INSERT OR IGNORE INTO facts (key, value) VALUES ('mesh', ?)", (header.mesh,))
+    return Taken(header, missed=_missed(sql, header), fresh=not ruling.held)
+
+
+def _kept_as(held: str | None) -> tuple[ReceiptStatus, str]:
+    """Give status and reason of the receipt for a message that is in the file."""
+    return (ReceiptStatus.HELD, held) if held else (ReceiptStatus.DELIVERED, "")
 
 
 def _content(opened: Opened) -> tuple[Any, str]:
@@ -149,7 +177,7 @@ def _refuse(
     if kept is not None and kept["header_hash"] == copy.header_hash:
         # Taken in before, and the ack was lost on its way: say it again, whatever would speak
         # against the message now, as that it has expired meanwhile.
-        _report(sql, header, copy.header_hash, (ReceiptStatus.DELIVERED, "", now_ms))
+        _report(sql, header, copy.header_hash, (*_kept_as(kept["held"]), now_ms))
         return Taken(header)
     if refusal.permanent:
         _report(sql, header, copy.header_hash, (ReceiptStatus.DECLINED, refusal.code, now_ms))
@@ -266,6 +294,7 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
 
     Raises:
         NotFound: there is none; it may have been removed after 30 days.
+        Forbidden: ``held``: its sender lacks a grant.
     """
     found = sql.execute(
         # The first that came: a later sender can't put a text under the id of another's.
@@ -276,6 +305,12 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
         raise NotFound(
             f"There is no received message {message[:60]!a}.",
             "Take an id that inbox showed; messages are kept for 30 days.",
+        )
+    if found["held"]:
+        raise Forbidden(
+            f"The message is held: {found['member_name']} was not granted {found['held']}.",
+            f"This session's user can let it through: claudemesh allow {found['id']}",
+            code="held",
         )
     return found
 
@@ -298,23 +333,36 @@ def due_reports(sql: sqlite3.Connection) -> DueReports:
     return due
 
 
+def report_delivered(sql: sqlite3.Connection, row: sqlite3.Row, now_ms: int) -> None:
+    """Note the receipt of a row that was released, and is delivered only now."""
+    told = (row["sender"], row["id"], row["header_hash"])
+    _enter_report(sql, (*told, str(ReceiptStatus.DELIVERED), "", "", now_ms))
+
+
 def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> DueReports:
     """Forget receipts that the broker has taken, and give those that are due now."""
     sql.executemany("DELETE FROM reports WHERE row = ?", [(row,) for row in rows])
     return due_reports(sql)
 
 
-def forget_old(sql: sqlite3.Connection, now_ms: int) -> None:
-    """Remove what was seen, is older than 30 days and can't be replayed any more."""
-    sql.execute(
-        "DELETE FROM inbox WHERE received_ms < ? AND expires_ms < ? AND state = 'seen'",
-        (now_ms - KEPT_MS, now_ms - REPLAY_MEMORY_MS),
-    )
+def forget_old(sql: sqlite3.Connection, now_ms: int) -> bool:
+    """Remove what was seen, is older than 30 days and can't be replayed any more.
+
+    Returns:
+        Whether there may be more: a long absence is made up for in several changes.
+    """
+    gone = sql.execute(
+        "DELETE FROM inbox WHERE row IN (SELECT row FROM inbox WHERE received_ms < ?"
+        " AND expires_ms < ? AND state = 'seen' LIMIT ?) RETURNING row, text",
+        (now_ms - KEPT_MS, now_ms - REPLAY_MEMORY_MS, MOST_AT_ONCE),
+    ).fetchall()
+    forget(sql, RECEIVED, gone)
+    return len(gone) == MOST_AT_ONCE
 
 
 def _find(sql: sqlite3.Connection, sender: str, message: str) -> sqlite3.Row | None:
     return sql.execute(
-        "SELECT row, header_hash FROM inbox WHERE sender = ? AND id = ?", (sender, message)
+        "SELECT row, header_hash, held FROM inbox WHERE sender = ? AND id = ?", (sender, message)
     ).fetchone()
 
 

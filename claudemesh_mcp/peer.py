@@ -17,8 +17,10 @@ import anyio
 import anyio.to_thread
 
 from claudemesh_mcp.config import Settings
+from claudemesh_mcp.grantfile import GrantFile
 from claudemesh_mcp.home import FileLock, Home, try_lock
 from claudemesh_mcp.identity import Device, Identity, open_device, open_identity, read_device
+from claudemesh_mcp.news import PresenceNews
 from claudemesh_mcp.peerfile import PeerFile
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire.certificate import Certificate
@@ -49,6 +51,7 @@ class Setup:
         handles: The handles it wishes for, best first; none to keep the one it has.
         now_ms: The system's clock, or a test's.
         admin_secret: Of the broker, to make a mesh there.
+        identify: Finds who the home is in the mesh of this peer.
     """
 
     settings: Settings
@@ -57,6 +60,7 @@ class Setup:
     handles: tuple[str, ...]
     now_ms: Callable[[], int] = system_ms
     admin_secret: bytes | None = None
+    identify: Callable[[Home, Settings], Identity] = open_identity
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,11 @@ class Peer:
         self.device = device
         self.trust = trust
         self.file = file
+        self.grants = GrantFile(device.identity)
         self.handle = ""
         self.certificate: Certificate | None = None
         self.problems: deque[Detected] = deque(maxlen=_MOST_PROBLEMS)
+        self.news = PresenceNews()
         self.nonce = secrets.token_hex(8)
         self._offset_ms = 0
 
@@ -105,7 +111,7 @@ class Peer:
 
         def keys() -> tuple[Device, Trust]:
             home = Home.open(setup.settings.paths())
-            identity = open_identity(home, setup.settings)
+            identity = setup.identify(home, setup.settings)
             return open_device(identity, setup.anchor, setup.now_ms()), Trust.open(identity)
 
         device, trust = await anyio.to_thread.run_sync(keys)
@@ -131,6 +137,16 @@ class Peer:
     def folder(self) -> Path:
         """Where its files are."""
         return self.home.sessions / self.id
+
+    def own_name(self) -> str:
+        """Give the name of the member it belongs to, as the mesh knows it."""
+        own = self.trust.chain.members.get(self.identity.member)
+        return own.name if own else self.identity.name
+
+    @property
+    def clock_off_ms(self) -> int:
+        """How far the broker's clock is ahead of the own one, when that is worth a word."""
+        return self._offset_ms
 
     @property
     def wishes(self) -> tuple[str, ...]:

@@ -162,7 +162,7 @@ def _check(path: Path) -> None:
     if start != _MAGIC:
         raise _damaged(path)
     try:
-        with closing(_connect_to_read(path)) as connection:
+        with closing(connect_to_read(path)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
@@ -178,7 +178,12 @@ def _check(path: Path) -> None:
         raise _damaged(path)
 
 
-def _connect_to_read(path: Path) -> sqlite3.Connection:
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a file that another process may have open, to look into it; nothing is made or changed.
+
+    Raises:
+        sqlite3.Error: it can't be read.
+    """
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)
 

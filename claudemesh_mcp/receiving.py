@@ -5,23 +5,26 @@ its arrivals. A receipt leaves only after the inbox has committed what it speaks
 not taken by the broker stays in the file and is reported on the next connection.
 """
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import anyio
 
 from claudemesh_mcp import inbox
+from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.history import catch_up
-from claudemesh_mcp.inbox import Sender, Taken
+from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.policy import Policy
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
 from claudemesh_wire.errors import MeshError
-from claudemesh_wire.keys import public_hash
+from claudemesh_wire.keys import KemPrivateKey, public_hash
 from claudemesh_wire.meshes import ReadLog
 from claudemesh_wire.messages import Delivery
 from claudemesh_wire.presence import FetchCertificates
@@ -33,12 +36,21 @@ _MOST_BATCHES: Final = 64
 _MOST_DEFERRED: Final = 256
 _MOST_HASHES: Final = 64
 _FETCHABLE: Final = frozenset({"unknown_certificate", "membership_behind"})
+TOOL_ROUTE: Final = "tool"
 _PAUSE_S: Final = 1.0
 _GATHER_S: Final = 0.01
 _LONG_GATHER_S: Final = 0.5
 _QUIET_S: Final = 1.0
 # The broker hands over no more than 256 messages that it has no receipt of.
 _MANY: Final = 64
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which peer something is sealed to, and its opening keys by generation."""
+
+    peer: str
+    kem_key: Callable[[int], KemPrivateKey | None]
 
 
 class Receiving:
@@ -50,32 +62,48 @@ class Receiving:
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
+        self._policy = Policy(peer)
         self._reports = anyio.Event()
         self._many = anyio.Event()
         self._untold = 0
+        self._shown: list[int] = []
         self._arrived = anyio.Event()
         self._deferred: dict[tuple[str, str], Copy] = {}
 
     async def take(
-        self, client: Client, deliveries: Iterable[Delivery], certificates: Iterable[bytes]
+        self,
+        client: Client,
+        deliveries: Iterable[Delivery],
+        certificates: Iterable[bytes],
+        keys: Keys | None = None,
     ) -> None:
         """Take in deliveries; fetch once what is lacking to believe some of them.
 
-        Those that may be believed later stay unacknowledged, and are tried again with the next.
+        Those that may be believed later stay unacknowledged, and are tried again with the next;
+        what another peer's keys open stays with the broker until it is fetched again.
+
+        Args:
+            client: The connection.
+            deliveries: What the broker handed over.
+            certificates: Those that came along.
+            keys: What opens them, if they are sealed to another peer than this.
         """
         peer = self._peer
         for refused in peer.trust.learn(certificates):
             peer.detect(refused)
         parsed = [copy for one in deliveries if (copy := self._parse(one)) is not None]
-        deferred, self._deferred = self._deferred, {}
+        deferred: dict[tuple[str, str], Copy] = {}
+        if keys is None:
+            deferred, self._deferred = self._deferred, {}
         copies = [*deferred.values(), *parsed]
         # Before any is kept: all of them are one change then, in their order.
         if lacking := [header for copy in copies if (header := self._lacking(copy))]:
             await self._fetch_what_lacks(client, lacking)
-        results = await self._keep(copies)
+        results = await self._keep(copies, keys or Keys(peer.id, peer.kem_key))
         for copy, taken in zip(copies, results, strict=True):
             # The broker has those that find no room here, and hands them over again.
-            if taken.is_deferred and taken.header and len(self._deferred) < _MOST_DEFERRED:
+            has_room = keys is None and len(self._deferred) < _MOST_DEFERRED
+            if taken.is_deferred and taken.header and has_room:
                 self._deferred[taken.header.sender, taken.header.id] = copy
         self._tell(results)
 
@@ -127,8 +155,28 @@ class Receiving:
         items = [item for _, item in group]
         return sign_receipts(peer.trust.mesh, sender, items, peer.device.sign, peer.certified())
 
+    def shown(self, row: int) -> None:
+        """Take evidence that a row was shown, without making its reader wait for the commit."""
+        # What is shown within one turn of the loop is one change.
+        if not self._shown:
+            asyncio.get_running_loop().call_soon(self.mark_shown)
+        self._shown.append(row)
+
+    def mark_shown(self) -> None:
+        """Hand in what was shown up to now; a later change of the file comes after it."""
+        rows, self._shown = self._shown, []
+        if rows:
+            now_ms = self._peer.now_ms()
+            self._peer.file.post(lambda sql: inbox.mark_seen(sql, rows, TOOL_ROUTE, now_ms))
+            self.reports_are_due()
+
     def reports_are_due(self) -> None:
         """Wake the reporter: something was marked seen."""
+        self._reports.set()
+
+    def look_again(self) -> None:
+        """Learn that something held may have been released: by another process, into the file."""
+        self.something_arrived()
         self._reports.set()
 
     def arrival(self) -> anyio.Event:
@@ -143,7 +191,7 @@ class Receiving:
             self._peer.note("malformed_delivery", f"The broker delivered junk: {refusal.reason}")
             return None
 
-    async def _keep(self, copies: list[Copy]) -> list[Taken]:
+    async def _keep(self, copies: list[Copy], keys: Keys) -> list[Taken]:
         peer = self._peer
         now_ms = peer.now_ms()
 
@@ -151,9 +199,10 @@ class Receiving:
             return [take(sql, copy) for copy in copies]
 
         def take(sql: sqlite3.Connection, copy: Copy) -> Taken:
-            reader = partial(_reader, peer, now_ms)
+            judge = partial(self._judge, sql, now_ms)
+            checks = Checks(partial(_reader, peer, keys, now_ms), self._prove, judge)
             try:
-                return inbox.take_in(sql, copy, reader, self._prove, now_ms)
+                return inbox.take_in(sql, copy, checks, now_ms)
             except (MeshError, sqlite3.OperationalError):
                 raise
             except Exception:
@@ -162,6 +211,9 @@ class Receiving:
                 return Taken(None, Refusal("It could not be taken in.", code="internal"))
 
         return await peer.file.write(keep) if copies else []
+
+    def _judge(self, sql: sqlite3.Connection, now_ms: int, sender: Sender, priority: str) -> Ruling:
+        return self._policy.judge(sql, sender, priority, now_ms)
 
     def _prove(self, opened: Opened) -> Sender:
         peer = self._peer
@@ -215,15 +267,20 @@ class Receiving:
                     f" {taken.header.id} did not arrive: refused, expired or withheld.",
                 )
         if any(taken.fresh for taken in results):
-            arrived, self._arrived = self._arrived, anyio.Event()
-            arrived.set()
+            self.something_arrived()
         self._untold += len(results)
         if self._untold >= _MANY:
             self._many.set()
         self._reports.set()
 
+    def something_arrived(self) -> None:
+        """Wake whoever waits for what comes into the inbox, and the reporter."""
+        arrived, self._arrived = self._arrived, anyio.Event()
+        arrived.set()
+        self._reports.set()
 
-def _reader(peer: Peer, now_ms: int, seen_before: Callable[[str, str], bool]) -> Reader:
+
+def _reader(peer: Peer, keys: Keys, now_ms: int, seen_before: Callable[[str, str], bool]) -> Reader:
     def certificate(header: Header) -> Certificate:
         found = peer.trust.sender_of(header)
         try:
@@ -234,9 +291,9 @@ def _reader(peer: Peer, now_ms: int, seen_before: Callable[[str, str], bool]) ->
 
     return Reader(
         mesh=peer.trust.mesh,
-        peer=peer.id,
+        peer=keys.peer,
         now_ms=now_ms,
         certificate=certificate,
         seen_before=seen_before,
-        kem_key=peer.kem_key,
+        kem_key=keys.kem_key,
     )

@@ -57,14 +57,20 @@ class Result(BaseModel):
 class SentTo(Result):
     """One recipient of a message that was sent."""
 
+    optional = frozenset({"hint"})
+
     peer: str = Field(description="The recipient's lasting id.")
     handle: str
     member: str = Field(description="The proven member name behind the handle.")
     status: Delivery = Field(
         description="accepted: the peer is connected; queued: it is offline and gets it when it"
-        " returns; pending: not yet confirmed on disk by the broker, will be sent by itself."
+        " returns; held: its human has to let it through; pending: not yet confirmed on disk by the"
+        " broker, will be sent by itself."
     )
     e2e: bool = Field(description="Whether only the recipient's own session can read it.")
+    hint: str | None = Field(
+        default=None, description="What the recipient's human has to do about a held one."
+    )
 
 
 class SendResult(Result):
@@ -107,15 +113,39 @@ class InboxMessage(Result):
 class InboxResult(Result):
     """Messages that wait, oldest first."""
 
+    optional = frozenset({"held"})
+
     notice: str = NOTICE
     messages: list[InboxMessage]
     unread: int = Field(description="How many more wait after these.")
+    held: int | None = Field(
+        default=None, description="How many wait until this session's user lets them through."
+    )
+
+
+class Successor(Result):
+    """The session that took the place of a recipient that had ended."""
+
+    peer: str
+    handle: str
 
 
 class RecipientStatus(Result):
     """How far a message got with one recipient; signed by it from `delivered` on."""
 
-    optional = frozenset({"route", "queued_at", "delivered_at", "seen_at", "reason", "proved"})
+    optional = frozenset(
+        {
+            "route",
+            "queued_at",
+            "held_at",
+            "delivered_at",
+            "seen_at",
+            "reason",
+            "hint",
+            "proved",
+            "successor",
+        }
+    )
 
     peer: str
     handle: str
@@ -123,11 +153,21 @@ class RecipientStatus(Result):
     route: str | None = Field(default=None, description="The way into the model's context.")
     accepted_at: str | None
     queued_at: str | None = None
+    held_at: str | None = None
     delivered_at: str | None = None
     seen_at: str | None = None
-    reason: str | None = Field(default=None, description="Why it was declined or refused.")
+    reason: str | None = Field(
+        default=None, description="Why it was declined or refused; held: the grant it lacks."
+    )
+    hint: str | None = Field(
+        default=None, description="What the recipient's human has to do about a held one."
+    )
     proved: bool | None = Field(
         default=None, description="Whether the recipient's signature was verified here."
+    )
+    successor: Successor | None = Field(
+        default=None,
+        description="Who signed in its place: a later session of the same member.",
     )
 
 
@@ -138,11 +178,68 @@ class StatusResult(Result):
     recipients: list[RecipientStatus]
 
 
+class HistoryPeer(Result):
+    """Who was at the other end of a message."""
+
+    optional = frozenset({"status"})
+
+    peer: str
+    handle: str
+    member: str
+    status: Delivery | None = Field(
+        default=None, description="Of one sent, as far as it is known here: see message_status."
+    )
+
+
+class HistoryMessage(Result):
+    """A message that was sent or received; the text is an excerpt."""
+
+    optional = frozenset({"to", "others", "cut"})
+
+    id: str
+    direction: Literal["sent", "received"]
+    at: str = Field(description="When it was sent from here or arrived here.")
+    partners: list[HistoryPeer] = Field(alias="with")
+    others: int | None = Field(default=None, description="How many more recipients it has.")
+    to: list[str] | None = Field(
+        default=None, description="The addresses as written, or the group it came by."
+    )
+    text: str
+    cut: bool | None = Field(
+        default=None, description="There is more of the text: inbox(id) shows it."
+    )
+    thread: str | None
+    reply_to: str | None
+
+
+class HistoryResult(Result):
+    """What was found, newest first."""
+
+    optional = frozenset({"notice", "next_before"})
+
+    notice: str | None = None
+    messages: list[HistoryMessage]
+    unread: int = Field(description="How many more fit that inbox has not shown yet.")
+    more: bool
+    next_before: str | None = Field(
+        default=None, description="Give it as before to see what is older."
+    )
+
+
 class GroupShown(Result):
     """A group a peer is in, with its role there."""
 
     name: str
     role: str
+
+
+class StatsShown(Result):
+    """What a peer did in all its stays."""
+
+    sessions: int = Field(description="How often it came.")
+    sent: int
+    received: int
+    online_s: int
 
 
 class PeerRow(Result):
@@ -159,6 +256,7 @@ class PeerRow(Result):
             "profile",
             "online",
             "first_seen",
+            "stats",
             "certificate",
         }
     )
@@ -182,6 +280,7 @@ class PeerRow(Result):
     profile: dict[str, Any] | None = None
     online: bool | None = None
     first_seen: str | None = None
+    stats: StatsShown | None = None
     certificate: str | None = Field(default=None, description="SHA-256 of its certificate.")
 
 
@@ -200,6 +299,8 @@ class ProfileResult(Result):
     status: str
     summary: str
     profile: dict[str, Any]
+    visible: bool
+    share_cwd: bool
 
 
 class GroupResult(Result):
@@ -230,7 +331,9 @@ class BrokerShown(Result):
 class SelfShown(Result):
     """Who this session is in the mesh."""
 
-    optional = frozenset({"last_seen"})
+    optional = frozenset(
+        {"last_seen", "first_seen", "summary", "profile", "visible", "share_cwd", "stats"}
+    )
 
     peer: str
     handle: str
@@ -239,7 +342,56 @@ class SelfShown(Result):
     role: str
     resume: str = Field(description="claudemesh mcp --resume with this is the same peer again.")
     groups: list[str]
-    last_seen: str | None = Field(default=None, description="When it was here before this start.")
+    last_seen: str | None = Field(
+        default=None,
+        description="When it, or the session whose place it took, was here before this start.",
+    )
+    first_seen: str | None = None
+    summary: str | None = None
+    profile: dict[str, Any] | None = None
+    visible: bool | None = None
+    share_cwd: bool | None = None
+    stats: StatsShown | None = None
+
+
+class NewsShown(Result):
+    """Who came or went."""
+
+    text: str
+    at: str
+
+
+class GrantShown(Result):
+    """What a member said of another, as far as it differs from the defaults."""
+
+    member: str
+    allow: list[str]
+    deny: list[str]
+
+
+class GrantsShown(Result):
+    """The grants between this session's member and others."""
+
+    by_me: list[GrantShown]
+    to_me: list[GrantShown]
+
+
+class MemberRights(Result):
+    """What one member lets another do, capability by capability."""
+
+    member: str
+    member_id: str
+    standing: str
+    rights: dict[str, str]
+    granted: bool
+    blocked: bool
+
+
+class RightsResult(Result):
+    """What holds between this home's member and the others, defaults filled in."""
+
+    i_let: list[MemberRights]
+    let_me: list[MemberRights]
 
 
 class MeshInfo(Result):
@@ -255,9 +407,15 @@ class MeshInfo(Result):
     peers: int | None = None
     online: int | None = None
     unread: int
+    held: int = Field(description="Messages that wait until the user lets them through.")
     pending: int = Field(description="Messages of one's own not yet confirmed by the broker.")
     key_storage: str = Field(description="Where the key that protects this home's keys is kept.")
+    defaults: dict[str, list[str]] = Field(
+        description="What each kind of member may do to one's peers without a grant."
+    )
+    grants: GrantsShown
     problems: list[Problem]
+    news: list[NewsShown] = Field(description="Who came and went lately, oldest first.")
 
 
 def rfc3339(at_ms: int) -> str:

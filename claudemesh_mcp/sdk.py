@@ -9,25 +9,25 @@
             print(message.handle, message.text)
 """
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 
 from claudemesh_mcp import inbox, shown
 from claudemesh_mcp.attachment import Attachment, Dial
+from claudemesh_mcp.calls import Handing, HandOut
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.dialling import dial as dial_broker
 from claudemesh_mcp.opening import set_up
 from claudemesh_mcp.outgoing import Outgoing, check, content_fields
 from claudemesh_mcp.peer import Peer, Setup
-from claudemesh_mcp.receiving import Receiving
+from claudemesh_mcp.receiving import TOOL_ROUTE, Receiving
 from claudemesh_mcp.sending import Sending
 from claudemesh_wire.address import AddressKind, parse
 from claudemesh_wire.content import Priority
@@ -43,28 +43,8 @@ _DEPART_S: Final = 2.0
 _INFO_S: Final = 3.0
 _POLL_S: Final = 0.5
 _MARGIN_MS: Final = 5000
-_ROUTE: Final = "tool"
 _AT_ONCE: Final = 50
 _LONG_WAIT_S: Final = 3600
-
-
-class Handing(Protocol):
-    """A call whose result shows rows; it is told which, so that evidence can name them."""
-
-    def hands_out(self, tokens: Iterable[str]) -> None:
-        """Take the tokens of the rows that the result shows."""
-        ...
-
-
-class _Handing:
-    """Keeps the tokens of one hand-out."""
-
-    def __init__(self) -> None:
-        self.tokens: list[str] = []
-
-    def hands_out(self, tokens: Iterable[str]) -> None:
-        """Take them."""
-        self.tokens += tokens
 
 
 class Mesh:
@@ -84,7 +64,6 @@ class Mesh:
         self._receiving = Receiving(peer)
         self._attachment = Attachment(peer, self._sending, self._receiving, dial, mode)
         self._unconfirmed: list[str] = []
-        self._shown: list[int] = []
         self._has_departed = False
 
     @classmethod
@@ -141,7 +120,7 @@ class Mesh:
                     yield mesh
                 except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - see below
                     failure = error
-                mesh._mark_shown()
+                mesh._receiving.mark_shown()
                 tasks.cancel_scope.cancel()
         finally:
             await peer.file.close()
@@ -191,7 +170,7 @@ class Mesh:
         )
         check(outgoing)
         await self.ready()
-        return shown.messages.sent(await self._sending.send(outgoing))
+        return shown.messages.sent(self.peer, await self._sending.send(outgoing))
 
     async def inbox(
         self,
@@ -236,7 +215,7 @@ class Mesh:
     async def messages(self) -> "AsyncIterator[results.InboxMessage]":
         """Give each message as it arrives; it counts as seen when the next one is asked for."""
         while True:
-            handing = _Handing()
+            handing = HandOut()
             result = await self.inbox(limit=_AT_ONCE, wait_s=_LONG_WAIT_S, call=handing)
             held_until_ms = self.peer.now_ms() + inbox.LEASE_MS - _MARGIN_MS
             rest = [int(token) for token in handing.tokens]
@@ -247,24 +226,11 @@ class Mesh:
                         break
                     row = rest.pop(0)
                     yield message
-                    self._shown_one(row)
+                    self._receiving.shown(row)
             finally:
                 # The one that was given last may have been read; those behind it were not.
                 if rest:
                     self._not_shown(rest)
-
-    def _shown_one(self, row: int) -> None:
-        # Not waited for, and what is shown within one turn of the loop is one change.
-        if not self._shown:
-            asyncio.get_running_loop().call_soon(self._mark_shown)
-        self._shown.append(row)
-
-    def _mark_shown(self) -> None:
-        rows, self._shown = self._shown, []
-        if rows:
-            now_ms = self.peer.now_ms()
-            self.peer.file.post(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
-            self._receiving.reports_are_due()
 
     def _not_shown(self, rows: list[int]) -> None:
         holder = self._attachment.holder
@@ -278,6 +244,30 @@ class Mesh:
             Forbidden: ``forged_receipt``: the broker shows a receipt the recipient never signed.
         """
         return await shown.messages.status(self.peer, id, partial(self.ready, READY_S))
+
+    async def history(
+        self,
+        query: str = "",
+        *,
+        with_: str | None = None,
+        before: str | None = None,
+        thread: str | None = None,
+        limit: int = 20,
+    ) -> "results.HistoryResult":
+        """Search what was sent and, once it was shown, received: the last 30 days, newest first.
+
+        Args:
+            query: Words, "phrases in quotes" and begin* of words that a text must have; none for
+                all texts.
+            with_: A handle, a member's name, ``member/handle``, peer id, ``@group`` or ``*``.
+            before: A time as RFC 3339, a message's id, or ``next_before`` of the page before.
+            thread: Only this thread.
+            limit: At most so many: 1 to 100.
+        """
+        from claudemesh_mcp.history import wanted
+
+        what = wanted(query, with_, before, thread, limit)
+        return await shown.history.searched(self.peer, what)
 
     async def search_peers(
         self,
@@ -299,15 +289,12 @@ class Mesh:
         status: str | None = None,
         summary: str | None = None,
         profile: dict[str, Any] | None = None,
+        visible: bool | None = None,
+        share_cwd: bool | None = None,
     ) -> "results.ProfileResult":
         """Change what others see of this peer; what is left out stays."""
-        change = {
-            "handle": handle,
-            "role": role,
-            "status": status,
-            "summary": summary,
-            "profile": profile,
-        }
+        change = {"handle": handle, "role": role, "status": status, "summary": summary}
+        change |= {"profile": profile, "visible": visible, "share_cwd": share_cwd}
         return await shown.mesh.profile(self.peer, await self.ready(), change)
 
     async def join(self, address: str, role: str = "") -> "results.GroupResult":
@@ -324,10 +311,16 @@ class Mesh:
             await self._attachment.ready(_INFO_S)
         return await shown.mesh.mesh_info(self.peer, self._attachment)
 
+    async def news(self) -> AsyncIterator[str]:
+        """Tell who comes and goes, in a sentence each, as it happens."""
+        async for heard in self.peer.news.follow():
+            if sentence := heard.sentence(self.peer.trust):
+                yield sentence
+
     async def evidence(self, tokens: Iterable[str]) -> None:
         """Take evidence that rows were shown: they are seen, and their senders are told."""
         rows, now_ms = [int(token) for token in tokens], self.peer.now_ms()
-        await self.peer.file.write(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
+        await self.peer.file.write(lambda sql: inbox.mark_seen(sql, rows, TOOL_ROUTE, now_ms))
         self._receiving.reports_are_due()
 
     async def withdrawn(self, tokens: Iterable[str]) -> None:
@@ -341,7 +334,11 @@ class Mesh:
         if tokens:
             await self.evidence(tokens)
             if self._mode is Mode.CALL and self._attachment.is_connected:
-                await self._receiving.flush_reports(await self.ready())
+                await self.report()
+
+    async def report(self) -> None:
+        """Hand over the receipts that are due, now."""
+        await self._receiving.flush_reports(await self.ready())
 
     async def depart(self) -> None:
         """Leave on purpose: others see it at once, what is sent meanwhile waits."""
@@ -381,14 +378,14 @@ class Mesh:
         now_ms, hand_out = peer.now_ms(), shown.messages.hand_out
         handed = False
         try:
-            rows, unread = await peer.file.write(
+            rows, left = await peer.file.write(
                 lambda sql: hand_out(sql, limit, thread, f"{holder}:{handing}", now_ms)
             )
             handed = True
         finally:
             if not handed:
                 peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
-        return shown.messages.inbox_result(peer, rows, unread), [str(row["row"]) for row in rows]
+        return shown.messages.inbox_result(peer, rows, left), [str(row["row"]) for row in rows]
 
 
 def _group(address: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp import held, inbox, outbox, rights
 from claudemesh_mcp.attachment import Attachment, certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
@@ -21,14 +21,17 @@ from claudemesh_mcp.results import (
     GroupResult,
     GroupShown,
     MeshInfo,
+    NewsShown,
     PeerRow,
     PeersResult,
     Problem,
     ProfileResult,
     SelfShown,
+    StatsShown,
     rfc3339,
 )
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
+from claudemesh_wire.grants import GrantsFound, ListGrants
 from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import MAX_PROFILE_BYTES, PeerCard, UpdatePresence
@@ -87,6 +90,7 @@ def _peer_row(peer: Peer, card: PeerCard, *, detail: bool) -> PeerRow:
             "profile": clean_value(card.profile).value,
             "online": card.online,
             "first_seen": rfc3339(card.first_seen_ms),
+            "stats": _stats(card),
             "certificate": certificate.hash.hex(),
         }
     return PeerRow.model_validate(
@@ -104,6 +108,16 @@ def _peer_row(peer: Peer, card: PeerCard, *, detail: bool) -> PeerRow:
             "self": True if card.peer == peer.id else None,
             **more,
         }
+    )
+
+
+def _stats(card: PeerCard) -> StatsShown:
+    stats = card.stats
+    return StatsShown(
+        sessions=stats.sessions,
+        sent=stats.sent,
+        received=stats.received,
+        online_s=stats.online_ms // 1000,
     )
 
 
@@ -127,6 +141,8 @@ async def profile(peer: Peer, client: Client, change: dict[str, Any]) -> Profile
         status=card.status,
         summary=card.summary,
         profile=card.profile,
+        visible=card.visible,
+        share_cwd=card.share_cwd,
     )
 
 
@@ -155,20 +171,22 @@ def _groups(mine: MyGroups) -> GroupResult:
 async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
     """Show where one is connected and as whom."""
     now_ms = peer.now_ms()
-    unread, pending = await peer.file.write(
-        lambda sql: (inbox.count_unread(sql, now_ms), outbox.count_waiting(sql))
+    unread, waiting, pending = await peer.file.write(
+        lambda sql: (inbox.count_unread(sql, now_ms), held.count(sql), outbox.count_waiting(sql))
     )
     facts, dialed, chain = attachment.facts, attachment.broker, peer.trust.chain
     told: dict[str, Any] = {}
-    groups: list[str] = []
+    shown: dict[str, Any] = {"groups": []}
+    grants: GrantsFound | None = None
     if attachment.is_connected:
         with suppress(MeshError):  # What the broker does not answer is left out.
             client = await attachment.ready(0)
             mesh = await client.call(AskMesh(), _ASK_S)
             told = {"peers": mesh.peers, "online": mesh.online}
             own = await client.call(SearchPeers(query=peer.id, limit=1), _ASK_S)
-            mine = [card for card in own.peers if card.peer == peer.id]
-            groups = [f"@{group.name}" for card in mine for group in card.groups]
+            for card in own.peers:
+                shown |= _own_card(card) if card.peer == peer.id else {}
+            grants = await client.call(ListGrants(), _ASK_S)
     me = chain.member(peer.identity.member)
     last_seen = facts.last_seen if facts else None
     return MeshInfo(
@@ -181,8 +199,8 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
             member_id=me.id,
             role=me.role,
             resume=peer.id,
-            groups=groups,
             last_seen=rfc3339(last_seen) if last_seen else None,
+            **shown,
         ),
         broker=BrokerShown(
             id=dialed.broker if dialed else "",
@@ -192,11 +210,33 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
         ),
         members=sum(not one.removed for one in chain.members.values()),
         unread=unread,
+        held=waiting,
         pending=pending,
         key_storage=peer.identity.wrapping.storage,
+        defaults=rights.defaults(peer),
+        grants=rights.differing(peer, grants),
         problems=_problems(peer, attachment, now_ms),
+        news=_news(peer),
         **told,
     )
+
+
+def _own_card(card: PeerCard) -> dict[str, Any]:
+    """Give what the mesh has kept of this peer, whatever process it was in."""
+    return {
+        "groups": [f"@{group.name}" for group in card.groups],
+        "first_seen": rfc3339(card.first_seen_ms),
+        "summary": card.summary,
+        "profile": card.profile,
+        "visible": card.visible,
+        "share_cwd": card.share_cwd,
+        "stats": _stats(card),
+    }
+
+
+def _news(peer: Peer) -> list[NewsShown]:
+    told = ((heard.sentence(peer.trust), heard.at_ms) for heard in peer.news.kept())
+    return [NewsShown(text=text, at=rfc3339(at_ms)) for text, at_ms in told if text is not None]
 
 
 def _problems(peer: Peer, attachment: Attachment, now_ms: int) -> list[Problem]:

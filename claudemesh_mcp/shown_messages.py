@@ -5,9 +5,9 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp import held, inbox, outbox
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peer import Peer
@@ -19,9 +19,12 @@ from claudemesh_mcp.results import (
     SendResult,
     SentTo,
     StatusResult,
+    Successor,
     rfc3339,
 )
-from claudemesh_wire.errors import Forbidden, Invalid, MeshError
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.content import unpack
+from claudemesh_wire.errors import Forbidden, Invalid, MeshError, NotFound
 from claudemesh_wire.messages import Fetch
 from claudemesh_wire.receipts import (
     SIGNED,
@@ -40,9 +43,17 @@ _MOST_FETCHES: Final = 20
 # So few that all their proofs fit into one frame.
 _PROOFS_AT_ONCE: Final = 3
 _TOLD: Final = frozenset(ReceiptStatus)
+_PROVE_NOTHING: Final = frozenset({"revoked", "unproved"})
 
 
-def sent(row: Row) -> SendResult:
+class Left(NamedTuple):
+    """What is in an inbox besides the rows that are shown."""
+
+    unread: int
+    held: int
+
+
+def sent(peer: Peer, row: Row) -> SendResult:
     """Show what became of a send so far."""
     # As it was kept, which is how the wire's model wrote it: reading it again would prove nothing.
     answer = row.answer if row.state == "accepted" and row.answer else {}
@@ -59,6 +70,7 @@ def sent(row: Row) -> SendResult:
                     "member": one.member,
                     "status": states.get(one.peer, "pending"),
                     "e2e": one.e2e,
+                    "hint": _release_hint(peer, states.get(one.peer)),
                 }
             )
             for one in row.draft.audience
@@ -66,37 +78,45 @@ def sent(row: Row) -> SendResult:
     )
 
 
+def _release_hint(peer: Peer, status: str | None) -> str | None:
+    """Name the command by which the human of a recipient lets a held message through."""
+    if status != ReceiptStatus.HELD:
+        return None
+    return f"Its user can let it through: claudemesh allow {peer.own_name()}"
+
+
 def hand_out(
     sql: sqlite3.Connection, limit: int, thread: str | None, holder: str, now_ms: int
-) -> tuple[list[sqlite3.Row], int]:
+) -> tuple[list[sqlite3.Row], Left]:
     """Hand rows out and count what is left."""
     rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
-    return rows, inbox.count_unread(sql, now_ms, thread)
+    return rows, Left(inbox.count_unread(sql, now_ms, thread), held.count(sql))
 
 
 async def peeked(peer: Peer, limit: int, thread: str | None) -> InboxResult:
     """Show what waits without taking it."""
     now_ms = peer.now_ms()
 
-    def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], int]:
+    def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
         rows = inbox.peek(sql, limit, thread, now_ms)
-        return rows, inbox.count_unread(sql, now_ms, thread) - len(rows)
+        unread = inbox.count_unread(sql, now_ms, thread) - len(rows)
+        return rows, Left(unread, held.count(sql))
 
-    rows, unread = await peer.file.read(look)
+    rows, left = await peer.file.read(look)
     # Not handed out now: whoever was offered one of them before may have shown it.
     messages = [_message(peer, row, 0, again=row["offers"] > 0) for row in rows]
-    return InboxResult(messages=messages, unread=unread)
+    return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
 
 
-def inbox_result(peer: Peer, rows: list[sqlite3.Row], unread: int) -> InboxResult:
+def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left) -> InboxResult:
     """Show rows of the inbox; long texts begin here and go on with ``chunk``."""
     messages = [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
-    return InboxResult(messages=messages, unread=unread)
+    return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
 
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
-    """Show a part of a received message, from a byte offset on."""
-    row = await peer.file.read(lambda sql: inbox.find_message(sql, message))
+    """Show a part of a message, from a byte offset on; of one's own if none came under its id."""
+    row = await peer.file.read(lambda sql: _find(sql, peer, message))
     if not 0 <= offset <= len(row["text"].encode()):
         raise Invalid("offset is beyond the end of the text.", "Start at 0.", code="bad_offset")
     now_ms = peer.now_ms()
@@ -105,7 +125,35 @@ async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
     return InboxResult(messages=[message_part], unread=unread)
 
 
-def _message(peer: Peer, row: sqlite3.Row, offset: int, *, again: bool) -> InboxMessage:
+def _find(sql: sqlite3.Connection, peer: Peer, message: str) -> "sqlite3.Row | dict[str, Any]":
+    try:
+        return inbox.find_message(sql, message)
+    except NotFound:
+        own = outbox.find(sql, message)
+        if own is None or not own.draft.plaintext:
+            raise
+    fields, text = unpack(own.draft.plaintext)
+    return {
+        "id": message,
+        "sender": peer.id,
+        "handle": peer.handle,
+        "member": peer.identity.member,
+        "member_name": peer.trust.chain.member(peer.identity.member).name,
+        "text": text,
+        "priority": fields.priority,
+        "sent_ms": own.created_ms,
+        "thread": fields.thread,
+        "re": own.draft.re,
+        "e2e": all(one.e2e for one in own.draft.audience),
+        "via": None,
+        "stripped": 0,
+        "offers": 0,
+    }
+
+
+def _message(
+    peer: Peer, row: "sqlite3.Row | dict[str, Any]", offset: int, *, again: bool
+) -> InboxMessage:
     raw = row["text"].encode()
     # A cut through a character is moved back to its beginning, at both ends.
     while 0 < offset < len(raw) and raw[offset] & _CONTINUATION == _CONTINUES:
@@ -193,9 +241,13 @@ async def _told(peer: Peer, client: Client, message: str) -> list[RecipientRecei
 def _lacks_proof(told: RecipientReceipts) -> bool:
     if told.status not in SIGNED or _is_broker_word(told):
         return False
-    return {"delivered": told.delivered, "seen": told.seen, "declined": told.declined}[
-        told.status
-    ] is None
+    proofs = {
+        "held": told.held,
+        "delivered": told.delivered,
+        "seen": told.seen,
+        "declined": told.declined,
+    }
+    return proofs[told.status] is None
 
 
 def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus:
@@ -209,22 +261,23 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
     claimed = str(told.status)
     try:
         proofs = {
+            "held": _proof(peer, row, told, told.held, "held"),
             "delivered": _proof(peer, row, told, told.delivered, "delivered"),
             "seen": _proof(peer, row, told, told.seen, "seen"),
             "declined": _proof(peer, row, told, told.declined, "declined"),
         }
     except Forbidden as error:
-        if error.code != "revoked":
+        if error.code not in _PROVE_NOTHING:
             raise
         # Its signature proves nothing any more, and what the broker says may still be true.
-        return _unproved(told, handle)
+        return _unproved(peer, told, handle)
     if _lacks_proof(told):
         raise Forbidden(
             f"The broker says {claimed} for {handle} and shows no receipt of it.",
             "Do not rely on this broker's word about it.",
             code="forged_receipt",
         )
-    latest = proofs["seen"] or proofs["declined"] or proofs["delivered"]
+    latest = proofs["seen"] or proofs["declined"] or proofs["delivered"] or proofs["held"]
     delivered = proofs["delivered"]
     seen = proofs["seen"]
     return RecipientStatus.model_validate(
@@ -235,29 +288,69 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "route": (seen.route if seen else None) or None,
             "accepted_at": rfc3339(told.accepted_ms),
             "queued_at": rfc3339(told.queued_ms) if told.queued_ms else None,
+            "held_at": _held_at(told, proofs["held"]),
             "delivered_at": rfc3339(delivered.at_ms) if delivered else None,
             "seen_at": rfc3339(seen.at_ms) if seen else None,
             "reason": latest.reason or None if latest else None,
+            "hint": _release_hint(peer, claimed),
             "proved": True if latest else None,
+            "successor": _successor(peer, told),
         }
     )
 
 
-def _unproved(told: RecipientReceipts, handle: str) -> RecipientStatus:
+def _successor(peer: Peer, told: RecipientReceipts) -> Successor | None:
+    """Name the heir that signed the latest of these receipts, which were verified before."""
+    batch = told.seen or told.declined or told.delivered
+    certificate = peer.trust.known(batch.certificate) if batch else None
+    if certificate is None or certificate.fields.peer == told.peer:
+        return None
+    return Successor(peer=certificate.fields.peer, handle=certificate.fields.handle)
+
+
+def _speaks_for(peer: Peer, told: RecipientReceipts, batch: SignedReceipts) -> bool:
+    """Tell whether the signer, verified before, is the recipient or a later peer of its member."""
+    if batch.recipient == told.peer:
+        return True
+    if not told.certificate:
+        raise Forbidden(f"The broker has no certificate of {told.peer} any more.", code="unproved")
+    # The id of a peer is made of its member's: the certificate of no other can carry it.
+    meant = Certificate.parse(told.certificate).fields
+    signer = peer.trust.known(batch.certificate)
+    return (
+        signer is not None
+        and (meant.mesh, meant.peer) == (peer.trust.mesh, told.peer)
+        and signer.fields.member == meant.member
+    )
+
+
+def _held_at(told: RecipientReceipts, proof: ReceiptItem | None) -> str | None:
+    at_ms = proof.at_ms if proof else told.held_ms
+    return rfc3339(at_ms) if at_ms else None
+
+
+def _unproved(peer: Peer, told: RecipientReceipts, handle: str) -> RecipientStatus:
     return RecipientStatus.model_validate(
         {
             "peer": told.peer,
             "handle": handle,
             "status": str(told.status),
             "accepted_at": rfc3339(told.accepted_ms),
+            "hint": _release_hint(peer, told.status),
             "proved": False,
         }
     )
 
 
 def _is_broker_word(told: RecipientReceipts) -> bool:
-    """Tell whether ``declined`` is the broker's own: the recipient was removed or blocks us."""
-    return told.status == "declined" and told.queued_ms is None
+    """Tell whether a status that is signed else is the broker's own.
+
+    It declines for a recipient that was removed or blocks us, and holds by its copy of the
+    recipient's grants until the recipient itself has said what becomes of the message.
+    """
+    if told.status == ReceiptStatus.HELD:
+        return told.held_ms is not None
+    return told.status == ReceiptStatus.DECLINED and told.queued_ms is None
 
 
 def _proof(
@@ -273,7 +366,7 @@ def _proof(
     peer.trust.check_receipts(batch)
     for item in batch.items:
         fits = item.id == row.draft.id and item.header_hash == row.header_hash
-        if fits and item.status == status_name and batch.recipient == told.peer:
+        if fits and item.status == status_name and _speaks_for(peer, told, batch):
             return item
     raise Forbidden(
         f"The broker shows a receipt of {told.handle} for another message.",

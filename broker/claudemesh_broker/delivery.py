@@ -6,7 +6,7 @@ not go out at once is read from there later, and is pushed again on the next att
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -322,6 +322,30 @@ class Deliveries:
         text = frame.encode(0, 0, notice)
         for peer, feed in self._feeds.get(mesh, {}).items():
             if peer != besides:
+                feed.outlet.put(text)
+
+    def tell_apart(
+        self, member: str, own: Notice, others: Notice, besides: tuple[str, str]
+    ) -> None:
+        """Tell all attached peers of a mesh but one: one thing to a member's, another to the rest.
+
+        Args:
+            member: Whose peers hear ``own``.
+            own: What those hear.
+            others: What the others hear.
+            besides: The mesh, and the peer that hears nothing.
+        """
+        mesh, peer = besides
+        texts = [frame.encode(0, 0, notice) for notice in (own, others)]
+        for name, feed in self._feeds.get(mesh, {}).items():
+            if name != peer:
+                feed.outlet.put(texts[feed.attachment.member != member])
+
+    def tell_members(self, mesh: str, members: Collection[str], notice: Notice) -> None:
+        """Tell all attached peers of some members, with a text that is written once."""
+        text = frame.encode(0, 0, notice)
+        for feed in self._feeds.get(mesh, {}).values():
+            if feed.attachment.member in members:
                 feed.outlet.put(text)
 
     def end(self, closing: Closing, is_meant: Callable[[Attachment], bool]) -> None:

@@ -4,31 +4,33 @@
 there. What a recipient signed is kept once per signature, however many messages it covers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.envelope import MAX_TTL_MS
-from claudemesh_wire.receipts import ReceiptStatus, SignedReceipts
+from claudemesh_wire.receipts import ReceiptItem, ReceiptStatus, SignedReceipts
 
 MESSAGE_KEPT_MS: Final = 24 * 3600 * 1000
 """So long after it expired the id of a message is remembered."""
 
+_TAKEN: Final = {ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED}
 _LATER: Final = {
-    ReceiptStatus.QUEUED: {ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
-    ReceiptStatus.HELD: {ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    ReceiptStatus.QUEUED: {ReceiptStatus.HELD, *_TAKEN},
+    # The recipient has it, apart from what it shows: it does not expire, and may be released.
+    ReceiptStatus.HELD: _TAKEN,
     # The recipient's signed word outweighs the broker's: it had the message before it expired.
-    ReceiptStatus.EXPIRED: {ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    ReceiptStatus.EXPIRED: {ReceiptStatus.HELD, *_TAKEN},
     ReceiptStatus.DELIVERED: {ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
     ReceiptStatus.SEEN: set[ReceiptStatus](),
     ReceiptStatus.DECLINED: set[ReceiptStatus](),
 }
-_WAITING: Final = (ReceiptStatus.QUEUED, ReceiptStatus.HELD)
 _RECORD: Final = {
-    ReceiptStatus.DELIVERED: "delivered_ms = ?, delivered_receipt = ?",
-    ReceiptStatus.SEEN: "seen_ms = ?, seen_receipt = ?",
-    ReceiptStatus.DECLINED: "declined_ms = ?, declined_receipt = ?",
+    ReceiptStatus.HELD: "held_receipt = ?",
+    ReceiptStatus.DELIVERED: "delivered_receipt = ?, delivered_ms = ?",
+    ReceiptStatus.SEEN: "seen_receipt = ?, seen_ms = ?",
+    ReceiptStatus.DECLINED: "declined_receipt = ?, declined_ms = ?",
 }
 
 
@@ -52,38 +54,59 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
     """
     receipt: int | None = None
     news, taken = 0, list[Row]()
-    for item in batch.items:
-        row = sql.one(
-            "SELECT m.seq, m.size_bytes, m.header_hash, d.status FROM messages AS m"
-            " JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
-            " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?",
-            batch.recipient,
-            mesh,
-            batch.sender,
-            item.id,
-        )
-        if row is None or row["header_hash"] != item.header_hash:
-            continue
-        if item.status not in _LATER[row["status"]]:
-            continue
+    for item, row in _reported(sql, mesh, batch):
         if receipt is None:
             receipt = _put_receipt(sql, mesh, batch, now_ms)
         sql.execute(
-            f"UPDATE deliveries SET status = ?, route = ?, reason = ?, slot = NULL,"  # noqa: S608 - names from a table above
-            f" {_RECORD[item.status]} WHERE seq = ? AND recipient = ?",
+            f"UPDATE deliveries SET {_RECORD[item.status]}, status = ?, route = ?, reason = ?,"  # noqa: S608 - names from a table above
+            " slot = NULL WHERE seq = ? AND recipient = ?",
+            receipt,
+            # The time of a signed held is in the receipt: held_ms is the broker's own word.
+            *(() if item.status is ReceiptStatus.HELD else (item.at_ms,)),
             item.status,
             item.route or None,
             item.reason or None,
-            item.at_ms,
-            receipt,
             row["seq"],
-            batch.recipient,
+            row["recipient"],
         )
         news += 1
-        if row["status"] in _WAITING:
+        if row["status"] == ReceiptStatus.QUEUED:
             taken.append(row)
-    _leave_queue(sql, mesh, batch.recipient, taken)
+    for recipient in dict.fromkeys(row["recipient"] for row in taken):
+        left = [row for row in taken if row["recipient"] == recipient]
+        _leave_queue(sql, mesh, recipient, left)
     return news, [row["seq"] for row in taken]
+
+
+_DELIVERY: Final = (
+    "SELECT m.seq, m.size_bytes, m.header_hash, d.status, d.recipient FROM messages AS m"
+)
+_OWN: Final = (
+    f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
+    " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
+)
+_INHERITED: Final = (
+    f"{_DELIVERY} CROSS JOIN peers AS p ON p.mesh = m.mesh AND p.successor = ?"
+    " CROSS JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = p.peer"
+    " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
+)
+
+
+def _reported(sql: Sql, mesh: str, batch: SignedReceipts) -> Iterable[tuple[ReceiptItem, Row]]:
+    """Give what receipts bring news of: the signer's own rows, and those of whom it is the heir.
+
+    Whose word it is shows in the batch's recipient.
+    """
+    is_heir = sql.one(
+        "SELECT 1 FROM peers WHERE mesh = ? AND successor = ? LIMIT 1", mesh, batch.recipient
+    )
+    for item in batch.items:
+        asked = (batch.recipient, mesh, batch.sender, item.id)
+        rows = sql.all(_OWN, *asked) + (sql.all(_INHERITED, *asked) if is_heir else [])
+        for row in rows:
+            is_meant = row["header_hash"] == item.header_hash
+            if is_meant and item.status in _LATER[row["status"]]:
+                yield item, row
 
 
 def _put_receipt(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> int:
@@ -119,10 +142,11 @@ def _leave_queue(sql: Sql, mesh: str, peer: str, rows: Sequence[Row]) -> None:
 def receipts_of(sql: Sql, seq: int) -> list[Row]:
     """Give all that is known of a message, one row per recipient in the sender's order."""
     return sql.all(
-        "SELECT d.*, p.handle, p.certificate_hash, delivered.blob AS delivered,"
-        " seen.blob AS seen, declined.blob AS declined"
+        "SELECT d.*, p.handle, p.certificate_hash, held.blob AS held,"
+        " delivered.blob AS delivered, seen.blob AS seen, declined.blob AS declined"
         " FROM deliveries AS d JOIN messages AS m ON m.seq = d.seq"
         " LEFT JOIN peers AS p ON p.mesh = m.mesh AND p.peer = d.recipient"
+        " LEFT JOIN receipts AS held ON held.receipt = d.held_receipt"
         " LEFT JOIN receipts AS delivered ON delivered.receipt = d.delivered_receipt"
         " LEFT JOIN receipts AS seen ON seen.receipt = d.seen_receipt"
         " LEFT JOIN receipts AS declined ON declined.receipt = d.declined_receipt"
@@ -136,7 +160,7 @@ def expire(sql: Sql, now_ms: int, most: int) -> list[Expired]:
     rows = sql.all(
         "SELECT m.seq, m.mesh, m.sender, m.id, m.size_bytes, m.expires_ms, d.recipient"
         " FROM messages AS m JOIN deliveries AS d ON d.seq = m.seq"
-        " WHERE m.pending > 0 AND m.expires_ms <= ? AND d.status IN ('queued', 'held')"
+        " WHERE m.pending > 0 AND m.expires_ms <= ? AND d.status = 'queued'"
         " ORDER BY m.expires_ms LIMIT ?",
         now_ms,
         most,

@@ -35,7 +35,7 @@ class Place:
     """One recipient of a message at the moment it is accepted.
 
     Args:
-        status: ``accepted`` (attached), ``queued``, or ``declined`` by the broker.
+        status: ``accepted`` (attached), ``queued``, ``held`` or ``declined`` by the broker.
         reason: Why it is declined.
         node: The broker process that it is attached to, if it is.
     """
@@ -72,7 +72,7 @@ def find(sql: Sql, mesh: str, sender: str, message: str) -> Row | None:
 def first_states(sql: Sql, seq: int, accepted_ms: int) -> list[RecipientState]:
     """Give the states that the first answer named, whatever became of the message since."""
     rows = sql.all(
-        "SELECT recipient, status, queued_ms, declined_receipt FROM deliveries"
+        "SELECT recipient, status, queued_ms, held_ms, declined_receipt FROM deliveries"
         " WHERE seq = ? ORDER BY position",
         seq,
     )
@@ -87,6 +87,8 @@ def first_states(sql: Sql, seq: int, accepted_ms: int) -> list[RecipientState]:
 def _first_status(row: Row, accepted_ms: int) -> ReceiptStatus:
     if row["status"] == ReceiptStatus.DECLINED and row["declined_receipt"] is None:
         return ReceiptStatus.DECLINED
+    if row["held_ms"] is not None:
+        return ReceiptStatus.HELD
     at_once = row["queued_ms"] == accepted_ms
     return ReceiptStatus.QUEUED if at_once else ReceiptStatus.ACCEPTED
 
@@ -131,13 +133,14 @@ def put(sql: Sql, sent: Consignment, places: Sequence[Place], now_ms: int) -> in
 def _put_delivery(sql: Sql, seq: int, sent: Consignment, place: Place, now_ms: int) -> None:
     declined = place.status is ReceiptStatus.DECLINED
     sql.execute(
-        "INSERT INTO deliveries (seq, recipient, position, status, queued_ms, declined_ms, reason,"
-        " slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO deliveries (seq, recipient, position, status, queued_ms, held_ms, declined_ms,"
+        " reason, slot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         seq,
         place.peer,
         place.position,
         ReceiptStatus.DECLINED if declined else ReceiptStatus.QUEUED,
         now_ms if place.status is ReceiptStatus.QUEUED else None,
+        now_ms if place.status is ReceiptStatus.HELD else None,
         now_ms if declined else None,
         place.reason or None,
         None if declined else sent.sealed.slots[place.position],
@@ -184,18 +187,33 @@ def waiting(
     Returns:
         The copies, and whether more wait behind them.
     """
-    most, most_bytes = bounds
+    most, _ = bounds
     rows = sql.all(
         "SELECT d.seq, d.slot, m.size_bytes, m.accepted_ms, m.certificate_hash"
         " FROM deliveries AS d JOIN messages AS m ON m.seq = d.seq"
         " JOIN envelopes AS e ON e.seq = d.seq"
         " WHERE d.recipient = ? AND d.status = 'queued' AND d.seq > ? AND m.mesh = ?"
-        " ORDER BY d.seq LIMIT ?",
+        " AND d.heir IS NULL ORDER BY d.seq LIMIT ?",
         peer,
         after,
         mesh,
         most + 1,
     )
+    return copies(sql, rows, bounds)
+
+
+def copies(sql: Sql, rows: Sequence[Row], bounds: tuple[int, int]) -> tuple[list[Waiting], bool]:
+    """Read the copies behind rows of deliveries, as far as bounds allow.
+
+    Args:
+        sql: The query's.
+        rows: One more than is wanted at most, so that it shows whether there are more.
+        bounds: As ``waiting`` takes them.
+
+    Returns:
+        The copies, and whether there are more rows behind them.
+    """
+    most, most_bytes = bounds
     chosen: list[Waiting] = []
     certificates: dict[bytes, bytes] = {}
     for row in rows[:most]:

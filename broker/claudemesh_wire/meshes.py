@@ -1,4 +1,4 @@
-"""Meshes: the membership log, who is blocked, what the mesh and its broker are.
+"""Meshes: the membership log, what the mesh and its broker are.
 
 Served by ``claudemesh_broker.features.meshes``; used by the client's trust and ``mesh_info``.
 """
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from claudemesh_wire.message import MemberId, Message, Notice, Rate, Request, Rule, Whole
+from claudemesh_wire.message import Message, Notice, Rate, Request, Rule, Whole
 
 
 class LogEntries(Message, kind="meshes.log_entries"):
@@ -67,12 +67,6 @@ class AskMesh(Request[MeshFacts], kind="meshes.info", rule=Rule.READ, rate=Rate.
     """Ask what this mesh is."""
 
 
-class BlockSet(Message, kind="meshes.block_set"):
-    """The members one blocks now."""
-
-    blocked: list[MemberId]
-
-
 class MeshEnded(Message, kind="meshes.ended"):
     """The broker has forgotten the mesh, but for its id."""
 
@@ -84,10 +78,3 @@ class EndMesh(Request[MeshEnded], kind="meshes.end", rule=Rule.OWNER, rate=Rate.
     """
 
     entry: bytes
-
-
-class SetBlock(Request[BlockSet], kind="meshes.block", rule=Rule.READ, rate=Rate.RPC, audited=True):
-    """Refuse, or admit again, messages from another member to all of one's own peers."""
-
-    member: MemberId
-    blocked: bool

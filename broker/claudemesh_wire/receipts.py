@@ -1,7 +1,8 @@
 """Receipts: what became of a message, signed by the recipient where the recipient says it.
 
-``accepted``, ``queued``, ``held`` and ``expired`` are the broker's word; ``delivered``, ``seen``
-and ``declined`` are the recipient's, signed by its device and verified by the sender's client.
+``accepted``, ``queued`` and ``expired`` are the broker's word; ``delivered``, ``seen`` and
+``declined`` are the recipient's, signed by its device and verified by the sender's client. ``held``
+is the recipient's once it is signed, and the broker's until then.
 Served by ``claudemesh_broker.features.receipts``.
 """
 
@@ -40,11 +41,16 @@ class ReceiptStatus(StrEnum):
     EXPIRED = "expired"
 
 
-SIGNED: Final = frozenset({ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED})
+SIGNED: Final = frozenset(
+    {ReceiptStatus.HELD, ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED}
+)
 
 
 class ReceiptItem(Part):
-    """What the recipient says of one message; ``reason`` only with ``declined``."""
+    """What the recipient says of one message.
+
+    ``reason`` only with ``declined``, and with ``held``: the capability that its sender lacks.
+    """
 
     id: MessageId
     header_hash: Annotated[bytes, Field(min_length=32, max_length=32)]
@@ -112,7 +118,7 @@ class Reported(Message, kind="receipts.reported"):
 
 
 class Report(Request[Reported], kind="receipts.report", rule=Rule.READ, rate=Rate.CHAT):
-    """Hand over receipts; ``delivered`` and ``declined`` are the ack that empties the queue."""
+    """Hand over receipts; all but a late ``seen`` are the ack that empties the queue."""
 
     batches: Annotated[list[SignedReceipts], Field(min_length=1, max_length=64)]
 
@@ -134,17 +140,25 @@ class BrokerNews(Notice, kind="receipts.broker_news"):
 
 
 class RecipientReceipts(Part):
-    """All that is known of a message on its way to one recipient; times in milliseconds."""
+    """All that is known of a message on its way to one recipient; times in milliseconds.
+
+    ``held_ms`` is when the broker began to hold it, by its copy of the recipient's grants; ``held``
+    is the recipient's own word. An ended recipient's heir signs in its place; then ``certificate``
+    is the recipient's own, and shows that both are of one member.
+    """
 
     peer: PeerId
     handle: str
     status: ReceiptStatus
     accepted_ms: Whole
     queued_ms: Whole | None = None
+    held_ms: Whole | None = None
     expired_ms: Whole | None = None
+    held: SignedReceipts | None = None
     delivered: SignedReceipts | None = None
     seen: SignedReceipts | None = None
     declined: SignedReceipts | None = None
+    certificate: bytes = b""
 
 
 class StatusFound(Message, kind="receipts.status_found"):

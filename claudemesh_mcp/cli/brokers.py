@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import anyio
 import typer
 
-from claudemesh_mcp.cli import chosen, show
+from claudemesh_mcp.cli import chosen, held, show
 from claudemesh_mcp.cli.asking import open_mesh
 from claudemesh_mcp.meshes import LOCAL
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
+    from claudemesh_mcp.held import Held
     from claudemesh_mcp.launcher import BrokerInfo, Launcher
     from claudemesh_mcp.results import PeerRow
 
@@ -111,6 +112,7 @@ def status(json: Json = False) -> None:
         if shown["data"]:
             show.word(f"data: {shown['data']}")
         show.peers(seen.peers)
+    held.tell(seen.held if seen else [])
 
 
 _STOP_S: Final = 15.0
@@ -125,11 +127,16 @@ def _launcher() -> "Launcher":
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the mesh showed: its name here, its broker, its peers but for the command line's own."""
+    """What the mesh showed: its name here, its broker, its peers but for the command line's own.
+
+    Args:
+        held: What waits in this home until its user lets it through.
+    """
 
     mesh: str
     broker: dict[str, Any]
     peers: "list[PeerRow]"
+    held: "list[Held]"
 
 
 async def _look() -> _Seen:
@@ -138,7 +145,7 @@ async def _look() -> _Seen:
         broker = (await mesh.mesh_info()).broker
         rows = [row for row in found.peers if not row.is_self]
         said = {"pid": None, "url": broker.url, "version": broker.version, "data": None}
-        return _Seen(mesh.peer.identity.mesh_name, said, rows)
+        return _Seen(mesh.peer.identity.mesh_name, said, rows, await held.find(mesh))
 
 
 def _shown(broker: "BrokerInfo | None") -> dict[str, Any] | None:

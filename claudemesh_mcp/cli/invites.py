@@ -4,13 +4,14 @@ They hand on to ``governing.py`` and ``joining.py`` and print through ``show.py`
 """
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import anyio
 import typer
 
 from claudemesh_mcp.cli import show
-from claudemesh_mcp.cli.asking import ask
+from claudemesh_mcp.cli.asking import ask, open_mesh
 from claudemesh_mcp.cli.chosen import settings
 from claudemesh_mcp.cli.durations import milliseconds
 from claudemesh_wire.errors import Conflict, MeshError
@@ -259,9 +260,21 @@ def join(
 
 
 def _grant_all(joined: "Joined") -> None:
-    from claudemesh_mcp.cli.chosen import choose
+    """Let the inviter do all with the sessions of this home; its invite said the same for us."""
+    inviter = joined.inviter
+    if inviter is None:
+        return
 
-    del joined, choose
+    async def granting_all() -> None:
+        from claudemesh_mcp import granting
+        from claudemesh_wire.grants import Capability
+
+        here = replace(settings(), mesh=joined.mesh.name)
+        async with open_mesh(settings=here) as mesh:
+            everything = granting.Change(allow=frozenset(Capability))
+            await granting.change(mesh.peer, await mesh.ready(), inviter, everything)
+
+    anyio.run(granting_all)
 
 
 def _use(name: str) -> bool:

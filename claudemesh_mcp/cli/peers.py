@@ -3,12 +3,17 @@
 It asks ``Mesh`` as the command line's own peer and prints through ``show.py``.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli import held, show
 from claudemesh_mcp.cli.asking import ask
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.held import Held
+    from claudemesh_mcp.results import PeersResult
+    from claudemesh_mcp.sdk import Mesh
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,10 +41,16 @@ def peers(
       claudemesh peers --json | jq -r .peers[].handle
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     filters = {"online": True} if online else {}
-    found = ask(lambda mesh: mesh.search_peers(query, filters=filters, limit=limit, detail=detail))
+
+    async def question(mesh: "Mesh") -> "tuple[PeersResult, list[Held]]":
+        found = await mesh.search_peers(query, filters=filters, limit=limit, detail=detail)
+        return found, await held.find(mesh)
+
+    found, waiting = ask(question)
     if json:
         show.data(found)
-        return
-    show.peers(found.peers)
-    if found.total > len(found.peers):
-        show.word(f"{found.total - len(found.peers)} more.")
+    else:
+        show.peers(found.peers)
+        if found.total > len(found.peers):
+            show.word(f"{found.total - len(found.peers)} more.")
+    held.tell(waiting)

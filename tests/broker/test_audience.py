@@ -9,10 +9,10 @@ import pytest
 from claudemesh_wire.address import direct_conversation
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import MeshError
+from claudemesh_wire.grants import SetBlock
 from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.keys import make_id
 from claudemesh_wire.membership import Custody
-from claudemesh_wire.meshes import SetBlock
 from claudemesh_wire.messages import Accepted, Send
 from tests.support.broker import MemoryBroker, a_broker
 from tests.support.people import DAY, NOW, Device, Mesh, Person

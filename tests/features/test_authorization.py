@@ -8,15 +8,17 @@ import pytest
 
 from claudemesh_broker.service import HANDLERS
 from claudemesh_wire.errors import MeshError
+from claudemesh_wire.grants import ListGrants, PutGrant, SetBlock
 from claudemesh_wire.groups import JoinGroup, LeaveGroup
 from claudemesh_wire.invites import ListInvites, PutInvite, WithdrawInvite
 from claudemesh_wire.keys import make_id
-from claudemesh_wire.meshes import AppendEntry, AskMesh, EndMesh, ReadLog, SetBlock
+from claudemesh_wire.meshes import AppendEntry, AskMesh, EndMesh, ReadLog
 from claudemesh_wire.message import Request, Role
 from claudemesh_wire.messages import Fetch, Resolve, Send
 from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptItem, ReceiptStatus, Report, SignedReceipts
 from claudemesh_wire.search import SearchPeers
+from claudemesh_wire.succession import FetchInheritance
 from tests.support.broker import a_broker
 from tests.support.people import Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, join
@@ -37,6 +39,8 @@ TABLE: list[tuple[Request[Any], set[Role]]] = [
     (ReadLog(), ALL),
     (AppendEntry(entry=b"x"), ALL),  # the chain decides who may change what
     (AskMesh(), ALL),
+    (PutGrant(grant=b"x"), ALL),  # about one's own peers, whatever one is in the mesh
+    (ListGrants(), ALL),
     (EndMesh(entry=b"x"), {OWNER}),
     (PutInvite(invite=b"x"), ADMINS),
     (ListInvites(), ADMINS),
@@ -54,6 +58,7 @@ TABLE: list[tuple[Request[Any], set[Role]]] = [
     (Fetch(), ALL),
     (Report(batches=[RECEIPTS]), ALL),
     (AskStatus(id=make_id("msg_", bytes(16))), ALL),
+    (FetchInheritance(), ALL),
 ]
 
 

@@ -9,7 +9,7 @@ from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import Closing, Mode
 from claudemesh_wire.keys import b64
-from claudemesh_wire.meshes import AppendEntry, AskMesh, LogGrew, ReadLog, SetBlock
+from claudemesh_wire.meshes import AppendEntry, AskMesh, LogGrew, ReadLog
 from tests.support.broker import MemoryBroker, a_broker
 from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, Wish, join
@@ -138,25 +138,3 @@ async def test_a_mesh_says_what_it_is(broker: MemoryBroker, mesh: Mesh, ada: Raw
     assert (facts.broker_version, facts.data_version) == (VERSION, DATA_VERSION)
     assert (facts.started_ms, facts.queued) == (NOW, 0)
     assert facts.limits["queue_messages"] == 10_000
-
-
-async def test_one_blocks_other_members_of_the_mesh(
-    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
-) -> None:
-    bob = mesh.add("bob")
-    peer = await join(broker, Device(mesh, bob, "bob"))
-    assert (await ada.call(SetBlock(member=bob.id, blocked=True))).blocked == [bob.id]
-    assert (await ada.call(SetBlock(member=bob.id, blocked=True))).blocked == [bob.id]
-    with pytest.raises(MeshError) as caught:
-        await peer.resolve("ada")
-    assert caught.value.code == "blocked"
-    assert (await ada.call(SetBlock(member=bob.id, blocked=False))).blocked == []
-    assert await peer.resolve("ada")
-
-
-@pytest.mark.parametrize(("who", "code"), [("ada", "self"), ("nobody", "unknown_member")])
-async def test_neither_oneself_nor_a_stranger_is_blocked(ada: RawPeer, who: str, code: str) -> None:
-    member = ada.device.owner.id if who == "ada" else Person(who).id
-    with pytest.raises(MeshError) as caught:
-        await ada.call(SetBlock(member=member, blocked=True))
-    assert caught.value.code == code

@@ -10,9 +10,9 @@ from claudemesh_wire.address import direct_conversation
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Copy
 from claudemesh_wire.errors import MeshError
+from claudemesh_wire.grants import SetBlock
 from claudemesh_wire.handshake import Mode
 from claudemesh_wire.keys import b64, make_id
-from claudemesh_wire.meshes import SetBlock
 from claudemesh_wire.messages import Accepted, Deliver, Fetch, Resolve, Send
 from tests.support.broker import MemoryBroker, a_broker
 from tests.support.people import DAY, NOW, Device, Mesh, Person

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from claudemesh_mcp import inbox, peerfile
-from claudemesh_mcp.inbox import Sender
+from claudemesh_mcp import held, inbox, peerfile
+from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_wire.content import ContentFields, Priority, pack
 from claudemesh_wire.envelope import Opened, Refusal, Sealed
 from claudemesh_wire.errors import Forbidden
@@ -213,3 +213,32 @@ def test_each_sender_and_conversation_is_counted_by_itself(sql: sqlite3.Connecti
 def test_a_group_s_numbers_tell_no_reader_of_a_gap(sql: sqlite3.Connection) -> None:
     assert take(sql, sealed("late", conv="@team", seq=9)).missed == 0
     assert take(sql, sealed("later", conv="@team", seq=12)).missed == 0
+
+
+def test_a_message_that_lacks_a_grant_is_kept_apart_and_told_so(sql: sqlite3.Connection) -> None:
+    taken = take(sql, sealed(), ruling=Ruling(held="message", wakes=False))
+    assert (taken.fresh, taken.refusal) == (False, None)
+    assert told(sql) == [("held", "message")]
+    assert (inbox.count_unread(sql, NOW), held.count(sql)) == (0, 1)
+    assert hand(sql) == []
+    assert inbox.peek(sql, 20, None, NOW) == []
+
+
+def test_a_held_message_that_comes_again_is_told_to_be_held_again(sql: sqlite3.Connection) -> None:
+    take(sql, sealed(), ruling=Ruling(held="message", wakes=False))
+    report_all(sql)
+    assert not take(sql, sealed()).fresh
+    assert (told(sql), hand(sql)) == ([("held", "message")], [])
+
+
+def test_a_member_that_is_blocked_is_declined(sql: sqlite3.Connection) -> None:
+    taken = take(sql, sealed(), ruling=Refusal("Blocked.", code="blocked"))
+    assert code(taken) == "blocked"
+    assert (told(sql), rows(sql)) == ([("declined", "blocked")], [])
+
+
+def test_a_text_that_is_held_is_not_given_by_its_id(sql: sqlite3.Connection) -> None:
+    take(sql, sealed(), ruling=Ruling(held="message", wakes=False))
+    with pytest.raises(Forbidden) as caught:
+        inbox.find_message(sql, message_id(1))
+    assert caught.value.code == "held"

@@ -40,7 +40,7 @@ class InboxMachine(RuleBasedStateMachine):
         super().__init__()
         self.sql = sqlite3.connect(":memory:", isolation_level=None)
         self.sql.row_factory = sqlite3.Row
-        self.sql.executescript(peerfile._SCHEMA.read_text("utf-8"))
+        peerfile._migrate(self.sql)
         self.model: dict[int, Message] = {}
         self.last = {"ada": 0, "cleo": 0}
         self.now_ms = NOW

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from claudemesh_mcp.rights import in_words
 from claudemesh_mcp.tools import DEFINITIONS_FILE
+from claudemesh_wire.grants import DEFAULTS, Capability
 from tests.support.checkout import ROOT, tree
 
 README: Final = ROOT / "README.md"
@@ -75,7 +77,20 @@ def path_table() -> str:
     return "\n".join(rows)
 
 
-TABLES: Final[dict[str, Callable[[], str]]] = {"tools": tools_table, "path": path_table}
+def defaults_table() -> str:
+    """One row per standing of a member, one column per capability."""
+    rows = [f"| | {' | '.join(Capability)} |", f"|---|{'---|' * len(Capability)}"]
+    for standing, rights in DEFAULTS.items():
+        cells = [in_words(rights[one]) for one in Capability]
+        rows.append(f"| {standing} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "tools": tools_table,
+    "path": path_table,
+    "defaults": defaults_table,
+}
 
 
 def between_marks(name: str, text: str) -> str | None:

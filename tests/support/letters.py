@@ -6,14 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from claudemesh_mcp import inbox
-from claudemesh_mcp.inbox import Sender, Taken
+from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_wire.content import ContentFields, pack
-from claudemesh_wire.envelope import Copy, Opened, Reader, Sealed
+from claudemesh_wire.envelope import Copy, Opened, Reader, Refusal, Sealed
 from claudemesh_wire.keys import make_id
 from claudemesh_wire.receipts import ReceiptItem
 from tests.wire.world import ADAS, BOBS, CLEOS, NOW, Device, letter, reading, seed
 
 SENDERS = (ADAS, CLEOS)
+SHOWN = Ruling()
 
 
 def message_id(label: object) -> str:
@@ -40,6 +41,7 @@ def take(
     what: Sealed | Copy,
     now_ms: int = NOW,
     prove: Callable[[Opened], Sender] = proved,
+    ruling: Ruling | Refusal = SHOWN,
     **changes: Any,
 ) -> Taken:
     """Take a message in as bob, who knows his senders' certificates."""
@@ -48,8 +50,13 @@ def take(
         known = reading(BOBS, *(one.certificate() for one in SENDERS))
         return replace(known, now_ms=now_ms, seen_before=seen_before, **changes)
 
+    def judge(_sender: Sender, _priority: str) -> Ruling:
+        if isinstance(ruling, Refusal):
+            raise ruling
+        return ruling
+
     copy = what.copy_for(0) if isinstance(what, Sealed) else what
-    return inbox.take_in(sql, copy, reader, prove, now_ms)
+    return inbox.take_in(sql, copy, Checks(reader, prove, judge), now_ms)
 
 
 def code(taken: Taken) -> str:

@@ -113,3 +113,23 @@ async def test_a_device_that_was_revoked_is_written_to_by_nobody(tmp_path: Path)
         with pytest.raises(MeshError) as caught:
             await ada.send("bob", "not for a thief")
         assert caught.value.code == "device_revoked"
+
+
+async def test_the_peers_of_two_members_talk_to_each_other(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        ada = await twin.join("ada")
+        guest = await twin.admit("bob")
+        bob = await guest.join("bob")
+        await spoken(ada, bob, "welcome")
+        await bob.send("ada", "thank you")
+        [got] = (await ada.inbox(wait_s=LIMIT_S)).messages
+        assert (got.handle, got.member) == ("bob", "bob")
+        assert guest.member != ada.peer.identity.member
+        assert await problems(ada) == await problems(bob) == []
+
+
+async def test_a_second_home_is_there_before_anybody_of_the_first(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        bob = await (await twin.admit("bob")).join("bob")
+        ada = await twin.join("ada")
+        await spoken(ada, bob, "you were first")

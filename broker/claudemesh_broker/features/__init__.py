@@ -1,5 +1,25 @@
 """The features, each a file of handlers; importing this package registers all of them."""
 
-from claudemesh_broker.features import groups, invites, meshes, messages, presence, receipts, search
+from claudemesh_broker.features import (
+    grants,
+    groups,
+    invites,
+    meshes,
+    messages,
+    presence,
+    receipts,
+    search,
+    succession,
+)
 
-__all__ = ["groups", "invites", "meshes", "messages", "presence", "receipts", "search"]
+__all__ = [
+    "grants",
+    "groups",
+    "invites",
+    "meshes",
+    "messages",
+    "presence",
+    "receipts",
+    "search",
+    "succession",
+]

@@ -1,4 +1,4 @@
-"""Meshes: the membership log, who is blocked, what the mesh and its broker are.
+"""Meshes: the membership log, what the mesh and its broker are.
 
 ``service.py`` calls it. The broker walks every entry before it appends it, and can sign none.
 """
@@ -6,26 +6,24 @@
 from collections.abc import Sequence
 from typing import Final
 
-from claudemesh_broker import queues
+from claudemesh_broker import heirs
 from claudemesh_broker.roster import check_moment, entries_after, put_chain
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Sql
 from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.entries import Entry, EntryKind
-from claudemesh_wire.errors import Invalid, NotFound
+from claudemesh_wire.errors import Invalid
 from claudemesh_wire.handshake import Closing
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.meshes import (
     AppendEntry,
     AskMesh,
-    BlockSet,
     EndMesh,
     LogEntries,
     LogGrew,
     MeshEnded,
     MeshFacts,
     ReadLog,
-    SetBlock,
 )
 
 _ENDED: Final = Closing(code="ended", reason="An owner has ended this mesh.")
@@ -117,11 +115,12 @@ async def tell_facts(context: Context, request: AskMesh) -> MeshFacts:  # noqa: 
             "SELECT m.created_ms, count(p.peer) AS peers,"
             " coalesce(sum(p.attached = 1 OR p.lease_until_ms > ?), 0) AS online"
             " FROM meshes AS m LEFT JOIN peers AS p ON p.mesh = m.mesh AND p.handle IS NOT NULL"
-            " WHERE m.mesh = ? GROUP BY m.mesh",
+            " AND (p.visible = 1 OR p.peer = ?) WHERE m.mesh = ? GROUP BY m.mesh",
             now_ms,
+            caller.peer,
             caller.mesh,
         )
-        queued, _ = queues.backlog(sql, caller.mesh, caller.peer)
+        queued = heirs.backlog(sql, caller.mesh, caller.peer)
         return MeshFacts(
             name=chain.name,
             created_ms=counts["created_ms"] if counts else 0,
@@ -137,39 +136,3 @@ async def tell_facts(context: Context, request: AskMesh) -> MeshFacts:  # noqa: 
         )
 
     return await context.read(query)
-
-
-@serves
-async def block(context: Context, request: SetBlock) -> BlockSet:
-    """Refuse, or admit again, what another member writes to the caller's."""
-    caller, now_ms = context.caller, context.now_ms
-    if request.member == caller.member:
-        raise Invalid("A member can't block itself.", code="self")
-    if request.member not in context.chain.members:
-        raise NotFound(f"There is no member {request.member} in this mesh.", code="unknown_member")
-
-    def change(sql: Sql) -> list[str]:
-        if request.blocked:
-            sql.execute(
-                "INSERT INTO blocks (mesh, owner, blocked, since_ms) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT DO NOTHING",
-                caller.mesh,
-                caller.member,
-                request.member,
-                now_ms,
-            )
-        else:
-            sql.execute(
-                "DELETE FROM blocks WHERE mesh = ? AND owner = ? AND blocked = ?",
-                caller.mesh,
-                caller.member,
-                request.member,
-            )
-        rows = sql.all(
-            "SELECT blocked FROM blocks WHERE mesh = ? AND owner = ? ORDER BY blocked",
-            caller.mesh,
-            caller.member,
-        )
-        return [row["blocked"] for row in rows]
-
-    return BlockSet(blocked=await context.write(change))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
 
-from claudemesh_broker import audience, peers, queues, upkeep
+from claudemesh_broker import audience, heirs, peers, queues, upkeep
 from claudemesh_broker.audience import Asker
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.queues import Consignment, Place
@@ -20,6 +20,7 @@ from claudemesh_wire.address import direct_conversation, parse
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import MAX_AHEAD_MS, Header, Sealed
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, TooMuch
+from claudemesh_wire.grants import Capability, Grant, right_of
 from claudemesh_wire.keys import public_hash
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.messages import (
@@ -33,6 +34,7 @@ from claudemesh_wire.messages import (
     Send,
 )
 from claudemesh_wire.receipts import ReceiptStatus
+from claudemesh_wire.succession import InheritanceGrew
 
 MAX_FETCH_BYTES: Final = 512 * 1024
 
@@ -72,6 +74,7 @@ class Outcome:
     answer: Accepted
     sent: Consignment
     places: Sequence[Place] = ()
+    heirs: Sequence[str] = ()
     expires_first: bool = False
 
 
@@ -98,6 +101,10 @@ async def send(context: Context, request: Send) -> Accepted:
 
     outcome = await context.write(change)
     parts.deliveries.push(outcome.sent, outcome.seq, outcome.places, terms.now_ms)
+    for heir in outcome.heirs:
+        parts.deliveries.tell(header.mesh, heir, InheritanceGrew())
+    if outcome.places:
+        parts.tallies.of(header.mesh, header.sender).sent += 1
     if outcome.expires_first:
         parts.scheduler.wake()
     return outcome.answer
@@ -190,16 +197,18 @@ def _certificate(sql: Sql, header: Header, known: Certificate | None) -> Certifi
 
 _RECIPIENTS: Final = (
     "SELECT p.mesh, p.peer, p.member, p.handle, p.node, p.kem_generation, q.messages, q.bytes,"
-    " b.since_ms AS blocked_ms"
+    " p.successor, p.returned, b.since_ms AS blocked_ms, g.entry AS granted"
     " FROM json_each(?) AS wanted CROSS JOIN peers AS p ON p.mesh = ? AND p.peer = wanted.value"
     " LEFT JOIN queues AS q ON q.mesh = p.mesh AND q.peer = p.peer"
     " LEFT JOIN blocks AS b ON b.mesh = p.mesh AND b.owner = p.member AND b.blocked = ?"
+    " LEFT JOIN grants AS g ON g.mesh = p.mesh AND g.owner = p.member AND g.subject = ?"
 )
 
 
 def _store(sql: Sql, sent: Consignment, terms: Terms) -> Outcome:
     header = sent.header
-    found = sql.all(_RECIPIENTS, json.dumps(header.to), header.mesh, terms.member)
+    wanted = (json.dumps(header.to), header.mesh, terms.member, terms.member)
+    found = sql.all(_RECIPIENTS, *wanted)
     rows = {row["peer"]: row for row in found}
     cannot = [
         peer
@@ -215,7 +224,8 @@ def _store(sql: Sql, sent: Consignment, terms: Terms) -> Outcome:
         RecipientState(peer=place.peer, status=place.status, at_ms=terms.now_ms) for place in places
     ]
     answer = _answer(header, states, terms.now_ms)
-    return Outcome(seq, answer, sent, places, upkeep.expect_expiry(sql, header.exp))
+    told = heirs.entrust(sql, seq, rows.values())
+    return Outcome(seq, answer, sent, places, told, upkeep.expect_expiry(sql, header.exp))
 
 
 def _place(row: Row, position: int, terms: Terms) -> Place:
@@ -226,7 +236,17 @@ def _place(row: Row, position: int, terms: Terms) -> Place:
     if row["blocked_ms"] is not None:
         return Place(peer, position, ReceiptStatus.DECLINED, "blocked")
     status = ReceiptStatus.QUEUED if row["node"] is None else ReceiptStatus.ACCEPTED
+    if not _may_message(row, terms):
+        # Handed over all the same: the recipient's own grants decide, these are a copy of them.
+        status = ReceiptStatus.HELD
     return Place(peer, position, status, node=row["node"])
+
+
+def _may_message(row: Row, terms: Terms) -> bool:
+    """Tell whether the recipient's member lets the sender's have messages shown to its peers."""
+    grant = Grant.parse(row["granted"]) if row["granted"] else None
+    sender = terms.chain.member(terms.member)
+    return right_of(row["member"], sender, grant, Capability.MESSAGE).allowed
 
 
 def _check_room(sent: Consignment, rows: Sequence[Row], terms: Terms) -> None:

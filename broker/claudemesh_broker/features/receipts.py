@@ -23,6 +23,7 @@ from claudemesh_wire.receipts import (
 )
 
 MAX_PROOF_BYTES: Final = 512 * 1024
+_PROOFS: Final = ("held", "delivered", "seen", "declined")
 
 
 @serves
@@ -43,9 +44,17 @@ async def report(context: Context, request: Report) -> Reported:
     for batch, (news, rows) in zip(request.batches, taken, strict=True):
         if own is not None:
             own.settle(rows)
+        if rows:
+            context.parts.tallies.of(caller.mesh, caller.peer).received += _received(batch, rows)
         if news:
             await _tell_sender(context, batch)
     return Reported(taken=sum(news for news, _ in taken))
+
+
+def _received(batch: SignedReceipts, rows: Sequence[int]) -> int:
+    """Count the messages that left the queue because the recipient has them."""
+    declined = sum(item.status is ReceiptStatus.DECLINED for item in batch.items)
+    return max(0, len(rows) - declined)
 
 
 def _check_batches(context: Context, batches: Iterable[SignedReceipts]) -> None:
@@ -53,7 +62,7 @@ def _check_batches(context: Context, batches: Iterable[SignedReceipts]) -> None:
         if batch.recipient != context.caller.peer:
             raise Forbidden("A receipt is given by its recipient only.", code="wrong_recipient")
         if any(item.status not in SIGNED for item in batch.items):
-            raise Invalid("A recipient says delivered, seen or declined.", code="malformed")
+            raise Invalid("A recipient says held, delivered, seen or declined.", code="malformed")
 
 
 def _check_certificate(sql: Sql, peer: str, name: bytes) -> None:
@@ -90,7 +99,7 @@ async def tell_status(context: Context, request: AskStatus) -> StatusFound:
         rows = outcomes.receipts_of(sql, row["seq"])
         meant = [one for one in rows if not request.only or one["recipient"] in request.only]
         found = [_recipient(one, row) for one in meant]
-        proven = _within_frame(found)
+        proven = [_with_certificate(sql, one, meant) for one in _within_frame(found)]
         names = _certificates_named(proven)
         blobs = [peers.read_certificate(sql, name) for name in names]
         return StatusFound(
@@ -102,21 +111,40 @@ async def tell_status(context: Context, request: AskStatus) -> StatusFound:
     return await context.read(query)
 
 
-def _recipient(row: Row, message: Row) -> RecipientReceipts:
+def _status(row: Row) -> ReceiptStatus:
     status = ReceiptStatus(row["status"])
-    if status is ReceiptStatus.QUEUED and row["queued_ms"] is None:
-        status = ReceiptStatus.ACCEPTED
+    if status is not ReceiptStatus.QUEUED:
+        return status
+    if row["held_ms"] is not None:
+        return ReceiptStatus.HELD
+    return ReceiptStatus.ACCEPTED if row["queued_ms"] is None else ReceiptStatus.QUEUED
+
+
+def _recipient(row: Row, message: Row) -> RecipientReceipts:
+    status = _status(row)
     return RecipientReceipts(
         peer=row["recipient"],
         handle=row["handle"] or "",
         status=status,
         accepted_ms=message["accepted_ms"],
         queued_ms=row["queued_ms"],
+        held_ms=row["held_ms"],
         expired_ms=message["expires_ms"] if status is ReceiptStatus.EXPIRED else None,
+        held=_batch(row["held"]),
         delivered=_batch(row["delivered"]),
         seen=_batch(row["seen"]),
         declined=_batch(row["declined"]),
     )
+
+
+def _with_certificate(sql: Sql, told: RecipientReceipts, rows: Sequence[Row]) -> RecipientReceipts:
+    """Add whose message it was when another peer speaks for it, as proof of its member."""
+    signed = (told.delivered, told.seen, told.declined)
+    if all(batch is None or batch.recipient == told.peer for batch in signed):
+        return told
+    name = next(row["certificate_hash"] for row in rows if row["recipient"] == told.peer)
+    blob = peers.read_certificate(sql, name) if name else None
+    return told.model_copy(update={"certificate": blob or b""})
 
 
 def _batch(blob: bytes | None) -> SignedReceipts | None:
@@ -129,11 +157,11 @@ def _within_frame(found: Sequence[RecipientReceipts]) -> list[RecipientReceipts]
     load = 0
     for one in found:
         load += len(one.model_dump_json())
-        bare = one.model_copy(update={"delivered": None, "seen": None, "declined": None})
+        bare = one.model_copy(update=dict.fromkeys(_PROOFS))
         kept.append(one if load <= MAX_PROOF_BYTES else bare)
     return kept
 
 
 def _certificates_named(found: Iterable[RecipientReceipts]) -> list[bytes]:
-    batches = (batch for one in found for batch in (one.delivered, one.seen, one.declined))
+    batches = (getattr(one, name) for one in found for name in _PROOFS)
     return list(dict.fromkeys(batch.certificate for batch in batches if batch is not None))

@@ -1,0 +1,153 @@
+"""Between two members: what one lets the other do, who keeps it, and how it is shown."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claudemesh_mcp import granting, rights
+from claudemesh_mcp.granting import Change
+from claudemesh_mcp.results import RightsResult
+from claudemesh_mcp.sdk import Mesh
+from claudemesh_wire.errors import MeshError
+from claudemesh_wire.grants import Grant
+from claudemesh_wire.keys import b64
+from tests.support.lies import changed
+from tests.support.twin import a_mesh
+from tests.support.twopeople import World, kept, two_people
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with two_people(tmp_path) as world:
+        yield world
+
+
+async def test_a_damaged_file_of_grants_lets_nobody_else_through(world: World) -> None:
+    peer = world.ada.peer
+    (peer.home.meshes / peer.identity.mesh / "grants.json").write_bytes(b"{}")
+    (peer.home.meshes / peer.identity.mesh / "grants.json").chmod(0o600)
+    await world.bob.send("ada", "psst")
+    assert await kept(world.ada, 1) == [("psst", "message", 0)]
+    assert "grants_damaged" in [one.code for one in (await world.ada.mesh_info()).problems]
+
+
+async def test_a_file_of_grants_that_another_wrote_is_damaged(world: World) -> None:
+    member = granting.find_member(world.bob.peer, world.ada.peer.own_name())
+    client = await world.bob.ready()
+    await granting.change(world.bob.peer, client, member, Change(allow=frozenset({"message"})))
+    theirs = world.bob.peer.home.meshes / world.bob.peer.identity.mesh / "grants.json"
+    ours = world.ada.peer.home.meshes / world.ada.peer.identity.mesh / "grants.json"
+    ours.write_bytes(theirs.read_bytes())
+    ours.chmod(0o600)
+    with pytest.raises(MeshError) as caught:
+        world.ada.peer.grants.read()
+    assert caught.value.code == "grants_damaged"
+
+
+async def test_a_home_that_lost_its_file_takes_its_own_grants_from_the_broker(
+    world: World,
+) -> None:
+    await world.revoke("message")
+    peer = world.human.peer
+    (peer.home.meshes / peer.identity.mesh / "grants.json").unlink()
+    await granting.level(peer, await world.human.ready())
+    assert peer.grants.read().grants[world.guest.member].fields.deny == ["message"]
+
+
+async def test_a_broker_that_lost_a_grant_is_given_it_again(world: World) -> None:
+    await world.grant("task")
+    await world.at_broker("DELETE FROM grants")
+    await granting.level(world.human.peer, await world.human.ready())
+    assert len(await world.twin.broker.sql("SELECT 1 FROM grants")) == 1
+
+
+async def shown_rights(mesh: Mesh) -> RightsResult:
+    return rights.rights(mesh.peer, await granting.level(mesh.peer, await mesh.ready()))
+
+
+async def test_both_sides_see_what_holds_with_the_defaults_filled_in(world: World) -> None:
+    await world.grant("task")
+    await world.revoke("wake")
+    expected = {
+        "message": "yes",
+        "topic": "yes",
+        "wake": "no",
+        "task": "yes",
+        "tool": "no",
+        "file": "no",
+    }
+    [mine] = (await shown_rights(world.human)).i_let
+    [theirs] = (await shown_rights(world.bob)).let_me
+    assert (mine.member, mine.rights, mine.granted) == ("bob", expected, True)
+    assert (theirs.member_id, theirs.rights) == (world.ada.peer.identity.member, expected)
+    [untouched] = (await shown_rights(world.bob)).i_let
+    assert (untouched.rights["wake"], untouched.granted) == ("now only, 3 an hour", False)
+
+
+async def test_mesh_info_shows_the_defaults_and_what_differs_to_both(world: World) -> None:
+    await world.say(Change(allow=frozenset({"message", "task"}), deny=frozenset({"wake"})))
+    info, theirs = await world.ada.mesh_info(), await world.bob.mesh_info()
+    assert info.defaults == {
+        "own": ["message", "topic", "wake", "task", "tool", "file"],
+        "member": ["message", "topic", "wake (now only, 3 an hour)"],
+        "observer": [],
+    }
+    [mine] = info.grants.by_me
+    assert (mine.member, mine.allow, mine.deny) == ("bob", ["task"], ["wake"])
+    [given] = theirs.grants.to_me
+    assert (given.allow, given.deny) == (["task"], ["wake"])
+    assert info.grants.to_me == theirs.grants.by_me == []
+
+
+async def test_a_grant_that_the_broker_made_up_is_named_and_not_shown(world: World) -> None:
+    await world.grant("task")
+
+    made = world.human.peer.grants.read().grants[world.guest.member].fields
+    blob = Grant.issue(made, world.guest.identity.key).blob
+
+    def forge(body: dict[str, Any]) -> None:
+        body["given"] = [b64(blob)]
+
+    world.twin.lie = changed("grants.found", forge)
+    info = await world.bob.mesh_info()
+    assert info.grants.to_me == []
+    again = await world.bob.mesh_info()
+    assert "grant_forged" in [one.code for one in again.problems]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("b\u043eb", "bad_name"),
+        ("\uff42\uff4f\uff42", "bad_name"),
+        ("bobby", "unknown_member"),
+        ("me", "self"),
+    ],
+)
+async def test_a_name_that_is_no_other_members_is_refused(
+    world: World, name: str, expected: str
+) -> None:
+    own = world.human.peer.own_name()
+    with pytest.raises(MeshError) as caught:
+        granting.find_member(world.human.peer, own if name == "me" else name)
+    assert caught.value.code == expected
+
+
+def test_a_capability_that_is_none_is_refused() -> None:
+    with pytest.raises(MeshError) as caught:
+        granting.capabilities(["mesage"])
+    assert caught.value.code == "unknown_capability"
+    assert "message" in caught.value.hint
+
+
+async def test_names_that_look_alike_enter_no_mesh(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        with pytest.raises(ValueError, match="name"):
+            await twin.admit("b\u043eb")
