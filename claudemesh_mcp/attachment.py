@@ -9,15 +9,16 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 import anyio
 import anyio.to_thread
 
-from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp import inbox, outbox, succession
+from claudemesh_mcp.catchup import catch_up
+from claudemesh_mcp.causes import cause_of, is_expected
 from claudemesh_mcp.client import Client, Credentials
-from claudemesh_mcp.connection import Link, LinkClosed, pauses
-from claudemesh_mcp.history import catch_up
+from claudemesh_mcp.connection import Link, pauses
 from claudemesh_mcp.home import FileLock
 from claudemesh_mcp.meshes import Place, update_place
 from claudemesh_mcp.peer import Peer
@@ -33,6 +34,7 @@ from claudemesh_wire.meshes import LogGrew
 from claudemesh_wire.message import Notice
 from claudemesh_wire.messages import Deliver
 from claudemesh_wire.presence import Certify, PresenceChanged
+from claudemesh_wire.succession import InheritanceGrew
 
 logger: Final = logging.getLogger(__name__)
 
@@ -44,7 +46,6 @@ _REPLACED: Final = "replaced"
 _LEAST_PAUSE_S: Final = 0.1
 # What a further attempt may well mend, as when a broker is just making way for another.
 _PASSING: Final = frozenset({"connection_lost", "unreachable", "unavailable", "timeout"})
-_EXPECTED: Final = (MeshError, LinkClosed, OSError)
 _WORTH_SHOWING: Final = frozenset(
     {
         "wrong_broker",
@@ -166,9 +167,9 @@ class Attachment:
                     if await self._connect_once():
                         waits = pauses()
                 except Exception as error:
-                    if not _is_expected(error):
+                    if not is_expected(error):
                         logger.exception("a connection ended unexpectedly")
-                    self._fail(_cause(error))
+                    self._fail(cause_of(error))
                 if not self._is_replaced:
                     await self._pause(next(waits))
         finally:
@@ -280,9 +281,12 @@ class Attachment:
         peer.handle = facts.handle
         if self._mode is Mode.ATTACH:
             await self._take_lock()
+        if facts.succeeds:
+            await succession.take_over(peer, client, self._receiving, facts.succeeds)
         now_ms = peer.now_ms()
-        await peer.file.write(lambda sql: inbox.forget_old(sql, now_ms))
-        await peer.file.write(lambda sql: outbox.forget_old(sql, now_ms))
+        for forget_old in (inbox.forget_old, outbox.forget_old):
+            while await peer.file.write(partial(forget_old, now_ms=now_ms)):
+                pass
 
     async def own(self) -> None:
         """Take the peer's lock if it is free, and offer again what a dead holder had offered.
@@ -356,6 +360,9 @@ class Attachment:
                     self._receiving.look_again()
                 case PresenceChanged():
                     self._sending.forget_resolutions()
+                    self._peer.news.hear(notice, self._peer.now_ms())
+                case InheritanceGrew():
+                    await succession.fetch(self._peer, client, self._receiving)
                 case _:
                     pass
         if delivers or any(isinstance(notice, LogGrew) for notice in batch):
@@ -378,20 +385,3 @@ async def certify(peer: Peer, client: Client, handle: str) -> None:
     certificate = peer.issue(handle)
     await client.call(Certify(certificate=certificate.blob))
     peer.certificate, peer.handle = certificate, handle
-
-
-def _is_expected(error: Exception) -> bool:
-    """Tell whether nothing else than a connection's usual end is in an error or group of them."""
-    return all(isinstance(one, _EXPECTED) for one in _parts(error))
-
-
-def _cause(error: Exception) -> Exception:
-    """Give the error itself, out of the groups in which tasks wrap it."""
-    return _parts(error)[0]
-
-
-def _parts(error: Exception) -> list[Exception]:
-    if not isinstance(error, ExceptionGroup):
-        return [error]
-    group = cast("ExceptionGroup[Exception]", error)
-    return [part for one in group.exceptions for part in _parts(one)]

@@ -6,13 +6,32 @@ parameter ``call: CallContext``. Cancellation needs nothing from here: it reache
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 Notify = Callable[[str, dict[str, Any]], None]
 
 
 def _nowhere(_method: str, _params: dict[str, Any]) -> None:
     """Drop what is notified: the call has no client that listens."""
+
+
+class Handing(Protocol):
+    """A call whose result shows rows; it is told which, so that evidence can name them."""
+
+    def hands_out(self, tokens: Iterable[str]) -> None:
+        """Take the tokens of the rows that the result shows."""
+        ...
+
+
+class HandOut:
+    """Keeps the tokens of one hand-out."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+
+    def hands_out(self, tokens: Iterable[str]) -> None:
+        """Take them."""
+        self.tokens += tokens
 
 
 class CallContext:

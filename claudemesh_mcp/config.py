@@ -209,17 +209,8 @@ class Settings:
         Raises:
             Invalid: A flag, a variable or the config file (``config_invalid``) makes no sense.
         """
-        flags = {key: value for key, value in (overrides or {}).items() if value is not None}
-        for key in flags:
-            if key not in RULES:
-                raise Invalid(f"There is no setting {key}.", _did_you_mean(key))
-        values = _from_environment(environ) | {
-            key: _read(key, value, f"the flag --{key.replace('_', '-')}")
-            for key, value in flags.items()
-        }
-        paths = Paths.of(values.get("home"))
-        project = _from_project(values.get("project_dir"))
-        return cls(**(_from_file(paths.config / FILE_NAME) | project | values))
+        told = what_was_told(overrides or {}, environ)
+        return cls(**{key: value for values in told.values() for key, value in values.items()})
 
     @property
     def off(self) -> bool:
@@ -229,6 +220,29 @@ class Settings:
     def paths(self) -> Paths:
         """Say where this user's state lives."""
         return Paths.of(self.home)
+
+
+def what_was_told(
+    overrides: Mapping[str, object], environ: Mapping[str, str] = os.environ
+) -> dict[str, dict[str, Any]]:
+    """Give the settings that are not left at their defaults, by what told them, weakest first."""
+    flags = {key: value for key, value in overrides.items() if value is not None}
+    for key in flags:
+        if key not in RULES:
+            raise Invalid(f"There is no setting {key}.", _did_you_mean(key))
+    variables = _from_environment(environ)
+    given = {
+        key: _read(key, value, f"the flag --{key.replace('_', '-')}")
+        for key, value in flags.items()
+    }
+    both = variables | given
+    file = Paths.of(both.get("home")).config / FILE_NAME
+    return {
+        str(file): _from_file(file),
+        projectfile.FILE_NAME: _from_project(both.get("project_dir")),
+        "environment": variables,
+        "flag": given,
+    }
 
 
 def locate(environ: Mapping[str, str] = os.environ) -> Paths:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import anyio.to_thread
 
+from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.suggestions import did_you_mean, quoted
 from claudemesh_wire.entries import Entry, EntryFields, EntryKind

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from claudemesh_mcp.cleaning import clean, clean_line
+from claudemesh_mcp.textindex import MOST_AT_ONCE, RECEIVED, forget
 from claudemesh_wire.content import KIND, unpack
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy
 from claudemesh_wire.errors import Forbidden, MeshError, NotFound
@@ -28,7 +29,6 @@ _OPEN: Final = (
     "state <> 'seen' AND (state = 'waiting' OR (state = 'handed' AND lease_until_ms <= ?))"
     " AND held IS NULL AND (? IS NULL OR thread = ?)"
 )
-
 
 DueReports = dict[str, list[tuple[int, ReceiptItem]]]
 
@@ -344,12 +344,19 @@ def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> DueReports:
     return due_reports(sql)
 
 
-def forget_old(sql: sqlite3.Connection, now_ms: int) -> None:
-    """Remove what was seen, is older than 30 days and can't be replayed any more."""
-    sql.execute(
-        "DELETE FROM inbox WHERE received_ms < ? AND expires_ms < ? AND state = 'seen'",
-        (now_ms - KEPT_MS, now_ms - REPLAY_MEMORY_MS),
-    )
+def forget_old(sql: sqlite3.Connection, now_ms: int) -> bool:
+    """Remove what was seen, is older than 30 days and can't be replayed any more.
+
+    Returns:
+        Whether there may be more: a long absence is made up for in several changes.
+    """
+    gone = sql.execute(
+        "DELETE FROM inbox WHERE row IN (SELECT row FROM inbox WHERE received_ms < ?"
+        " AND expires_ms < ? AND state = 'seen' LIMIT ?) RETURNING row, text",
+        (now_ms - KEPT_MS, now_ms - REPLAY_MEMORY_MS, MOST_AT_ONCE),
+    ).fetchall()
+    forget(sql, RECEIVED, gone)
+    return len(gone) == MOST_AT_ONCE
 
 
 def _find(sql: sqlite3.Connection, sender: str, message: str) -> sqlite3.Row | None:

@@ -35,6 +35,7 @@ all. The result says for each recipient what became of it; `pending` will still 
 do not send it again.
 - `inbox`: read what has arrived, oldest first. Check it when you begin, after a long piece of \
 work, and when you expect an answer (`wait_s` waits for one). Answer with `reply_to`.
+- `history`: search what was said before.
 - `message_status`: proof of delivery for something sent (accepted, queued, delivered, seen).
 - `set_profile`: say what you work on, so that others find you; status `dnd` asks for quiet.
 - `join`, `leave`: groups, addressed as `@group`. `mesh_info`: where you are connected, as whom.

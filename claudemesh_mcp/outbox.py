@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from claudemesh_mcp.textindex import MOST_AT_ONCE, SENT, forget
 from claudemesh_wire.envelope import Sealed
 from claudemesh_wire.errors import Conflict, NotFound
 from claudemesh_wire.keys import make_id, pae
@@ -41,10 +42,11 @@ class Draft:
         request_hash: SHA-256 of what was asked for, to tell a repeat from a clash.
         addresses: As the user wrote them, for a later resolve.
         audience: Whom they stood for.
-        plaintext: The content, kept until an answer is there.
+        plaintext: The content, kept for 30 days; it is what ``history`` shows.
         resolved_ms: When the broker fixed the audience, by its clock.
         ttl_ms: How long the message may wait.
         re: The message it answers.
+        thread: What keeps an exchange together.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Draft:
     resolved_ms: int
     ttl_ms: int
     re: str | None = None
+    thread: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,8 @@ def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> R
     blob = sealed.to_bytes()
     sql.execute(
         "INSERT INTO outbox (id, conv, seq, request_hash, addresses, plaintext, sealed,"
-        " header_hash, audience, resolved_ms, re, ttl_ms, created_ms, sealings)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+        " header_hash, audience, resolved_ms, re, ttl_ms, created_ms, sealings, thread)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)",
         (
             draft.id,
             draft.conv,
@@ -138,6 +141,7 @@ def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> R
             draft.re,
             draft.ttl_ms,
             now_ms,
+            draft.thread,
         ),
     )
     return Row(draft, seq, blob, sealed.header_hash, now_ms, 1, "waiting", None)
@@ -182,7 +186,7 @@ def next_waiting(sql: sqlite3.Connection, conv: str) -> Row | None:
     found = sql.execute(
         "SELECT * FROM outbox WHERE conv = ? AND state = 'waiting' ORDER BY seq LIMIT 1", (conv,)
     ).fetchone()
-    return _row(found) if found else None
+    return read_row(found) if found else None
 
 
 def waiting_conversations(sql: sqlite3.Connection) -> list[str]:
@@ -198,13 +202,13 @@ def count_waiting(sql: sqlite3.Connection) -> int:
 
 
 def answered(sql: sqlite3.Connection, row: Row, accepted: Accepted) -> Row:
-    """Record that the broker has the message on disk; its text is not needed any more.
+    """Record that the broker has the message on disk; its envelope is not needed any more.
 
     Returns:
         The row as it stands now; another process of this peer may have settled it before.
     """
     changed = sql.execute(
-        "UPDATE outbox SET state = 'accepted', answer = ?, plaintext = NULL, sealed = NULL"
+        "UPDATE outbox SET state = 'accepted', answer = ?, sealed = NULL"
         " WHERE id = ? AND state = 'waiting'",
         (accepted.model_dump_json(), row.draft.id),
     )
@@ -226,23 +230,31 @@ def refused(
         error: What to tell whoever asks.
     """
     sql.execute(
-        "UPDATE outbox SET state = 'refused', answer = ?, plaintext = NULL, sealed = NULL"
+        "UPDATE outbox SET state = 'refused', answer = ?, sealed = NULL"
         " WHERE id = ? AND state = 'waiting' AND header_hash = ?",
         (json.dumps(error), message, refused_hash),
     )
 
 
-def forget_old(sql: sqlite3.Connection, now_ms: int) -> None:
-    """Remove what was answered and is older than 30 days."""
-    sql.execute(
-        "DELETE FROM outbox WHERE state <> 'waiting' AND created_ms < ?", (now_ms - KEPT_MS,)
-    )
+def forget_old(sql: sqlite3.Connection, now_ms: int) -> bool:
+    """Remove what was answered and is older than 30 days.
+
+    Returns:
+        Whether there may be more: a long absence is made up for in several changes.
+    """
+    gone = sql.execute(
+        "DELETE FROM outbox WHERE row IN (SELECT row FROM outbox WHERE state <> 'waiting'"
+        " AND created_ms < ? LIMIT ?) RETURNING row, plaintext AS text",
+        (now_ms - KEPT_MS, MOST_AT_ONCE),
+    ).fetchall()
+    forget(sql, SENT, gone)
+    return len(gone) == MOST_AT_ONCE
 
 
 def find(sql: sqlite3.Connection, message: str) -> Row | None:
     """Give a message of one's own, if there is one of this id."""
     found = sql.execute("SELECT * FROM outbox WHERE id = ?", (message,)).fetchone()
-    return _row(found) if found else None
+    return read_row(found) if found else None
 
 
 def get(sql: sqlite3.Connection, message: str) -> Row:
@@ -273,7 +285,8 @@ def _audience_text(audience: tuple[Audience, ...]) -> str:
     return json.dumps([[one.peer, one.handle, one.member, one.e2e] for one in audience])
 
 
-def _row(found: sqlite3.Row) -> Row:
+def read_row(found: sqlite3.Row) -> Row:
+    """Read a row as the table has it."""
     draft = Draft(
         id=found["id"],
         conv=found["conv"],
@@ -284,6 +297,7 @@ def _row(found: sqlite3.Row) -> Row:
         resolved_ms=found["resolved_ms"],
         ttl_ms=found["ttl_ms"],
         re=found["re"],
+        thread=found["thread"],
     )
     answer = json.loads(found["answer"]) if found["answer"] else None
     return Row(

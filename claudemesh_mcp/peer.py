@@ -20,6 +20,7 @@ from claudemesh_mcp.config import Settings
 from claudemesh_mcp.grantfile import GrantFile
 from claudemesh_mcp.home import FileLock, Home, try_lock
 from claudemesh_mcp.identity import Device, Identity, open_device, open_identity, read_device
+from claudemesh_mcp.news import PresenceNews
 from claudemesh_mcp.peerfile import PeerFile
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire.certificate import Certificate
@@ -96,6 +97,7 @@ class Peer:
         self.handle = ""
         self.certificate: Certificate | None = None
         self.problems: deque[Detected] = deque(maxlen=_MOST_PROBLEMS)
+        self.news = PresenceNews()
         self.nonce = secrets.token_hex(8)
         self._offset_ms = 0
 
@@ -140,6 +142,11 @@ class Peer:
         """Give the name of the member it belongs to, as the mesh knows it."""
         own = self.trust.chain.members.get(self.identity.member)
         return own.name if own else self.identity.name
+
+    @property
+    def clock_off_ms(self) -> int:
+        """How far the broker's clock is ahead of the own one, when that is worth a word."""
+        return self._offset_ms
 
     @property
     def wishes(self) -> tuple[str, ...]:

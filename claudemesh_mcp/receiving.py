@@ -8,21 +8,22 @@ not taken by the broker stays in the file and is reported on the next connection
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import anyio
 
 from claudemesh_mcp import inbox
+from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.policy import Policy
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
 from claudemesh_wire.errors import MeshError
-from claudemesh_wire.keys import unb64
+from claudemesh_wire.keys import KemPrivateKey, unb64
 from claudemesh_wire.meshes import ReadLog
 from claudemesh_wire.messages import Delivery
 from claudemesh_wire.presence import FetchCertificates
@@ -36,6 +37,14 @@ _MOST_HASHES: Final = 64
 _FETCHABLE: Final = frozenset({"unknown_certificate", "membership_behind"})
 _PAUSE_S: Final = 1.0
 _GATHER_S: Final = 0.01
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which peer something is sealed to, and its opening keys by generation."""
+
+    peer: str
+    kem_key: Callable[[int], KemPrivateKey | None]
 
 
 class Receiving:
@@ -53,25 +62,39 @@ class Receiving:
         self._deferred: dict[tuple[str, str], Copy] = {}
 
     async def take(
-        self, client: Client, deliveries: Iterable[Delivery], certificates: Iterable[bytes]
+        self,
+        client: Client,
+        deliveries: Iterable[Delivery],
+        certificates: Iterable[bytes],
+        keys: Keys | None = None,
     ) -> None:
         """Take in deliveries; fetch once what is lacking to believe some of them.
 
-        Those that may be believed later stay unacknowledged, and are tried again with the next.
+        Those that may be believed later stay unacknowledged, and are tried again with the next;
+        what another peer's keys open stays with the broker until it is fetched again.
+
+        Args:
+            client: The connection.
+            deliveries: What the broker handed over.
+            certificates: Those that came along.
+            keys: What opens them, if they are sealed to another peer than this.
         """
         peer = self._peer
         for refused in peer.trust.learn(certificates):
             peer.detect(refused)
         parsed = [copy for one in deliveries if (copy := self._parse(one)) is not None]
-        deferred, self._deferred = self._deferred, {}
+        deferred: dict[tuple[str, str], Copy] = {}
+        if keys is None:
+            deferred, self._deferred = self._deferred, {}
         copies = [*deferred.values(), *parsed]
         # Before any is kept: all of them are one change then, in their order.
         if lacking := [header for copy in copies if (header := self._lacking(copy))]:
             await self._fetch_what_lacks(client, lacking)
-        results = await self._keep(copies)
+        results = await self._keep(copies, keys or Keys(peer.id, peer.kem_key))
         for copy, taken in zip(copies, results, strict=True):
             # The broker has those that find no room here, and hands them over again.
-            if taken.is_deferred and taken.header and len(self._deferred) < _MOST_DEFERRED:
+            has_room = keys is None and len(self._deferred) < _MOST_DEFERRED
+            if taken.is_deferred and taken.header and has_room:
                 self._deferred[taken.header.sender, taken.header.id] = copy
         self._tell(results)
 
@@ -125,12 +148,8 @@ class Receiving:
 
     def look_again(self) -> None:
         """Learn that something held may have been released: by another process, into the file."""
-        self._signal_arrival()
+        self.something_arrived()
         self._reports.set()
-
-    def _signal_arrival(self) -> None:
-        arrived, self._arrived = self._arrived, anyio.Event()
-        arrived.set()
 
     def arrival(self) -> anyio.Event:
         """Give the event that the next arrival sets; take it before looking into the inbox."""
@@ -144,7 +163,7 @@ class Receiving:
             self._peer.note("malformed_delivery", f"The broker delivered junk: {refusal.reason}")
             return None
 
-    async def _keep(self, copies: list[Copy]) -> list[Taken]:
+    async def _keep(self, copies: list[Copy], keys: Keys) -> list[Taken]:
         peer = self._peer
         now_ms = peer.now_ms()
 
@@ -153,7 +172,7 @@ class Receiving:
 
         def take(sql: sqlite3.Connection, copy: Copy) -> Taken:
             judge = partial(self._judge, sql, now_ms)
-            checks = Checks(partial(_reader, peer, now_ms), self._prove, judge)
+            checks = Checks(partial(_reader, peer, keys, now_ms), self._prove, judge)
             try:
                 return inbox.take_in(sql, copy, checks, now_ms)
             except (MeshError, sqlite3.OperationalError):
@@ -220,11 +239,17 @@ class Receiving:
                     f" {taken.header.id} did not arrive: refused, expired or withheld.",
                 )
         if any(taken.fresh for taken in results):
-            self._signal_arrival()
+            self.something_arrived()
+        self._reports.set()
+
+    def something_arrived(self) -> None:
+        """Wake whoever waits for what comes into the inbox, and the reporter."""
+        arrived, self._arrived = self._arrived, anyio.Event()
+        arrived.set()
         self._reports.set()
 
 
-def _reader(peer: Peer, now_ms: int, seen_before: Callable[[str, str], bool]) -> Reader:
+def _reader(peer: Peer, keys: Keys, now_ms: int, seen_before: Callable[[str, str], bool]) -> Reader:
     def certificate(header: Header) -> Certificate:
         found = peer.trust.sender_of(header)
         try:
@@ -235,9 +260,9 @@ def _reader(peer: Peer, now_ms: int, seen_before: Callable[[str, str], bool]) ->
 
     return Reader(
         mesh=peer.trust.mesh,
-        peer=peer.id,
+        peer=keys.peer,
         now_ms=now_ms,
         certificate=certificate,
         seen_before=seen_before,
-        kem_key=peer.kem_key,
+        kem_key=keys.kem_key,
     )

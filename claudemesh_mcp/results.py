@@ -68,9 +68,7 @@ class SentTo(Result):
         " broker, will be sent by itself."
     )
     e2e: bool = Field(description="Whether only the recipient's own session can read it.")
-    hint: str | None = Field(
-        default=None, description="What the recipient's human has to do about a held one."
-    )
+    hint: str | None = Field(default=None, description="How its user lets a held one through.")
 
 
 class SendResult(Result):
@@ -118,16 +116,31 @@ class InboxResult(Result):
     notice: str = NOTICE
     messages: list[InboxMessage]
     unread: int = Field(description="How many more wait after these.")
-    held: int | None = Field(
-        default=None, description="How many wait until this session's user lets them through."
-    )
+    held: int | None = Field(default=None, description="How many only the user can let through.")
+
+
+class Successor(Result):
+    """The session that took the place of a recipient that had ended."""
+
+    peer: str
+    handle: str
 
 
 class RecipientStatus(Result):
     """How far a message got with one recipient; signed by it from `delivered` on."""
 
     optional = frozenset(
-        {"route", "queued_at", "held_at", "delivered_at", "seen_at", "reason", "hint", "proved"}
+        {
+            "route",
+            "queued_at",
+            "held_at",
+            "delivered_at",
+            "seen_at",
+            "reason",
+            "hint",
+            "proved",
+            "successor",
+        }
     )
 
     peer: str
@@ -142,11 +155,13 @@ class RecipientStatus(Result):
     reason: str | None = Field(
         default=None, description="Why it was declined or refused; held: the grant it lacks."
     )
-    hint: str | None = Field(
-        default=None, description="What the recipient's human has to do about a held one."
-    )
+    hint: str | None = Field(default=None, description="How its user lets a held one through.")
     proved: bool | None = Field(
         default=None, description="Whether the recipient's signature was verified here."
+    )
+    successor: Successor | None = Field(
+        default=None,
+        description="Who signed in its place: a later session of the same member.",
     )
 
 
@@ -157,11 +172,68 @@ class StatusResult(Result):
     recipients: list[RecipientStatus]
 
 
+class HistoryPeer(Result):
+    """Who was at the other end of a message."""
+
+    optional = frozenset({"status"})
+
+    peer: str
+    handle: str
+    member: str
+    status: Delivery | None = Field(
+        default=None, description="Of one sent, as far as it is known here: see message_status."
+    )
+
+
+class HistoryMessage(Result):
+    """A message that was sent or received; the text is an excerpt."""
+
+    optional = frozenset({"to", "others", "cut"})
+
+    id: str
+    direction: Literal["sent", "received"]
+    at: str = Field(description="When it was sent from here or arrived here.")
+    partners: list[HistoryPeer] = Field(alias="with")
+    others: int | None = Field(default=None, description="How many more recipients it has.")
+    to: list[str] | None = Field(
+        default=None, description="The addresses as written, or the group it came by."
+    )
+    text: str
+    cut: bool | None = Field(
+        default=None, description="There is more of the text: inbox(id) shows it."
+    )
+    thread: str | None
+    reply_to: str | None
+
+
+class HistoryResult(Result):
+    """What was found, newest first."""
+
+    optional = frozenset({"notice", "next_before"})
+
+    notice: str | None = None
+    messages: list[HistoryMessage]
+    unread: int = Field(description="How many more fit that inbox has not shown yet.")
+    more: bool
+    next_before: str | None = Field(
+        default=None, description="Give it as before to see what is older."
+    )
+
+
 class GroupShown(Result):
     """A group a peer is in, with its role there."""
 
     name: str
     role: str
+
+
+class StatsShown(Result):
+    """What a peer did in all its stays."""
+
+    sessions: int = Field(description="How often it came.")
+    sent: int
+    received: int
+    online_s: int
 
 
 class PeerRow(Result):
@@ -178,6 +250,7 @@ class PeerRow(Result):
             "profile",
             "online",
             "first_seen",
+            "stats",
             "certificate",
         }
     )
@@ -201,6 +274,7 @@ class PeerRow(Result):
     profile: dict[str, Any] | None = None
     online: bool | None = None
     first_seen: str | None = None
+    stats: StatsShown | None = None
     certificate: str | None = Field(default=None, description="SHA-256 of its certificate.")
 
 
@@ -219,6 +293,8 @@ class ProfileResult(Result):
     status: str
     summary: str
     profile: dict[str, Any]
+    visible: bool
+    share_cwd: bool
 
 
 class GroupResult(Result):
@@ -249,7 +325,9 @@ class BrokerShown(Result):
 class SelfShown(Result):
     """Who this session is in the mesh."""
 
-    optional = frozenset({"last_seen"})
+    optional = frozenset(
+        {"last_seen", "first_seen", "summary", "profile", "visible", "share_cwd", "stats"}
+    )
 
     peer: str
     handle: str
@@ -258,7 +336,23 @@ class SelfShown(Result):
     role: str
     resume: str = Field(description="claudemesh mcp --resume with this is the same peer again.")
     groups: list[str]
-    last_seen: str | None = Field(default=None, description="When it was here before this start.")
+    last_seen: str | None = Field(
+        default=None,
+        description="When it, or the session whose place it took, was here before this start.",
+    )
+    first_seen: str | None = None
+    summary: str | None = None
+    profile: dict[str, Any] | None = None
+    visible: bool | None = None
+    share_cwd: bool | None = None
+    stats: StatsShown | None = None
+
+
+class NewsShown(Result):
+    """Who came or went."""
+
+    text: str
+    at: str
 
 
 class GrantShown(Result):
@@ -274,24 +368,6 @@ class GrantsShown(Result):
 
     by_me: list[GrantShown]
     to_me: list[GrantShown]
-
-
-class MemberRights(Result):
-    """What one member lets another do, capability by capability."""
-
-    member: str
-    member_id: str
-    standing: str
-    rights: dict[str, str]
-    granted: bool
-    blocked: bool
-
-
-class RightsResult(Result):
-    """What holds between this home's member and the others, defaults filled in."""
-
-    i_let: list[MemberRights]
-    let_me: list[MemberRights]
 
 
 class MeshInfo(Result):
@@ -310,11 +386,10 @@ class MeshInfo(Result):
     held: int = Field(description="Messages that wait until the user lets them through.")
     pending: int = Field(description="Messages of one's own not yet confirmed by the broker.")
     key_storage: str = Field(description="Where the key that protects this home's keys is kept.")
-    defaults: dict[str, list[str]] = Field(
-        description="What each kind of member may do to one's peers without a grant."
-    )
+    defaults: dict[str, list[str]] = Field(description="What members may do without a grant.")
     grants: GrantsShown
     problems: list[Problem]
+    news: list[NewsShown] = Field(description="Who came and went lately, oldest first.")
 
 
 def rfc3339(at_ms: int) -> str:

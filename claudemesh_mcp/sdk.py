@@ -14,12 +14,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 
 from claudemesh_mcp import inbox, shown
 from claudemesh_mcp.attachment import Attachment, Dial
+from claudemesh_mcp.calls import Handing, HandOut
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.dialling import dial as dial_broker
@@ -45,25 +46,6 @@ _MARGIN_MS: Final = 5000
 _ROUTE: Final = "tool"
 _AT_ONCE: Final = 50
 _LONG_WAIT_S: Final = 3600
-
-
-class Handing(Protocol):
-    """A call whose result shows rows; it is told which, so that evidence can name them."""
-
-    def hands_out(self, tokens: Iterable[str]) -> None:
-        """Take the tokens of the rows that the result shows."""
-        ...
-
-
-class _Handing:
-    """Keeps the tokens of one hand-out."""
-
-    def __init__(self) -> None:
-        self.tokens: list[str] = []
-
-    def hands_out(self, tokens: Iterable[str]) -> None:
-        """Take them."""
-        self.tokens += tokens
 
 
 class Mesh:
@@ -233,7 +215,7 @@ class Mesh:
     async def messages(self) -> "AsyncIterator[results.InboxMessage]":
         """Give each message as it arrives; it counts as seen when the next one is asked for."""
         while True:
-            handing = _Handing()
+            handing = HandOut()
             result = await self.inbox(limit=_AT_ONCE, wait_s=_LONG_WAIT_S, call=handing)
             held_until_ms = self.peer.now_ms() + inbox.LEASE_MS - _MARGIN_MS
             rest = [int(token) for token in handing.tokens]
@@ -269,6 +251,30 @@ class Mesh:
         """
         return await shown.messages.status(self.peer, id, partial(self.ready, READY_S))
 
+    async def history(
+        self,
+        query: str = "",
+        *,
+        with_: str | None = None,
+        before: str | None = None,
+        thread: str | None = None,
+        limit: int = 20,
+    ) -> "results.HistoryResult":
+        """Search what was sent and, once it was shown, received: the last 30 days, newest first.
+
+        Args:
+            query: Words, "phrases in quotes" and begin* of words that a text must have; none for
+                all texts.
+            with_: A handle, a member's name, ``member/handle``, peer id, ``@group`` or ``*``.
+            before: A time as RFC 3339, a message's id, or ``next_before`` of the page before.
+            thread: Only this thread.
+            limit: At most so many: 1 to 100.
+        """
+        from claudemesh_mcp.history import wanted
+
+        what = wanted(query, with_, before, thread, limit)
+        return await shown.history.searched(self.peer, what)
+
     async def search_peers(
         self,
         query: str = "",
@@ -289,15 +295,12 @@ class Mesh:
         status: str | None = None,
         summary: str | None = None,
         profile: dict[str, Any] | None = None,
+        visible: bool | None = None,
+        share_cwd: bool | None = None,
     ) -> "results.ProfileResult":
         """Change what others see of this peer; what is left out stays."""
-        change = {
-            "handle": handle,
-            "role": role,
-            "status": status,
-            "summary": summary,
-            "profile": profile,
-        }
+        change = {"handle": handle, "role": role, "status": status, "summary": summary}
+        change |= {"profile": profile, "visible": visible, "share_cwd": share_cwd}
         return await shown.mesh.profile(self.peer, await self.ready(), change)
 
     async def join(self, address: str, role: str = "") -> "results.GroupResult":
@@ -313,6 +316,12 @@ class Mesh:
         with suppress(MeshError):
             await self._attachment.ready(_INFO_S)
         return await shown.mesh.mesh_info(self.peer, self._attachment)
+
+    async def news(self) -> AsyncIterator[str]:
+        """Tell who comes and goes, in a sentence each, as it happens."""
+        async for heard in self.peer.news.follow():
+            if sentence := heard.sentence(self.peer.trust):
+                yield sentence
 
     async def evidence(self, tokens: Iterable[str]) -> None:
         """Take evidence that rows were shown: they are seen, and their senders are told."""
@@ -330,12 +339,8 @@ class Mesh:
         tokens, self._unconfirmed = self._unconfirmed, []
         if tokens:
             await self.evidence(tokens)
-            if self._mode is Mode.CALL and self._attachment.is_connected:
-                await self.report()
-
-    async def report(self) -> None:
-        """Hand over the receipts that are due, now."""
-        await self._receiving.flush_reports(await self.ready())
+        if self._mode is Mode.CALL and self._attachment.is_connected:
+            await self._receiving.flush_reports(await self.ready())
 
     async def depart(self) -> None:
         """Leave on purpose: others see it at once, what is sent meanwhile waits."""

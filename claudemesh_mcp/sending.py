@@ -15,8 +15,8 @@ from anyio.abc import TaskGroup
 
 from claudemesh_mcp import outbox
 from claudemesh_mcp.audience import check_audience
+from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.history import catch_up
 from claudemesh_mcp.outbox import Audience, Draft, Row
 from claudemesh_mcp.outgoing import Outgoing
 from claudemesh_mcp.peer import Peer
@@ -125,6 +125,7 @@ class Sending:
                 resolved_ms=resolution.resolved.resolved_ms,
                 ttl_ms=outgoing.ttl_ms,
                 re=outgoing.re,
+                thread=outgoing.fields.thread,
             )
             sealer = self._sealer(resolution)
             try:

@@ -21,11 +21,13 @@ from claudemesh_mcp.results import (
     GroupResult,
     GroupShown,
     MeshInfo,
+    NewsShown,
     PeerRow,
     PeersResult,
     Problem,
     ProfileResult,
     SelfShown,
+    StatsShown,
     rfc3339,
 )
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
@@ -88,6 +90,7 @@ def _peer_row(peer: Peer, card: PeerCard, *, detail: bool) -> PeerRow:
             "profile": clean_value(card.profile).value,
             "online": card.online,
             "first_seen": rfc3339(card.first_seen_ms),
+            "stats": _stats(card),
             "certificate": certificate.hash.hex(),
         }
     return PeerRow.model_validate(
@@ -105,6 +108,16 @@ def _peer_row(peer: Peer, card: PeerCard, *, detail: bool) -> PeerRow:
             "self": True if card.peer == peer.id else None,
             **more,
         }
+    )
+
+
+def _stats(card: PeerCard) -> StatsShown:
+    stats = card.stats
+    return StatsShown(
+        sessions=stats.sessions,
+        sent=stats.sent,
+        received=stats.received,
+        online_s=stats.online_ms // 1000,
     )
 
 
@@ -128,6 +141,8 @@ async def profile(peer: Peer, client: Client, change: dict[str, Any]) -> Profile
         status=card.status,
         summary=card.summary,
         profile=card.profile,
+        visible=card.visible,
+        share_cwd=card.share_cwd,
     )
 
 
@@ -161,7 +176,7 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
     )
     facts, dialed, chain = attachment.facts, attachment.broker, peer.trust.chain
     told: dict[str, Any] = {}
-    groups: list[str] = []
+    shown: dict[str, Any] = {"groups": []}
     grants: GrantsFound | None = None
     if attachment.is_connected:
         with suppress(MeshError):  # What the broker does not answer is left out.
@@ -169,8 +184,8 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
             mesh = await client.call(AskMesh(), _ASK_S)
             told = {"peers": mesh.peers, "online": mesh.online}
             own = await client.call(SearchPeers(query=peer.id, limit=1), _ASK_S)
-            mine = [card for card in own.peers if card.peer == peer.id]
-            groups = [f"@{group.name}" for card in mine for group in card.groups]
+            for card in own.peers:
+                shown |= _own_card(card) if card.peer == peer.id else {}
             grants = await client.call(ListGrants(), _ASK_S)
     me = chain.member(peer.identity.member)
     last_seen = facts.last_seen if facts else None
@@ -184,8 +199,8 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
             member_id=me.id,
             role=me.role,
             resume=peer.id,
-            groups=groups,
             last_seen=rfc3339(last_seen) if last_seen else None,
+            **shown,
         ),
         broker=BrokerShown(
             id=dialed.broker if dialed else "",
@@ -201,8 +216,27 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
         defaults=rights.defaults(peer),
         grants=rights.differing(peer, grants),
         problems=_problems(peer, attachment, now_ms),
+        news=_news(peer),
         **told,
     )
+
+
+def _own_card(card: PeerCard) -> dict[str, Any]:
+    """Give what the mesh has kept of this peer, whatever process it was in."""
+    return {
+        "groups": [f"@{group.name}" for group in card.groups],
+        "first_seen": rfc3339(card.first_seen_ms),
+        "summary": card.summary,
+        "profile": card.profile,
+        "visible": card.visible,
+        "share_cwd": card.share_cwd,
+        "stats": _stats(card),
+    }
+
+
+def _news(peer: Peer) -> list[NewsShown]:
+    told = ((heard.sentence(peer.trust), heard.at_ms) for heard in peer.news.kept())
+    return [NewsShown(text=text, at=rfc3339(at_ms)) for text, at_ms in told if text is not None]
 
 
 def _problems(peer: Peer, attachment: Attachment, now_ms: int) -> list[Problem]:

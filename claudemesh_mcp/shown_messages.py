@@ -5,7 +5,7 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from claudemesh_mcp import held, inbox, outbox
 from claudemesh_mcp.client import Client
@@ -19,9 +19,12 @@ from claudemesh_mcp.results import (
     SendResult,
     SentTo,
     StatusResult,
+    Successor,
     rfc3339,
 )
-from claudemesh_wire.errors import Forbidden, Invalid, MeshError
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.content import unpack
+from claudemesh_wire.errors import Forbidden, Invalid, MeshError, NotFound
 from claudemesh_wire.messages import Fetch
 from claudemesh_wire.receipts import (
     SIGNED,
@@ -40,6 +43,7 @@ _MOST_FETCHES: Final = 20
 # So few that all their proofs fit into one frame.
 _PROOFS_AT_ONCE: Final = 3
 _TOLD: Final = frozenset(ReceiptStatus)
+_PROVE_NOTHING: Final = frozenset({"revoked", "unproved"})
 
 
 class Left(NamedTuple):
@@ -109,8 +113,8 @@ def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left) -> InboxResult
 
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
-    """Show a part of a received message, from a byte offset on."""
-    row = await peer.file.read(lambda sql: inbox.find_message(sql, message))
+    """Show a part of a message, from a byte offset on; of one's own if none came under its id."""
+    row = await peer.file.read(lambda sql: _find(sql, peer, message))
     if not 0 <= offset <= len(row["text"].encode()):
         raise Invalid("offset is beyond the end of the text.", "Start at 0.", code="bad_offset")
     now_ms = peer.now_ms()
@@ -119,7 +123,35 @@ async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
     return InboxResult(messages=[message_part], unread=unread)
 
 
-def _message(peer: Peer, row: sqlite3.Row, offset: int, *, again: bool) -> InboxMessage:
+def _find(sql: sqlite3.Connection, peer: Peer, message: str) -> "sqlite3.Row | dict[str, Any]":
+    try:
+        return inbox.find_message(sql, message)
+    except NotFound:
+        own = outbox.find(sql, message)
+        if own is None or not own.draft.plaintext:
+            raise
+    fields, text = unpack(own.draft.plaintext)
+    return {
+        "id": message,
+        "sender": peer.id,
+        "handle": peer.handle,
+        "member": peer.identity.member,
+        "member_name": peer.trust.chain.member(peer.identity.member).name,
+        "text": text,
+        "priority": fields.priority,
+        "sent_ms": own.created_ms,
+        "thread": fields.thread,
+        "re": own.draft.re,
+        "e2e": all(one.e2e for one in own.draft.audience),
+        "via": None,
+        "stripped": 0,
+        "offers": 0,
+    }
+
+
+def _message(
+    peer: Peer, row: "sqlite3.Row | dict[str, Any]", offset: int, *, again: bool
+) -> InboxMessage:
     raw = row["text"].encode()
     # A cut through a character is moved back to its beginning, at both ends.
     while 0 < offset < len(raw) and raw[offset] & _CONTINUATION == _CONTINUES:
@@ -233,7 +265,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "declined": _proof(peer, row, told, told.declined, "declined"),
         }
     except Forbidden as error:
-        if error.code != "revoked":
+        if error.code not in _PROVE_NOTHING:
             raise
         # Its signature proves nothing any more, and what the broker says may still be true.
         return _unproved(peer, told, handle)
@@ -260,6 +292,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "reason": latest.reason or None if latest else None,
             "hint": _release_hint(peer, claimed),
             "proved": True if latest else None,
+            "successor": _successor(peer, told),
         }
     )
 
@@ -267,6 +300,31 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
 def _held_at(told: RecipientReceipts, proof: ReceiptItem | None) -> str | None:
     at_ms = proof.at_ms if proof else told.held_ms
     return rfc3339(at_ms) if at_ms else None
+
+
+def _successor(peer: Peer, told: RecipientReceipts) -> Successor | None:
+    """Name the heir that signed the latest of these receipts, which were verified before."""
+    batch = told.seen or told.declined or told.delivered
+    certificate = peer.trust.known(batch.certificate) if batch else None
+    if certificate is None or certificate.fields.peer == told.peer:
+        return None
+    return Successor(peer=certificate.fields.peer, handle=certificate.fields.handle)
+
+
+def _speaks_for(peer: Peer, told: RecipientReceipts, batch: SignedReceipts) -> bool:
+    """Tell whether the signer, verified before, is the recipient or a later peer of its member."""
+    if batch.recipient == told.peer:
+        return True
+    if not told.certificate:
+        raise Forbidden(f"The broker has no certificate of {told.peer} any more.", code="unproved")
+    # The id of a peer is made of its member's: the certificate of no other can carry it.
+    meant = Certificate.parse(told.certificate).fields
+    signer = peer.trust.known(batch.certificate)
+    return (
+        signer is not None
+        and (meant.mesh, meant.peer) == (peer.trust.mesh, told.peer)
+        and signer.fields.member == meant.member
+    )
 
 
 def _unproved(peer: Peer, told: RecipientReceipts, handle: str) -> RecipientStatus:
@@ -306,7 +364,7 @@ def _proof(
     peer.trust.check_receipts(batch)
     for item in batch.items:
         fits = item.id == row.draft.id and item.header_hash == row.header_hash
-        if fits and item.status == status_name and batch.recipient == told.peer:
+        if fits and item.status == status_name and _speaks_for(peer, told, batch):
             return item
     raise Forbidden(
         f"The broker shows a receipt of {told.handle} for another message.",

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from claudemesh_broker import embedded, server
+from claudemesh_broker import embedded
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_wire.errors import MeshError
 
@@ -106,6 +106,8 @@ def _run(flags: dict[str, object]) -> int:
     run = Path(str(named)) if named else None
     try:
         settings = BrokerSettings.load(flags)
+        from claudemesh_broker import server
+
         run = settings.run if settings.embedded else None
         return server.run(settings)
     except MeshError as error:

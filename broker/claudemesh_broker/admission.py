@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from claudemesh_broker import peers
+from claudemesh_broker import arrivals
+from claudemesh_broker.arrivals import Arrival, Arrived
 from claudemesh_broker.delivery import Attachment
-from claudemesh_broker.peers import Arrival, Arrived
 from claudemesh_broker.roster import check_certificate, entries_after, unknown_mesh
 from claudemesh_broker.service import Caller, Parts
 from claudemesh_wire import DATA_VERSION, VERSION, canonical
@@ -190,7 +190,7 @@ class Admission:
             node=self.identity.node,
             now_ms=now_ms,
         )
-        arrived = await parts.commit(partial(peers.arrive, arrival=arrival))
+        arrived = await parts.commit(partial(arrivals.arrive, arrival=arrival))
         parts.roster.remember(certificate)
         said = certificate.fields
         device = b64(certificate.sign_key.fingerprint)
@@ -212,6 +212,7 @@ class Admission:
             lease=parts.settings.lease_ms,
             credit=parts.deliveries.credit.messages,
             queued=arrived.queued,
+            succeeds=list(arrived.succeeds),
         )
         lacking = entries_after(chain, claims.head_seq, MAX_ENTRIES)
         welcome = write_welcome(

@@ -29,8 +29,13 @@ MAX_READ: Final = 2048
 MAX_CANDIDATES: Final = 10
 _PEERS: Final = (
     "SELECT p.peer, p.handle, p.member, p.attached, p.lease_until_ms, p.last_seen_ms, p.host,"
-    " p.cwd, p.summary, c.blob AS certificate FROM peers AS p"
+    " p.cwd, p.summary, p.visible, p.share_cwd, c.blob AS certificate FROM peers AS p"
     " LEFT JOIN certificates AS c ON c.hash = p.certificate_hash WHERE p.mesh = ?"
+)
+# What goes to many goes to no peer that hides, that another succeeded, or that is archived.
+_MANY: Final = (
+    f"{_PEERS} AND c.hash IS NOT NULL AND p.visible = 1 AND p.archived_ms IS NULL"
+    " AND (p.successor IS NULL OR p.returned = 1)"
 )
 
 
@@ -100,12 +105,13 @@ def _recipient(row: Row, now_ms: int) -> Recipient:
         handle=row["handle"] or "",
         member=row["member"],
         certificate=row["certificate"],
-        online=is_here(row, now_ms),
+        # Whoever knows the id of a hidden peer reaches it, and is not told whether it is here.
+        online=bool(row["visible"]) and is_here(row, now_ms),
     )
 
 
 def _everybody(sql: Sql, asker: Asker, _: Address, blocking: frozenset[str]) -> list[Row]:
-    rows = sql.all(f"{_PEERS} AND c.hash IS NOT NULL LIMIT ?", asker.chain.mesh, MAX_READ)
+    rows = sql.all(f"{_MANY} LIMIT ?", asker.chain.mesh, MAX_READ)
     reached = [row for row in rows if _is_reached(row, asker, blocking)]
     if not reached:
         raise NotFound(
@@ -117,7 +123,7 @@ def _everybody(sql: Sql, asker: Asker, _: Address, blocking: frozenset[str]) -> 
 
 def _group(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str]) -> list[Row]:
     rows = sql.all(
-        f"{_PEERS} AND c.hash IS NOT NULL AND p.peer IN"  # noqa: S608 - a constant
+        f"{_MANY} AND p.peer IN"  # noqa: S608 - a constant
         " (SELECT peer FROM groups WHERE mesh = ? AND name = ?) LIMIT ?",
         asker.chain.mesh,
         asker.chain.mesh,
@@ -149,7 +155,7 @@ def _is_reached(row: Row, asker: Asker, blocking: frozenset[str]) -> bool:
 
 def _by_handle(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str]) -> list[Row]:
     row = sql.one(f"{_PEERS} AND p.handle = ?", asker.chain.mesh, address.name)
-    if row is None:
+    if row is None or not (row["visible"] or row["peer"] == asker.peer):
         raise _unknown(sql, asker, address)
     if address.member:
         member = asker.chain.members.get(row["member"])
@@ -164,10 +170,12 @@ def _by_handle(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str
 def _by_id(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str]) -> list[Row]:
     # The brace follows the last letter of ids: the range is that of this beginning.
     rows = sql.all(
-        f"{_PEERS} AND p.peer >= ? AND p.peer < ? LIMIT ?",
+        f"{_PEERS} AND p.peer >= ? AND p.peer < ? AND (p.visible = 1 OR p.peer = ?) LIMIT ?",
         asker.chain.mesh,
         address.name,
         f"{address.name}{{",
+        # The whole id is what a hidden peer is reached by.
+        address.name,
         MAX_CANDIDATES,
     )
     if not rows:
@@ -177,7 +185,7 @@ def _by_id(sql: Sql, asker: Asker, address: Address, blocking: frozenset[str]) -
             f"{len(rows)} peers have ids that begin with {address.name}.",
             "Write more of the id, or a handle.",
             code="ambiguous",
-            details={"candidates": [_candidate(row, asker.chain) for row in rows]},
+            details={"candidates": [_candidate(row, asker) for row in rows]},
         )
     return [_allowed(rows[0], asker, blocking)]
 
@@ -214,7 +222,7 @@ def _allowed(row: Row, asker: Asker, blocking: frozenset[str]) -> Row:
 
 def _unknown(sql: Sql, asker: Asker, address: Address) -> MeshError:
     rows = sql.all(
-        "SELECT handle FROM peers WHERE mesh = ? AND handle IS NOT NULL LIMIT ?",
+        "SELECT handle FROM peers WHERE mesh = ? AND handle IS NOT NULL AND visible = 1 LIMIT ?",
         asker.chain.mesh,
         MAX_READ,
     )
@@ -223,9 +231,11 @@ def _unknown(sql: Sql, asker: Asker, address: Address) -> MeshError:
     return NotFound(f"Nobody in this mesh is called {address}.", meant)
 
 
-def _candidate(row: Row, chain: Chain) -> dict[str, Any]:
-    member = chain.members.get(row["member"])
+def _candidate(row: Row, asker: Asker) -> dict[str, Any]:
+    member = asker.chain.members.get(row["member"])
     shown = {name: row[name] or "" for name in ("peer", "handle", "host", "cwd", "summary")}
+    if row["member"] != asker.member and not row["share_cwd"]:
+        shown["cwd"] = ""
     return {**shown, "member": member.name if member else row["member"]}
 
 

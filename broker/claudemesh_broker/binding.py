@@ -137,7 +137,7 @@ def as_address(value: object) -> str:
     if value == "localhost":
         return "127.0.0.1"
     try:
-        return str(ip_address(str(value)))
+        return str(plain_address(str(value)))
     except ValueError as error:
         raise ValueError(_ADDRESS) from error
 

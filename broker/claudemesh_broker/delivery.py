@@ -324,12 +324,29 @@ class Deliveries:
             if peer != besides:
                 feed.outlet.put(text)
 
-    def tell_members(self, mesh: str, members: Collection[str], notice: Notice) -> None:
+    def tell_peers_of(self, mesh: str, members: Collection[str], notice: Notice) -> None:
         """Tell all attached peers of some members, with a text that is written once."""
         text = frame.encode(0, 0, notice)
         for feed in self._feeds.get(mesh, {}).values():
             if feed.attachment.member in members:
                 feed.outlet.put(text)
+
+    def tell_members(
+        self, member: str, own: Notice, others: Notice, besides: tuple[str, str]
+    ) -> None:
+        """Tell all attached peers of a mesh but one: one thing to a member's, another to the rest.
+
+        Args:
+            member: Whose peers hear ``own``.
+            own: What those hear.
+            others: What the others hear.
+            besides: The mesh, and the peer that hears nothing.
+        """
+        mesh, peer = besides
+        texts = [frame.encode(0, 0, notice) for notice in (own, others)]
+        for name, feed in self._feeds.get(mesh, {}).items():
+            if name != peer:
+                feed.outlet.put(texts[feed.attachment.member != member])
 
     def end(self, closing: Closing, is_meant: Callable[[Attachment], bool]) -> None:
         """Tell some of the attached connections why the broker closes them, and close them."""

@@ -4,13 +4,13 @@
 there. What a recipient signed is kept once per signature, however many messages it covers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.envelope import MAX_TTL_MS
-from claudemesh_wire.receipts import ReceiptStatus, SignedReceipts
+from claudemesh_wire.receipts import ReceiptItem, ReceiptStatus, SignedReceipts
 
 MESSAGE_KEPT_MS: Final = 24 * 3600 * 1000
 """So long after it expired the id of a message is remembered."""
@@ -54,20 +54,7 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
     """
     receipt: int | None = None
     news, taken = 0, list[Row]()
-    for item in batch.items:
-        row = sql.one(
-            "SELECT m.seq, m.size_bytes, m.header_hash, d.status FROM messages AS m"
-            " JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
-            " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?",
-            batch.recipient,
-            mesh,
-            batch.sender,
-            item.id,
-        )
-        if row is None or row["header_hash"] != item.header_hash:
-            continue
-        if item.status not in _LATER[row["status"]]:
-            continue
+    for item, row in _reported(sql, mesh, batch):
         if receipt is None:
             receipt = _put_receipt(sql, mesh, batch, now_ms)
         sql.execute(
@@ -80,13 +67,46 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
             item.route or None,
             item.reason or None,
             row["seq"],
-            batch.recipient,
+            row["recipient"],
         )
         news += 1
         if row["status"] == ReceiptStatus.QUEUED:
             taken.append(row)
-    _leave_queue(sql, mesh, batch.recipient, taken)
+    for recipient in dict.fromkeys(row["recipient"] for row in taken):
+        left = [row for row in taken if row["recipient"] == recipient]
+        _leave_queue(sql, mesh, recipient, left)
     return news, [row["seq"] for row in taken]
+
+
+_DELIVERY: Final = (
+    "SELECT m.seq, m.size_bytes, m.header_hash, d.status, d.recipient FROM messages AS m"
+)
+_OWN: Final = (
+    f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
+    " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
+)
+_INHERITED: Final = (
+    f"{_DELIVERY} CROSS JOIN peers AS p ON p.mesh = m.mesh AND p.successor = ?"
+    " CROSS JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = p.peer"
+    " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
+)
+
+
+def _reported(sql: Sql, mesh: str, batch: SignedReceipts) -> Iterable[tuple[ReceiptItem, Row]]:
+    """Give what receipts bring news of: the signer's own rows, and those of whom it is the heir.
+
+    Whose word it is shows in the batch's recipient.
+    """
+    is_heir = sql.one(
+        "SELECT 1 FROM peers WHERE mesh = ? AND successor = ? LIMIT 1", mesh, batch.recipient
+    )
+    for item in batch.items:
+        asked = (batch.recipient, mesh, batch.sender, item.id)
+        rows = sql.all(_OWN, *asked) + (sql.all(_INHERITED, *asked) if is_heir else [])
+        for row in rows:
+            is_meant = row["header_hash"] == item.header_hash
+            if is_meant and item.status in _LATER[row["status"]]:
+                yield item, row
 
 
 def _put_receipt(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> int:

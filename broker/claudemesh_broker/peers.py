@@ -1,201 +1,39 @@
-"""The rows of peers and their certificates: who arrives, under which handle, until when it stays.
+"""The rows of peers and their certificates: who is here, what is published, when it is gone.
 
-``admission.py``, ``features/presence.py`` and ``upkeep.py`` call it inside their changes. A peer
-belongs to its first member for ever; a handle belongs to one peer at a time.
+``arrivals.py``, ``features/presence.py`` and ``upkeep.py`` call it inside their changes.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Final
 
 from claudemesh_broker import queues
 from claudemesh_broker.sql import Row, Sql
-from claudemesh_wire.address import MAX_HANDLE
+from claudemesh_broker.tallies import Tally
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import Conflict, Forbidden, NotFound
-from claudemesh_wire.handshake import Mode, Session
-from claudemesh_wire.presence import Change, Status
+from claudemesh_wire.errors import Conflict
+from claudemesh_wire.presence import Change
 
-PEER_KEPT_MS: Final = 30 * 24 * 3600 * 1000
 KEM_KEPT_MS: Final = 8 * 24 * 3600 * 1000
 """So long a peer can open what was sealed to a key that has a successor."""
-CERTIFICATE_KEPT_MS: Final = 9 * 24 * 3600 * 1000
-"""So long after its end an envelope or receipt that was signed under it may still be on its way."""
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """A peer that proved itself in a hello."""
+class News:
+    """What a mesh has to hear of a peer.
 
-    mode: Mode
-    certificate: Certificate
-    wishes: Sequence[str]
-    session: Session
-    version: str
-    node: str
-    now_ms: int
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """What the broker made of an arrival; ``change`` is what the mesh has to hear, if anything."""
-
-    handle: str
-    fence: int
-    last_seen_ms: int | None
-    queued: int
-    change: Change | None
-
-
-def arrive(sql: Sql, arrival: Arrival) -> Arrived:
-    """Let a peer in: its row, its handle, its certificate, and for an attach its fence.
-
-    Raises:
-        Forbidden: ``peer_taken``: the peer's id belongs to another member.
+    Args:
+        away_since_ms: When it was here before, if it is back.
+        hides: It left in the eyes of the others only.
     """
-    said = arrival.certificate.fields
-    before = find(sql, said.mesh, said.peer)
-    if before is None:
-        _insert(sql, arrival)
-    elif before["member"] != said.member:
-        raise Forbidden(
-            "This peer's id belongs to another member.", "Start under a new id.", code="peer_taken"
-        )
-    put_certificate(sql, arrival.certificate, arrival.now_ms)
-    fence: int = before["fence"] if before else 0
-    if arrival.mode is Mode.ATTACH:
-        fence += 1
-        _attach(sql, arrival, fence)
-    else:
-        sql.execute(
-            "UPDATE peers SET last_seen_ms = max(last_seen_ms, ?) WHERE mesh = ? AND peer = ?",
-            arrival.now_ms,
-            said.mesh,
-            said.peer,
-        )
-    handle = _handle_for(sql, before, arrival)
-    change = publish(sql, arrival.certificate) if handle == said.handle else None
-    queued, _ = queues.backlog(sql, said.mesh, said.peer)
-    return Arrived(handle, fence, before["last_seen_ms"] if before else None, queued, change)
 
-
-def _handle_for(sql: Sql, before: Row | None, arrival: Arrival) -> str:
-    said = arrival.certificate.fields
-    if arrival.mode is Mode.CALL and before is not None and before["handle"]:
-        # A call takes nothing from the session that is attached.
-        return before["handle"]
-    wishes = arrival.wishes or [said.handle]
-    return take_handle(sql, said.mesh, said.peer, wishes, arrival.now_ms)
+    change: Change
+    away_since_ms: int | None = None
+    hides: bool = False
 
 
 def find(sql: Sql, mesh: str, peer: str) -> Row | None:
     """Give a peer's row."""
     return sql.one("SELECT * FROM peers WHERE mesh = ? AND peer = ?", mesh, peer)
-
-
-def _insert(sql: Sql, arrival: Arrival) -> None:
-    said, session = arrival.certificate.fields, arrival.session
-    sql.execute(
-        "INSERT INTO peers (mesh, peer, member, type, channel, model, host, project, cwd, status,"
-        " client_version, first_seen_ms, last_seen_ms, departed_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        said.mesh,
-        said.peer,
-        said.member,
-        session.type,
-        session.channel,
-        session.model,
-        session.host,
-        session.project,
-        session.cwd,
-        Status.IDLE,
-        arrival.version,
-        arrival.now_ms,
-        arrival.now_ms,
-        arrival.now_ms,
-    )
-
-
-def _attach(sql: Sql, arrival: Arrival, fence: int) -> None:
-    said, session = arrival.certificate.fields, arrival.session
-    sql.execute(
-        "UPDATE peers SET fence = ?, attached = 1, lease_until_ms = NULL, node = ?, type = ?,"
-        " channel = ?, model = ?, host = ?, project = ?, cwd = ?, client_version = ?,"
-        " last_seen_ms = ? WHERE mesh = ? AND peer = ?",
-        fence,
-        arrival.node,
-        session.type,
-        session.channel,
-        session.model,
-        session.host,
-        session.project,
-        session.cwd,
-        arrival.version,
-        arrival.now_ms,
-        said.mesh,
-        said.peer,
-    )
-
-
-def take_handle(sql: Sql, mesh: str, peer: str, wishes: Sequence[str], now_ms: int) -> str:
-    """Give a peer the handle it has, or the first of its wishes that it may have.
-
-    It keeps the one it has when it wishes for the same as before. When no wish is to be had, the
-    first one is numbered: ``ada-2``, ``ada-3``.
-    """
-    row = find(sql, mesh, peer)
-    if row is not None and row["handle"] and wishes[0] in {row["wish"], row["handle"]}:
-        return row["handle"]
-    return change_handle(sql, mesh, peer, wishes, now_ms)
-
-
-def change_handle(sql: Sql, mesh: str, peer: str, wishes: Sequence[str], now_ms: int) -> str:
-    """Give a peer the first of its wishes that it may have, or the first one numbered.
-
-    A new handle wants a new certificate: until that is published nobody can address the peer.
-    """
-    row = find(sql, mesh, peer)
-    if row is None:
-        raise NotFound("This peer is not known any more.", "Connect again.", code="unknown_peer")
-    handle = next(one for one in _candidates(wishes) if _is_to_be_had(sql, row, one, now_ms))
-    sql.execute(
-        "UPDATE peers SET handle = ?, wish = ?, certificate_hash ="
-        " CASE WHEN handle = ? THEN certificate_hash END WHERE mesh = ? AND peer = ?",
-        handle,
-        wishes[0],
-        handle,
-        mesh,
-        peer,
-    )
-    return handle
-
-
-def _candidates(wishes: Sequence[str]) -> Iterable[str]:
-    yield from wishes
-    for number in count(2):
-        ending = f"-{number}"
-        yield wishes[0][: MAX_HANDLE - len(ending)].rstrip("._-") + ending
-
-
-def _is_to_be_had(sql: Sql, wisher: Row, handle: str, now_ms: int) -> bool:
-    """Tell whether a handle is free, after taking it from an absent peer of the same member."""
-    holder = sql.one(
-        "SELECT peer, member, attached, lease_until_ms FROM peers WHERE mesh = ? AND handle = ?",
-        wisher["mesh"],
-        handle,
-    )
-    if holder is None or holder["peer"] == wisher["peer"]:
-        return True
-    if holder["member"] != wisher["member"] or is_here(holder, now_ms):
-        return False
-    sql.execute(
-        # Its certificate stays: by its id it can be written to as before.
-        "UPDATE peers SET handle = NULL WHERE mesh = ? AND peer = ?",
-        wisher["mesh"],
-        holder["peer"],
-    )
-    return True
 
 
 def is_here(row: Row, now_ms: int) -> bool:
@@ -233,7 +71,7 @@ def read_certificate(sql: Sql, name: bytes) -> bytes | None:
     return blob
 
 
-def publish(sql: Sql, certificate: Certificate) -> Change | None:
+def publish(sql: Sql, certificate: Certificate) -> News | None:
     """Make a certificate the one that others seal to, unless the peer has a later one.
 
     Returns:
@@ -244,7 +82,8 @@ def publish(sql: Sql, certificate: Certificate) -> Change | None:
     """
     said = certificate.fields
     row = sql.one(
-        "SELECT p.handle, p.attached, p.departed_ms, c.hash, c.not_before_ms FROM peers AS p"
+        "SELECT p.handle, p.attached, p.departed_ms, p.sessions, c.hash, c.not_before_ms"
+        " FROM peers AS p"
         " LEFT JOIN certificates AS c ON c.hash = p.certificate_hash"
         " WHERE p.mesh = ? AND p.peer = ?",
         said.mesh,
@@ -270,8 +109,8 @@ def publish(sql: Sql, certificate: Certificate) -> Change | None:
         sql.execute(
             "UPDATE peers SET departed_ms = NULL WHERE mesh = ? AND peer = ?", said.mesh, said.peer
         )
-        return Change.JOINED
-    return Change.UPDATED if is_news and row["departed_ms"] is None else None
+        return News(Change.JOINED, row["departed_ms"] if row["sessions"] > 1 else None)
+    return News(Change.UPDATED) if is_news and row["departed_ms"] is None else None
 
 
 def detach(sql: Sql, mesh: str, peer: str, fence: int, times: tuple[int, int]) -> bool:
@@ -289,9 +128,12 @@ def detach(sql: Sql, mesh: str, peer: str, fence: int, times: tuple[int, int]) -
     """
     now_ms, lease_until_ms = times
     changed = sql.execute(
-        "UPDATE peers SET attached = 0, node = NULL, lease_until_ms = ?, last_seen_ms = ?"
+        "UPDATE peers SET attached = 0, node = NULL, lease_until_ms = ?, last_seen_ms = ?,"
+        " online_ms = online_ms + max(0, ? - coalesce(attached_ms, ?)), attached_ms = NULL"
         " WHERE mesh = ? AND peer = ? AND fence = ? AND attached = 1",
         lease_until_ms,
+        now_ms,
+        now_ms,
         now_ms,
         mesh,
         peer,
@@ -305,21 +147,46 @@ def detach(sql: Sql, mesh: str, peer: str, fence: int, times: tuple[int, int]) -
 def depart(sql: Sql, mesh: str, peer: str, now_ms: int) -> bool:
     """End a peer's lease for good; gives whether the mesh has to hear that it left."""
     queues.mark_queued(sql, mesh, peer, now_ms)
-    told = sql.execute(
-        "UPDATE peers SET departed_ms = ? WHERE mesh = ? AND peer = ? AND departed_ms IS NULL",
+    sql.execute(
+        "UPDATE peers SET last_seen_ms = ?,"
+        " online_ms = online_ms + max(0, ? - coalesce(attached_ms, ?)), attached_ms = NULL"
+        " WHERE mesh = ? AND peer = ? AND attached = 1",
+        now_ms,
+        now_ms,
         now_ms,
         mesh,
         peer,
     )
     sql.execute(
-        "UPDATE peers SET attached = 0, node = NULL, lease_until_ms = NULL,"
-        " last_seen_ms = CASE WHEN attached = 1 THEN ? ELSE last_seen_ms END"
+        "UPDATE peers SET attached = 0, node = NULL, lease_until_ms = NULL"
         " WHERE mesh = ? AND peer = ?",
-        now_ms,
+        mesh,
+        peer,
+    )
+    told = sql.execute(
+        "UPDATE peers SET departed_ms = last_seen_ms"
+        " WHERE mesh = ? AND peer = ? AND departed_ms IS NULL",
         mesh,
         peer,
     )
     return told > 0
+
+
+def count(sql: Sql, mesh: str, peer: str, tally: Tally) -> None:
+    """Add to a peer's statistics what it did in a connection."""
+    if tally.sent or tally.received:
+        sql.execute(
+            "UPDATE peers SET sent = sent + ?, received = received + ? WHERE mesh = ? AND peer = ?",
+            tally.sent,
+            tally.received,
+            mesh,
+            peer,
+        )
+
+
+def forget_stays(sql: Sql, node: str) -> None:
+    """Count nothing for stays that a broker left open: nobody knows when they ended."""
+    sql.execute("UPDATE peers SET attached_ms = NULL WHERE attached = 1 AND node = ?", node)
 
 
 def attached(sql: Sql, node: str) -> list[tuple[str, str, int]]:
@@ -334,23 +201,6 @@ def end_lease(sql: Sql, mesh: str, peer: str, now_ms: int) -> bool:
     if row is None or row["attached"] or (row["lease_until_ms"] or now_ms + 1) > now_ms:
         return False
     return depart(sql, mesh, peer, now_ms)
-
-
-def forget(sql: Sql, now_ms: int) -> int:
-    """Delete the peers nobody saw for 30 days, and certificates that nothing can name any more."""
-    old = sql.all(
-        "SELECT mesh, peer FROM peers WHERE attached = 0 AND last_seen_ms < ?",
-        now_ms - PEER_KEPT_MS,
-    )
-    names = [(row["mesh"], row["peer"]) for row in old]
-    for table in ("groups", "queues", "peers"):
-        sql.many(f"DELETE FROM {table} WHERE mesh = ? AND peer = ?", names)  # noqa: S608 - ours
-    sql.execute(
-        "DELETE FROM certificates WHERE not_after_ms < ? AND hash NOT IN"
-        " (SELECT certificate_hash FROM peers WHERE certificate_hash IS NOT NULL)",
-        now_ms - CERTIFICATE_KEPT_MS,
-    )
-    return len(names)
 
 
 def can_open(sql: Sql, row: Row, generation: int, now_ms: int) -> bool:

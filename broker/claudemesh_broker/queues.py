@@ -187,18 +187,33 @@ def waiting(
     Returns:
         The copies, and whether more wait behind them.
     """
-    most, most_bytes = bounds
+    most, _ = bounds
     rows = sql.all(
         "SELECT d.seq, d.slot, m.size_bytes, m.accepted_ms, m.certificate_hash"
         " FROM deliveries AS d JOIN messages AS m ON m.seq = d.seq"
         " JOIN envelopes AS e ON e.seq = d.seq"
         " WHERE d.recipient = ? AND d.status = 'queued' AND d.seq > ? AND m.mesh = ?"
-        " ORDER BY d.seq LIMIT ?",
+        " AND d.heir IS NULL ORDER BY d.seq LIMIT ?",
         peer,
         after,
         mesh,
         most + 1,
     )
+    return copies(sql, rows, bounds)
+
+
+def copies(sql: Sql, rows: Sequence[Row], bounds: tuple[int, int]) -> tuple[list[Waiting], bool]:
+    """Read the copies behind rows of deliveries, as far as bounds allow.
+
+    Args:
+        sql: The query's.
+        rows: One more than is wanted at most, so that it shows whether there are more.
+        bounds: As ``waiting`` takes them.
+
+    Returns:
+        The copies, and whether there are more rows behind them.
+    """
+    most, most_bytes = bounds
     chosen: list[Waiting] = []
     certificates: dict[bytes, bytes] = {}
     for row in rows[:most]:

@@ -17,7 +17,7 @@ from claudemesh_wire.entries import Entry
 from claudemesh_wire.envelope import MAX_AHEAD_MS
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from claudemesh_wire.membership import NO_HEAD, Chain, Head, Member, walk
-from claudemesh_wire.presence import GroupRole, PeerCard
+from claudemesh_wire.presence import GroupRole, PeerCard, Stats
 
 MAX_CERTIFICATES: Final = 4096
 MAX_LOG_LOAD_BYTES: Final = 512 * 1024
@@ -223,7 +223,7 @@ _CARD: Final = (
 
 
 def read_card(sql: Sql, chain: Chain, peer: str, now_ms: int) -> PeerCard:
-    """Give what the mesh shows of a peer.
+    """Give what the mesh shows of a peer to its own member; ``for_others`` has the rest.
 
     Raises:
         NotFound: there is no such peer.
@@ -235,6 +235,11 @@ def read_card(sql: Sql, chain: Chain, peer: str, now_ms: int) -> PeerCard:
         "SELECT name, role FROM groups WHERE mesh = ? AND peer = ? ORDER BY name", chain.mesh, peer
     )
     return _card(row, groups, chain, now_ms)
+
+
+def for_others(card: PeerCard) -> PeerCard:
+    """Give what a peer's card is for other members: without its folder, unless it shares that."""
+    return card if card.share_cwd else card.model_copy(update={"cwd": ""})
 
 
 def _card(row: Row, groups: Sequence[Row], chain: Chain, now_ms: int) -> PeerCard:
@@ -259,5 +264,13 @@ def _card(row: Row, groups: Sequence[Row], chain: Chain, now_ms: int) -> PeerCar
         online=here,
         first_seen_ms=row["first_seen_ms"],
         last_seen_ms=now_ms if row["attached"] else row["last_seen_ms"],
+        visible=bool(row["visible"]),
+        share_cwd=bool(row["share_cwd"]),
+        stats=Stats(
+            sessions=row["sessions"],
+            sent=row["sent"],
+            received=row["received"],
+            online_ms=row["online_ms"] + max(0, now_ms - (row["attached_ms"] or now_ms)),
+        ),
         certificate=row["certificate"] or b"",
     )

@@ -8,18 +8,27 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, get_type_hints
 
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.delivery import Attachment, Deliveries
 from claudemesh_broker.limits import Limits
+from claudemesh_broker.peers import News
 from claudemesh_broker.reach import Reach
-from claudemesh_broker.roster import Roster, check_expiry, entries_after, put_chain, read_card
+from claudemesh_broker.roster import (
+    Roster,
+    check_expiry,
+    entries_after,
+    for_others,
+    put_chain,
+    read_card,
+)
 from claudemesh_broker.scheduler import Scheduler
 from claudemesh_broker.sql import Sql
 from claudemesh_broker.store import Store
+from claudemesh_broker.tallies import Tallies
 from claudemesh_wire.errors import (
     Conflict,
     Forbidden,
@@ -31,7 +40,7 @@ from claudemesh_wire.handshake import Closing, Mode
 from claudemesh_wire.membership import NO_HEAD, Chain, Head, Member
 from claudemesh_wire.meshes import LogGrew
 from claudemesh_wire.message import ALLOWED, Message, ReplyT, Request, Rule
-from claudemesh_wire.presence import Change, PeerCard, PresenceChanged
+from claudemesh_wire.presence import PeerCard, PresenceChanged
 
 MAX_GROWTH: Final = 200
 _REMOVED: Final = Closing(
@@ -82,6 +91,7 @@ class Parts:
     now_ms: Callable[[], int]
     started_ms: int
     reach: Reach | None = None
+    tallies: Tallies = field(default_factory=Tallies)
 
     def shown_limits(self) -> dict[str, float]:
         """Give the limits that a client has to know."""
@@ -122,13 +132,22 @@ class Parts:
         self.deliveries.end(_REMOVED, partial(_is_out, longest))
         return longest
 
-    async def tell_presence(self, mesh: str, peer: str, change: Change) -> PeerCard:
-        """Tell a mesh that a peer came, went or changed; gives the card that was shown."""
+    async def tell_presence(self, mesh: str, peer: str, news: News) -> PeerCard:
+        """Tell a mesh that a peer came, went or changed; gives the card as its own member sees it.
+
+        Of one that is hidden others hear that it left, and then nothing.
+        """
         chain = self.roster.chain(mesh)
         card = await self.store.read(
             partial(read_card, chain=chain, peer=peer, now_ms=self.now_ms())
         )
-        self.deliveries.tell_mesh(mesh, PresenceChanged(change=change, card=card), besides=peer)
+        if card.visible or news.hides:
+            shown = card if card.visible else card.model_copy(update={"online": False})
+            own, others = (
+                PresenceChanged(change=news.change, card=one, away_since_ms=news.away_since_ms)
+                for one in (shown, for_others(shown))
+            )
+            self.deliveries.tell_members(card.member, own, others, besides=(mesh, peer))
         return card
 
 

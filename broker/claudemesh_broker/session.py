@@ -13,12 +13,15 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
-from claudemesh_broker import upkeep
+from claudemesh_broker import peers, upkeep
 from claudemesh_broker.admission import Admission, Admitted, Origin
 from claudemesh_broker.delivery import Feed
 from claudemesh_broker.outgoing import Link, LinkClosed, Outgoing
+from claudemesh_broker.peers import News
 from claudemesh_broker.service import Caller, Context, Service
+from claudemesh_broker.sql import Sql
 from claudemesh_broker.strangers import Strangers, is_served
+from claudemesh_broker.tallies import Tally
 from claudemesh_wire import VERSION
 from claudemesh_wire.errors import Conflict, MeshError, ProtocolError
 from claudemesh_wire.exchange import Asked, Exchange, Malformed
@@ -33,7 +36,6 @@ from claudemesh_wire.handshake import (
     after,
 )
 from claudemesh_wire.message import Message, Rate, Request
-from claudemesh_wire.presence import Change
 
 MAX_MALFORMED: Final = 32
 MAX_HELLOS: Final = 3
@@ -168,8 +170,8 @@ class Session:
         with anyio.CancelScope(shield=True):
             admitted = await self._admission.admit(hello, self._nonce, self._origin)
             self._context = Context(admitted.caller, parts)
-            if admitted.arrived.change is not None:
-                await self._announce(admitted.caller, admitted.arrived.change)
+            if admitted.arrived.news is not None:
+                await self._announce(admitted.caller, admitted.arrived.news)
             self._welcome(number, admitted, tasks)
 
     def _welcome(self, number: int, admitted: Admitted, tasks: TaskGroup) -> None:
@@ -196,9 +198,9 @@ class Session:
         tasks.start_soon(self._serve_feed, self._feed)
         return True
 
-    async def _announce(self, caller: Caller, change: Change) -> None:
+    async def _announce(self, caller: Caller, news: News) -> None:
         try:
-            await self._service.parts.tell_presence(caller.mesh, caller.peer, change)
+            await self._service.parts.tell_presence(caller.mesh, caller.peer, news)
         except MeshError as error:
             logger.warning("a change of presence was not told: %s", error)
 
@@ -275,16 +277,23 @@ class Session:
         logger.info("disconnected peer=%s why=%s", caller.peer, closing.code if closing else "gone")
         if self._feed is not None:
             self._service.parts.deliveries.detach(self._feed)
-        if caller.mode is Mode.ATTACH:
-            await self._start_lease(caller)
+        await self._write_off(caller)
 
-    async def _start_lease(self, caller: Caller) -> None:
+    async def _write_off(self, caller: Caller) -> None:
+        """Start the peer's lease, if it was attached, and write down what it did."""
         parts = self._service.parts
         now_ms, lease_ms = parts.now_ms(), parts.settings.lease_ms
+        tally = parts.tallies.take(caller.mesh, caller.peer)
+        if caller.mode is Mode.CALL and tally == Tally():
+            return
+
+        def change(sql: Sql) -> None:
+            peers.count(sql, caller.mesh, caller.peer, tally)
+            if caller.mode is Mode.ATTACH:
+                upkeep.start_lease(sql, caller.place, now_ms, lease_ms)
+
         try:
-            await parts.store.write(
-                lambda sql: upkeep.start_lease(sql, caller.place, now_ms, lease_ms)
-            )
+            await parts.store.write(change)
             parts.scheduler.wake()
         except MeshError as error:
             # The next start of the broker begins the leases of all that it finds attached.

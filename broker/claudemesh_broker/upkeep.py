@@ -8,9 +8,10 @@ import logging
 from functools import partial
 from typing import Final
 
-from claudemesh_broker import outcomes, peers, scheduler
+from claudemesh_broker import absence, outcomes, peers, scheduler
 from claudemesh_broker.delivery import Attachment
 from claudemesh_broker.outcomes import Expired
+from claudemesh_broker.peers import News
 from claudemesh_broker.scheduler import Payload
 from claudemesh_broker.service import Parts
 from claudemesh_broker.sql import Sql
@@ -35,6 +36,7 @@ def start_lease(sql: Sql, place: Attachment, now_ms: int, lease_ms: int) -> None
 
 def recover(sql: Sql, node: str, now_ms: int, lease_ms: int) -> int:
     """Start the leases of all peers that this node left attached when it ended; gives how many."""
+    peers.forget_stays(sql, node)
     left = peers.attached(sql, node)
     for mesh, peer, fence in left:
         start_lease(sql, Attachment(mesh, peer, "", "", fence), now_ms, lease_ms)
@@ -79,7 +81,7 @@ class Upkeep:
             partial(peers.end_lease, mesh=mesh, peer=peer, now_ms=parts.now_ms())
         )
         if told and await parts.roster.load(mesh) is not None:
-            await parts.tell_presence(mesh, peer, Change.LEFT)
+            await parts.tell_presence(mesh, peer, News(Change.LEFT))
 
     async def expire(self, key: str, payload: Payload, due_ms: int) -> None:  # noqa: ARG002 - the scheduler's shape
         """Take off the queues what nobody took in time, and tell those who sent it."""
@@ -118,7 +120,9 @@ class Upkeep:
 
         def change(sql: Sql) -> int:
             scheduler.put(sql, FORGETTING, _ONLY, now_ms + FORGET_EVERY_MS)
-            return outcomes.forget(sql, now_ms, _AT_ONCE) + peers.forget(sql, now_ms)
+            return max(
+                outcomes.forget(sql, now_ms, _AT_ONCE), absence.put_away(sql, now_ms, _AT_ONCE)
+            )
 
         while await parts.commit(change) >= _AT_ONCE:
             pass

@@ -117,7 +117,10 @@ class Hello(Request[Welcome], kind="handshake.hello", rule=Rule.OPEN, rate=Rate.
 
 
 class Facts(canonical.Signed):
-    """What the broker says in its welcome; times in milliseconds."""
+    """What the broker says in its welcome; times in milliseconds.
+
+    ``succeeds`` are the ended peers of the same member whose place this one has taken.
+    """
 
     v: int = PROTOCOL
     broker: str
@@ -135,6 +138,7 @@ class Facts(canonical.Signed):
     lease: int
     credit: int
     queued: int = 0
+    succeeds: list[PeerId] = Field(default_factory=list[PeerId])
 
 
 class Closing(Notice, kind="handshake.closing"):

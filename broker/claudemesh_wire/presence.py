@@ -40,8 +40,24 @@ class GroupRole(Part):
     role: str = ""
 
 
+class Stats(Part):
+    """What a peer did in all its stays: how many there were, what it sent and received, how long.
+
+    ``online_ms`` counts the time that it was connected. A broker that was killed lost the counts of
+    the connections it had then.
+    """
+
+    sessions: Whole = 0
+    sent: Whole = 0
+    received: Whole = 0
+    online_ms: Whole = 0
+
+
 class PeerCard(Part):
-    """What the mesh shows of one peer; times in milliseconds, the certificate proves the rest."""
+    """What the mesh shows of one peer; times in milliseconds, the certificate proves the rest.
+
+    ``cwd`` is empty for other members unless ``share_cwd``.
+    """
 
     peer: PeerId
     handle: str
@@ -62,6 +78,9 @@ class PeerCard(Part):
     first_seen_ms: Whole = 0
     last_seen_ms: Whole = 0
     certificate: bytes = b""
+    visible: bool = True
+    share_cwd: bool = False
+    stats: Stats = Stats()
 
 
 class Certified(Message, kind="presence.certified"):
@@ -91,13 +110,19 @@ class PresenceUpdated(Message, kind="presence.updated"):
 class UpdatePresence(
     Request[PresenceUpdated], kind="presence.update", rule=Rule.READ, rate=Rate.RPC
 ):
-    """Change what is shown of oneself; what is left out stays. ``profile`` replaces the whole."""
+    """Change what is shown of oneself; what is left out stays. ``profile`` replaces the whole.
+
+    Without ``visible`` one is in no list and no multicast; with ``share_cwd`` other members see the
+    folder too.
+    """
 
     handle: Handle | None = None
     role: Annotated[str, Field(max_length=80)] | None = None
     status: Status | None = None
     summary: Annotated[str, Field(max_length=500)] | None = None
     profile: dict[str, Any] | None = None
+    visible: bool | None = None
+    share_cwd: bool | None = None
 
 
 class Departed(Message, kind="presence.departed"):
@@ -134,7 +159,11 @@ class Change(StrEnum):
 
 
 class PresenceChanged(Notice, kind="presence.changed"):
-    """A peer of the mesh came, went or changed; never sent to that peer itself."""
+    """A peer of the mesh came, went or changed; never sent to that peer itself.
+
+    ``away_since_ms`` says of one that came when it was here before, if it was.
+    """
 
     change: Change
     card: PeerCard
+    away_since_ms: Whole | None = None

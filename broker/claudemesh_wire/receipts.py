@@ -144,6 +144,9 @@ class RecipientReceipts(Part):
 
     ``held_ms`` is when the broker began to hold it, by its copy of the recipient's grants; ``held``
     is the recipient's own word.
+
+    An ended recipient's heir signs in its place; then ``certificate`` is the recipient's own, and
+    shows that both are of one member.
     """
 
     peer: PeerId
@@ -157,6 +160,7 @@ class RecipientReceipts(Part):
     delivered: SignedReceipts | None = None
     seen: SignedReceipts | None = None
     declined: SignedReceipts | None = None
+    certificate: bytes = b""
 
 
 class StatusFound(Message, kind="receipts.status_found"):

@@ -15,6 +15,7 @@ from claudemesh_mcp.cli import (
     brokers,
     chosen,
     demo,
+    doctor,
     grants,
     hosting,
     invites,
@@ -22,6 +23,7 @@ from claudemesh_mcp.cli import (
     meshes,
     messages,
     peers,
+    profile,
     settings,
     shell,
     show,
@@ -91,8 +93,10 @@ for module in (
     members,
     messages,
     peers,
+    profile,
     grants,
     settings,
+    doctor,
     shell,
 ):
     module.add_to(app)

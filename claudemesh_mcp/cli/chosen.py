@@ -5,6 +5,7 @@ Every command reads its settings here, so that ``claudemesh --mesh NAME …`` wo
 
 from typing import Any, Final
 
+from claudemesh_mcp import config
 from claudemesh_mcp.config import Settings
 
 _FLAGS: Final[dict[str, Any]] = {}
@@ -22,3 +23,13 @@ def settings() -> Settings:
         Invalid: ``config_invalid``.
     """
     return Settings.load(_FLAGS)
+
+
+def origins() -> dict[str, str]:
+    """Say what gave each setting of this command that is not left at its default.
+
+    Raises:
+        Invalid: ``config_invalid``.
+    """
+    told = config.what_was_told(_FLAGS)
+    return {key: origin for origin, values in told.items() for key in values}

@@ -1,9 +1,10 @@
-"""The commands ``send``, ``inbox`` and ``message-status``.
+"""The commands ``send``, ``inbox``, ``message-status`` and ``history``.
 
 They ask ``Mesh`` as the command line's own peer and print through ``show.py``.
 """
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import anyio
@@ -12,7 +13,7 @@ import typer
 from claudemesh_mcp.cli import held as waiting
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask, open_mesh
-from claudemesh_wire.errors import Invalid, TooMuch
+from claudemesh_wire.errors import Invalid, MeshError, TooMuch
 from claudemesh_wire.messages import MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(send)
     app.command()(inbox)
     app.command("message-status")(message_status)
+    app.command()(history)
 
 
 def send(
@@ -143,6 +145,46 @@ def message_status(
                 show.word(f"{one.handle}: {one.hint}")
 
 
+def history(
+    query: Annotated[
+        str, typer.Argument(help='Words, "phrases in quotes", begin* of words; all without it.')
+    ] = "",
+    *,
+    with_: Annotated[
+        str | None,
+        typer.Option("--with", metavar="WHOM", help="A handle, member, peer id, @group or *."),
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only older: a time, or a message's id.")
+    ] = None,
+    thread: Annotated[str | None, typer.Option(help="Only this thread.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many.")] = 20,
+    json: Json = False,
+) -> None:
+    """Search what the command line sent and printed in the last 30 days, newest first.
+
+    \b
+    Examples:
+      claudemesh history
+      claudemesh history "release notes" --with ada
+      claudemesh history --before 2026-01-31T12:00:00Z --json
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    found = ask(
+        lambda mesh: mesh.history(query, with_=with_, before=before, thread=thread, limit=limit)
+    )
+    if json:
+        show.data(found)
+        return
+    if found.notice:
+        show.word(found.notice)
+    for one in found.messages:
+        show.history(one)
+    if found.unread:
+        show.word(f"{found.unread} more not read yet: claudemesh inbox")
+    if found.next_before:
+        show.word(f"There are older ones: --before {found.next_before}")
+
+
 async def _print_waiting(limit: int, thread: str | None, peek: bool, json: bool) -> None:
     async with open_mesh() as mesh:
         found = await mesh.inbox(limit=limit, thread=thread, peek=peek)
@@ -186,16 +228,41 @@ async def _follow(json: bool) -> None:
     async with open_mesh(attach=True) as mesh:
         show.word("Waiting for messages; Ctrl-C ends it.")
         try:
-            async for one in mesh.messages():
-                if json:
-                    show.data(one, indent=None)
-                else:
-                    show.message(one)
-                # It counts as seen when the next one is asked for: so it is handed over before.
-                show.flush()
+            await _print_all(mesh, json)
         finally:
             with anyio.CancelScope(shield=True):
                 await mesh.depart()
+
+
+async def _print_all(mesh: "Mesh", json: bool) -> None:
+    """Print messages and, beside them, who comes and goes."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_tell_news, mesh)
+        try:
+            await _print_arriving(mesh, json)
+        except (MeshError, OSError) as error:
+            failure = error
+        tasks.cancel_scope.cancel()
+    # Outside of the group, which would wrap it in one of exceptions.
+    if failure is not None:
+        raise failure
+
+
+async def _print_arriving(mesh: "Mesh", json: bool) -> None:
+    async for one in mesh.messages():
+        if json:
+            show.data(one, indent=None)
+        else:
+            show.message(one)
+        # It counts as seen when the next one is asked for: so it is handed over before.
+        show.flush()
+
+
+async def _tell_news(mesh: "Mesh") -> None:
+    with suppress(OSError):  # Nobody reads stderr any more; the messages go on.
+        async for sentence in mesh.news():
+            show.word(sentence)
 
 
 async def _confirm(mesh: "Mesh") -> None:

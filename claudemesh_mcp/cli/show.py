@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from claudemesh_mcp.cleaning import clean, clean_line, clean_value
-from claudemesh_mcp.results import InboxMessage, PeerRow, RecipientStatus
+from claudemesh_mcp.results import HistoryMessage, InboxMessage, PeerRow, RecipientStatus
 from claudemesh_wire.errors import (
     Forbidden,
     Invalid,
@@ -115,6 +115,20 @@ def message(one: InboxMessage) -> None:
         print(f"    {text}")
     if one.more_bytes:
         word(f"… {one.more_bytes} bytes more: claudemesh inbox --id {one.id}")
+
+
+def history(one: HistoryMessage) -> None:
+    """Print a message that was sent or received; its text is indented, as a message's is."""
+    names = [
+        f"{peer.handle} ({peer.member})" + (f" {peer.status}" if peer.status else "")
+        for peer in one.partners
+    ]
+    names += [f"{one.others} more"] if one.others else []
+    arrow = "to" if one.direction == "sent" else "from"
+    marks = f"  [thread {one.thread}]" if one.thread else ""
+    line(f"{one.at}  {arrow} {', '.join(names)}  {one.id}{marks}")
+    for text in clean(one.text).text.split("\n"):
+        print(f"    {text}")
 
 
 def peers(rows: Sequence[PeerRow]) -> None:

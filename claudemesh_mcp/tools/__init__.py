@@ -168,7 +168,7 @@ def read_arguments(declared: Tool, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(declared: Tool, wrong: ValidationError) -> Invalid:
     """Turn pydantic's first complaint into a sentence about one parameter."""
-    fields = declared.arguments.model_fields
+    fields = {one.alias or name: one for name, one in declared.arguments.model_fields.items()}
     problem = wrong.errors(include_url=False, include_input=False, include_context=False)[0]
     parameter = str(problem["loc"][0]) if problem["loc"] else "arguments"
     details = {"parameter": parameter[:_LONGEST_SHOWN]}
@@ -237,7 +237,10 @@ def _arguments(
             raise DeclarationError(f"Parameter {key} of {name} has no type.")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[key] = (types[key], default)
-    config = ConfigDict(extra="forbid", defer_build=True)
+    # `with_` is `with` to a client: a word of Python's own can be no parameter.
+    config = ConfigDict(
+        extra="forbid", defer_build=True, alias_generator=lambda key: key.removesuffix("_")
+    )
     model = create_model(f"{name}_arguments", __config__=config, **fields)
     for key, field in model.model_fields.items():
         _check_described(name, key, field)

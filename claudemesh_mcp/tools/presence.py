@@ -43,15 +43,36 @@ async def set_profile(
     ] = None,
     profile: Annotated[
         dict[str, Any] | None,
-        Field(description="Anything else as one JSON object of at most 4 KiB; replaces the old."),
+        Field(
+            description="One JSON object of at most 4 KiB, replaces the old. Known keys: `avatar`"
+            " (an emoji, up to 8 characters, or an https URL), `title` (up to 80 characters),"
+            " `bio` (up to 500), `capabilities` (up to 20 words, which searches find)."
+        ),
+    ] = None,
+    visible: Annotated[
+        bool | None,
+        Field(
+            description="false hides this session: it is in no list, no `@group` and no `*`;"
+            " only who knows its peer id can write to it."
+        ),
+    ] = None,
+    share_cwd: Annotated[
+        bool | None,
+        Field(description="true shows other members the full path of this session's folder."),
     ] = None,
 ) -> ProfileResult:
-    """Change the handle, role, status, summary or profile that the mesh shows of this session.
+    """Change the handle, role, status, summary, profile or visibility of this session in the mesh.
 
     Use it when your task changes, so that others can find the right session with `search_peers`.
     What is left out stays as it is; the answer is what is shown now. All members of the mesh and
     the broker can read it: put no secrets here.
     """
     return await mesh.set_profile(
-        handle=handle, role=role, status=status, summary=summary, profile=profile
+        handle=handle,
+        role=role,
+        status=status,
+        summary=summary,
+        profile=profile,
+        visible=visible,
+        share_cwd=share_cwd,
     )

@@ -46,7 +46,8 @@ async def search_peers(
         str,
         Field(
             max_length=200,
-            description="Words from a handle, member, project, role or summary; empty for all.",
+            description="Words from a handle, member, project, role, summary, title or capability;"
+            " empty for all.",
         ),
     ] = "",
     filters: Annotated[
@@ -58,7 +59,7 @@ async def search_peers(
     ] = None,
     limit: Annotated[int, Field(ge=1, le=100, description="At most so many: 1 to 100.")] = 20,
     detail: Annotated[
-        bool, Field(description="Also role, host, folder, model, profile and certificate.")
+        bool, Field(description="Also role, host, folder, model, profile, stats and certificate.")
     ] = False,
 ) -> PeersResult:
     """Find the other sessions on the mesh: who they are, what they work on, whether they are here.

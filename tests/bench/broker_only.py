@@ -17,11 +17,14 @@ import resource
 import secrets
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +95,11 @@ class Peer:
     async def connect(self, url: str, token: bytes) -> ClientConnection:
         """Connect and be welcomed."""
         socket = await connect(
-            url.replace("http", "ws") + "/ws", compression=None, proxy=None, max_size=None
+            url.replace("http", "ws") + "/ws",
+            compression=None,
+            proxy=None,
+            max_size=None,
+            ssl=unchecked() if url.startswith("https") else None,
         )
         exchange = Exchange()
         event = exchange.receive(str(await socket.recv()))
@@ -178,6 +185,13 @@ class Home:
             self.key,
         ).blob
         self.head = walk(self.id, [self.entry]).head.hash
+
+
+def unchecked() -> ssl.SSLContext:
+    """Give TLS that takes any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def now_ms() -> int:
@@ -306,6 +320,38 @@ def rss_mb(pid: int) -> float:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1024 / 1024, 1)
 
 
+@dataclass
+class Running:
+    """A broker's process, and how to be let in."""
+
+    url: str
+    token: bytes
+    pid: int
+
+
+@contextmanager
+def running(*flags: str, profiled: Sequence[str] = ()) -> Iterator[Running]:
+    """Run a broker on a throw-away home."""
+    folder = Path(tempfile.mkdtemp(prefix="claudemesh-bench-"))
+    command = [sys.executable, *profiled, "-m", "claudemesh_broker", "run", "--port", "0", *flags]
+    command += ["--data", str(folder / "broker"), "--run", str(folder / "run")]
+    path = os.pathsep.join((str(ROOT), str(ROOT / "broker")))
+    environment = {**os.environ, **GENEROUS, "PYTHONPATH": path}  # noqa: TID251 - a child's
+    with (folder / "log").open("w") as log:
+        broker = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        )
+    try:
+        assert broker.stdout is not None
+        url = broker.stdout.readline().rsplit(" ", 1)[-1].strip()
+        said = json.loads((folder / "run" / "broker.json").read_text())
+        yield Running(url, unb64(said["token"]), broker.pid)
+    finally:
+        broker.send_signal(signal.SIGTERM)
+        broker.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main() -> None:
     """Start a broker, measure it, print one line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -314,22 +360,9 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=32)
     parser.add_argument("--profile", type=Path, help="write a profile of the broker there")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="claudemesh-bench-"))
     profiled = ["-m", "cProfile", "-o", str(options.profile)] if options.profile else []
-    command = [sys.executable, *profiled, "-m", "claudemesh_broker", "run", "--port", "0"]
-    command += ["--data", str(folder / "broker"), "--run", str(folder / "run")]
-    path = os.pathsep.join((str(ROOT), str(ROOT / "broker")))
-    environment = {**os.environ, **GENEROUS, "PYTHONPATH": path}  # noqa: TID251 - a child's
-    broker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        assert broker.stdout is not None
-        url = broker.stdout.readline().rsplit(" ", 1)[-1].strip()
-        said = json.loads((folder / "run" / "broker.json").read_text())
-        result = asyncio.run(measure(url, unb64(said["token"]), options, broker.pid))
-    finally:
-        broker.send_signal(signal.SIGTERM)
-        broker.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+    with running(profiled=profiled) as broker:
+        result = asyncio.run(measure(broker.url, broker.token, options, broker.pid))
     print(json.dumps(result))
 
 

@@ -328,14 +328,3 @@ async def test_a_session_that_resumes_finds_all_of_itself(broker: MemoryBroker, 
     card = (await back.call(UpdatePresence())).card
     assert (card.handle, card.summary, card.profile) == ("bob", "tests", {"a": 1})
     assert [(one.name, one.role) for one in card.groups] == [("ops", "lead")]
-
-
-async def test_a_peer_nobody_saw_for_30_days_is_forgotten(
-    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
-) -> None:
-    await ada.leave()
-    broker.clock.pass_ms(30 * 24 * 3600 * 1000 + 3600 * 1000)
-    await broker.run_due()
-    assert await broker.sql("SELECT * FROM peers") == []
-    assert await broker.sql("SELECT * FROM certificates") == []
-    assert (await join(broker, Device(mesh, mesh.founder, "new"), "ada")).handle == "ada"

@@ -21,6 +21,8 @@ COMMANDS = [
     ["send"],
     ["inbox"],
     ["message-status"],
+    ["history"],
+    ["doctor"],
     ["peers"],
     ["grant"],
     ["revoke"],
@@ -28,6 +30,8 @@ COMMANDS = [
     ["block"],
     ["unblock"],
     ["allow"],
+    ["profile"],
+    ["profile", "set"],
     ["mcp"],
     ["completion"],
     ["broker", "run"],
@@ -139,6 +143,23 @@ async def test_a_message_goes_from_the_shell_to_a_session_and_back(shell: Shell)
                 status = await shell.runs("message-status", sent.json["id"], "--json")
                 (row,) = status.json["recipients"]
             assert row["proved"]
+
+
+async def test_what_was_said_is_found_again(shell: Shell) -> None:
+    with anyio.fail_after(LIMIT_S):
+        async with shell.session("ada") as ada:
+            sent = await shell.runs("send", "ada", "Is the café open?", "--json")
+            (got,) = (await ada.call("inbox", wait_s=20))["messages"]
+            await ada.call("send", to=got["from"], text="Until three.", reply_to=got["id"])
+            assert (await shell.runs("inbox")).code == 0
+            found = await shell.runs("history", "three", "--with", "ada", "--json")
+            (answer,) = found.json["messages"]
+            assert (answer["direction"], answer["reply_to"]) == ("received", sent.json["id"])
+            words = await shell.runs("history", "--limit", "1")
+            assert (words.code, "Until three." in words.out) == (0, True)
+            assert "--before" in words.err
+            (mine,) = (await ada.call("history", query="cafe"))["messages"]
+            assert mine["id"] == sent.json["id"]
 
 
 async def test_status_and_peers_show_the_sessions(shell: Shell) -> None:

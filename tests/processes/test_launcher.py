@@ -254,6 +254,10 @@ def test_a_pid_that_now_belongs_to_another_program_is_no_broker(home: Home) -> N
         {"url": "http://localhost:80"},
         {"url": "http://127.0.0.1"},
         {"url": "http://127.0.0.1:99999"},
+        {"url": "https://192.0.2.7:9"},
+        {"url": "http://192.0.2.7:9", "pin": "A" * 43},
+        {"url": "https://192.0.2.7:9", "pin": "AAAA"},
+        {"pin": 7},
         {"url": 7},
         {"token": "AAAA"},
         {"token": 7},
@@ -271,6 +275,15 @@ def test_a_file_that_makes_no_sense_is_ignored(home: Home, changed: dict[str, An
         assert Launcher(home).find() is not None
         told(home, **changed)
         assert Launcher(home).find() is None
+
+
+def test_a_broker_elsewhere_than_loopback_is_known_by_its_certificate(home: Home) -> None:
+    with file_lock(home.broker / "lock") as lock:
+        os.write(lock.handle, f"{os.getpid()}\n".encode())
+        told(home, url="https://192.0.2.7:9", pin="A" * 43)
+        found = Launcher(home).find()
+    assert found is not None
+    assert (found.host, found.port, found.pin) == ("192.0.2.7", 9, bytes(32))
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"{}", b"\xff"])

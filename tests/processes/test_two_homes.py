@@ -4,6 +4,7 @@ import ssl
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -266,7 +267,7 @@ def test_a_broker_that_lost_its_disk_is_offered_the_log_again(
 
 
 def test_a_session_is_in_one_mesh_chosen_by_the_nearest_word(ada: Shell) -> None:
-    def here(*words: str, **environment: str) -> str:
+    def here(*words: str, **environment: Any) -> str:
         rows = ok(ada.run(*words, "mesh", "list", "--json", **environment)).json["meshes"]
         (chosen,) = [row["name"] for row in rows if row["chosen"]]
         return str(chosen)

@@ -2,7 +2,6 @@
 
 import sqlite3
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -41,8 +40,7 @@ class InboxMachine(RuleBasedStateMachine):
         super().__init__()
         self.sql = sqlite3.connect(":memory:", isolation_level=None)
         self.sql.row_factory = sqlite3.Row
-        for step in peerfile._STEPS:
-            self.sql.executescript(Path(peerfile.__file__).with_name(step).read_text("utf-8"))
+        peerfile._migrate(self.sql)
         self.model: dict[int, Message] = {}
         self.last = {"ada": 0, "cleo": 0}
         self.now_ms = NOW

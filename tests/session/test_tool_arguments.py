@@ -49,6 +49,10 @@ async def test_an_unknown_tool_is_not_found_and_the_nearest_is_named() -> None:
         ("inbox", {"offset": -1}, "offset"),
         ("inbox", {"peek": "perhaps"}, "peek"),
         ("message_status", {}, "id"),
+        ("history", {"query": "q" * 201}, "query"),
+        ("history", {"limit": 0}, "limit"),
+        ("history", {"with": ["ada"]}, "with"),
+        ("history", {"thread": ""}, "thread"),
         ("search_peers", {"query": "q" * 201}, "query"),
         ("search_peers", {"limit": 101}, "limit"),
         ("search_peers", {"filters": "online"}, "filters"),
@@ -100,12 +104,15 @@ async def test_a_misspelt_argument_is_answered_with_the_right_one() -> None:
         "join",
         "leave",
         "mesh_info",
+        "history",
     ],
 )
 def test_a_tool_says_what_it_gives_and_what_it_does_to_the_world(name: str) -> None:
     tool = tools.find(name)
     assert tool.result.model_fields
-    assert tool.hints.read_only == (name in {"search_peers", "message_status", "mesh_info"})
+    assert tool.hints.read_only == (
+        name in {"search_peers", "message_status", "mesh_info", "history"}
+    )
     assert not tool.hints.destructive
 
 

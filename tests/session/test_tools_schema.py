@@ -159,6 +159,20 @@ def test_what_was_not_given_is_left_to_the_function() -> None:
     assert read_arguments(find("add_up"), {"first": 1}) == {"first": 1}
 
 
+@pytest.mark.usefixtures("adding")
+def test_a_word_of_python_s_own_is_an_argument_too() -> None:
+    async def look(mesh: int, with_: Number) -> Sum:
+        """Look."""
+        return Sum(total=mesh + with_)
+
+    declared(look)
+    assert set(schema_of(find("look").arguments, "validation")["properties"]) == {"with"}
+    assert read_arguments(find("look"), {"with": 1}) == {"with_": 1}
+    with pytest.raises(Invalid) as refused:
+        read_arguments(find("look"), {"with_": 1})
+    assert "with" in refused.value.hint
+
+
 def test_a_tool_that_does_not_exist_is_not_found() -> None:
     with pytest.raises(NotFound) as refused:
         find("snd")

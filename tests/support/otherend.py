@@ -6,6 +6,7 @@ server; what moves its bytes is here, so that a script can as well not move them
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -56,8 +57,10 @@ class OtherEnd:
         for data in self.protocol.data_to_send():
             if data:
                 self.writer.write(data)
-            else:
+            elif self.writer.can_write_eof():
                 self.writer.write_eof()
+            else:  # TLS knows no half-closed connection
+                self.writer.close()
         await self.writer.drain()
 
     async def shake_hands(self) -> None:
@@ -90,7 +93,7 @@ Script = Callable[[OtherEnd], Awaitable[None]]
 
 
 @asynccontextmanager
-async def a_server(script: Script) -> AsyncIterator[str]:
+async def a_server(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serve connections by a script, until its end; give the address."""
     failures: list[BaseException] = []
 
@@ -108,9 +111,9 @@ async def a_server(script: Script) -> AsyncIterator[str]:
     # Small, so that an other end which does not read is soon felt.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     port = listening.getsockname()[1]
-    async with await asyncio.start_server(serve, sock=listening):
+    async with await asyncio.start_server(serve, sock=listening, ssl=tls):
         with anyio.fail_after(LIMIT_S):
-            yield f"http://127.0.0.1:{port}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     if failures:
         raise failures[0]
 

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from claudemesh_mcp.attachment import Dialed
 from claudemesh_mcp.config import Settings
@@ -37,6 +37,7 @@ from tests.support.broker import (
 )
 
 Lie = Callable[[str], str | None]
+_ABOUT: Final = {"type": "claude", "project": "shop", "cwd": "/work/shop", "host": "desk"}
 
 
 class ClientLink:
@@ -104,7 +105,7 @@ class Twin:
         return Setup(
             settings=settings,
             anchor=more.pop("anchor", f"claude:{name}"),
-            session=Session(type="claude", project="shop", cwd="/work/shop", host="desk", **more),
+            session=Session(**{**_ABOUT, **more.pop("about", {}), **more}),
             handles=(name,),
             now_ms=self.clock,
         )
@@ -148,6 +149,14 @@ class Twin:
             **fields,
         )
         await parts.append_log(chain.extend([Entry.issue(said, identity.key).blob]), known)
+
+    async def end_leases(self, lease_ms: int = 90_000) -> None:
+        """Let the leases of all run out who have gone."""
+        for link in self.links:
+            if link._is_closed:
+                await link.served.wait()
+        self.clock.pass_ms(lease_ms)
+        await self.broker.run_due()
 
     async def cut(self) -> None:
         """Break every connection, as a network does."""

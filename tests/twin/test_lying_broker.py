@@ -2,19 +2,28 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 import pytest
 
+from claudemesh_mcp import outbox
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unauthenticated
 from claudemesh_wire.frame import decode
 from claudemesh_wire.keys import b64
+from claudemesh_wire.receipts import ReceiptItem, ReceiptStatus, sign_receipts
+from tests.support.people import Device, Person
+from tests.support.people import Mesh as People
 from tests.support.twin import Lie, a_mesh
+from tests.twin.test_membership import CLEO as CLEOS_KEY
+from tests.twin.test_membership import append, cleo_added, reached
 
 LIMIT_S = 20
+CLEO = Person("cleo", CLEOS_KEY)
 
 
 def changed(kind: str, change: Callable[[dict[str, Any]], Any]) -> Lie:
@@ -229,3 +238,35 @@ async def test_a_message_shown_twice_by_the_broker_is_shown_once(tmp_path: Path)
         got = await bob.inbox(wait_s=LIMIT_S)
         assert [one.text for one in got.messages] == ["once"]
         assert (await bob.inbox()).messages == []
+
+
+async def test_a_successor_of_another_member_is_named(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        ada = await twin.join("ada")
+        async with twin.open("bob") as bob:
+            await bob.ready()
+            own = bob.peer.certified()
+        sent = await ada.send("bob", "hello")
+        await append(ada, cleo_added(ada))
+        await reached(ada, 2)
+        row = await ada.peer.file.read(lambda sql: outbox.get(sql, sent.id))
+        cleos = Device(cast("People", SimpleNamespace(id=ada.peer.trust.mesh)), CLEO, "cleo")
+        item = ReceiptItem(
+            id=sent.id, header_hash=row.header_hash, status=ReceiptStatus.SEEN, at_ms=twin.clock()
+        )
+        device = cleos.certificate("bob", twin.clock())
+        batch = sign_receipts(ada.peer.trust.mesh, ada.peer.id, [item], cleos.sign, device)
+
+        def invent(body: dict[str, Any], proof: bytes) -> None:
+            told = json.loads(batch.model_dump_json())
+            body["recipients"][0] |= {"status": "seen", "seen": told, "certificate": b64(proof)}
+            body["certificates"].append(b64(device.blob))
+
+        for proof in (own.blob, device.blob):
+            twin.lie = changed("receipts.status_found", partial(invent, proof=proof))
+            with pytest.raises(Forbidden) as caught:
+                await ada.message_status(sent.id)
+            assert caught.value.code == "forged_receipt"
+        # Without the recipient's certificate nothing is proved, in either direction.
+        twin.lie = changed("receipts.status_found", partial(invent, proof=b""))
+        assert [one.proved for one in (await ada.message_status(sent.id)).recipients] == [False]

@@ -9,6 +9,7 @@ from claudemesh_broker.features import (
     presence,
     receipts,
     search,
+    succession,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "presence",
     "receipts",
     "search",
+    "succession",
 ]

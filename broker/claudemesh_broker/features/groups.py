@@ -5,7 +5,7 @@
 
 from typing import Final
 
-from claudemesh_broker.peers import is_shown
+from claudemesh_broker.peers import News, is_shown
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Sql
 from claudemesh_wire.errors import NotFound, TooMuch
@@ -69,7 +69,7 @@ async def _told(context: Context, mine: MyGroups) -> MyGroups:
     """Let the mesh know, if it was shown the caller."""
     caller = context.caller
     if mine.changed and await context.read(lambda sql: is_shown(sql, caller.mesh, caller.peer)):
-        await context.parts.tell_presence(caller.mesh, caller.peer, Change.UPDATED)
+        await context.parts.tell_presence(caller.mesh, caller.peer, News(Change.UPDATED))
     return mine
 
 
@@ -83,6 +83,11 @@ def _groups(sql: Sql, mesh: str, peer: str) -> list[GroupRole]:
 def _mine(sql: Sql, context: Context, group: str, *, changed: bool) -> MyGroups:
     caller = context.caller
     members = sql.value(
-        "SELECT count(*) FROM groups WHERE mesh = ? AND name = ?", caller.mesh, group
+        "SELECT count(*) FROM groups AS g JOIN peers AS p ON p.mesh = g.mesh AND p.peer = g.peer"
+        " WHERE g.mesh = ? AND g.name = ? AND p.archived_ms IS NULL"
+        " AND (p.visible = 1 OR p.peer = ?)",
+        caller.mesh,
+        group,
+        caller.peer,
     )
     return MyGroups(groups=_groups(sql, caller.mesh, caller.peer), changed=changed, members=members)

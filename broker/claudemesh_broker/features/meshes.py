@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from claudemesh_broker import queues
+from claudemesh_broker import heirs
 from claudemesh_broker.roster import check_moment, entries_after, put_chain
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Sql
@@ -115,11 +115,12 @@ async def tell_facts(context: Context, request: AskMesh) -> MeshFacts:  # noqa: 
             "SELECT m.created_ms, count(p.peer) AS peers,"
             " coalesce(sum(p.attached = 1 OR p.lease_until_ms > ?), 0) AS online"
             " FROM meshes AS m LEFT JOIN peers AS p ON p.mesh = m.mesh AND p.handle IS NOT NULL"
-            " WHERE m.mesh = ? GROUP BY m.mesh",
+            " AND (p.visible = 1 OR p.peer = ?) WHERE m.mesh = ? GROUP BY m.mesh",
             now_ms,
+            caller.peer,
             caller.mesh,
         )
-        queued, _ = queues.backlog(sql, caller.mesh, caller.peer)
+        queued = heirs.backlog(sql, caller.mesh, caller.peer)
         return MeshFacts(
             name=chain.name,
             created_ms=counts["created_ms"] if counts else 0,

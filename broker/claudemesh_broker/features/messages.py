@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
 
-from claudemesh_broker import audience, peers, queues, upkeep
+from claudemesh_broker import audience, heirs, peers, queues, upkeep
 from claudemesh_broker.audience import Asker
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.queues import Consignment, Place
@@ -34,6 +34,7 @@ from claudemesh_wire.messages import (
     Send,
 )
 from claudemesh_wire.receipts import ReceiptStatus
+from claudemesh_wire.succession import InheritanceGrew
 
 MAX_FETCH_BYTES: Final = 512 * 1024
 
@@ -73,6 +74,7 @@ class Outcome:
     answer: Accepted
     sent: Consignment
     places: Sequence[Place] = ()
+    heirs: Sequence[str] = ()
     expires_first: bool = False
 
 
@@ -99,6 +101,10 @@ async def send(context: Context, request: Send) -> Accepted:
 
     outcome = await context.write(change)
     parts.deliveries.push(outcome.sent, outcome.seq, outcome.places, terms.now_ms)
+    for heir in outcome.heirs:
+        parts.deliveries.tell(header.mesh, heir, InheritanceGrew())
+    if outcome.places:
+        parts.tallies.of(header.mesh, header.sender).sent += 1
     if outcome.expires_first:
         parts.scheduler.wake()
     return outcome.answer
@@ -191,6 +197,7 @@ def _certificate(sql: Sql, header: Header, known: Certificate | None) -> Certifi
 
 _RECIPIENTS: Final = (
     "SELECT p.mesh, p.peer, p.member, p.handle, p.node, p.kem_generation, q.messages, q.bytes,"
+    " p.successor, p.returned,"
     " b.since_ms AS blocked_ms, g.entry AS granted"
     " FROM json_each(?) AS wanted CROSS JOIN peers AS p ON p.mesh = ? AND p.peer = wanted.value"
     " LEFT JOIN queues AS q ON q.mesh = p.mesh AND q.peer = p.peer"
@@ -218,7 +225,8 @@ def _store(sql: Sql, sent: Consignment, terms: Terms) -> Outcome:
         RecipientState(peer=place.peer, status=place.status, at_ms=terms.now_ms) for place in places
     ]
     answer = _answer(header, states, terms.now_ms)
-    return Outcome(seq, answer, sent, places, upkeep.expect_expiry(sql, header.exp))
+    told = heirs.entrust(sql, seq, rows.values())
+    return Outcome(seq, answer, sent, places, told, upkeep.expect_expiry(sql, header.exp))
 
 
 def _place(row: Row, position: int, terms: Terms) -> Place:

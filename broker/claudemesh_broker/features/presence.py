@@ -5,11 +5,13 @@
 
 import json
 from functools import partial
+from typing import Any
 
-from claudemesh_broker import peers
+from claudemesh_broker import handles, peers
+from claudemesh_broker.peers import News
 from claudemesh_broker.roster import check_certificate, read_card
 from claudemesh_broker.service import Context, serves
-from claudemesh_broker.sql import Sql
+from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import Forbidden, TooMuch
 from claudemesh_wire.presence import (
@@ -24,6 +26,7 @@ from claudemesh_wire.presence import (
     PresenceUpdated,
     UpdatePresence,
 )
+from claudemesh_wire.profile import check_profile
 
 
 @serves
@@ -35,14 +38,14 @@ async def certify(context: Context, request: Certify) -> Certified:
         raise Forbidden("A peer publishes its own certificate only.", code="wrong_certificate")
     check_certificate(context.chain, certificate, now_ms)
 
-    def change(sql: Sql) -> Change | None:
+    def change(sql: Sql) -> News | None:
         peers.put_certificate(sql, certificate, now_ms)
         return peers.publish(sql, certificate)
 
-    changed = await context.write(change)
+    news = await context.write(change)
     context.parts.roster.remember(certificate)
-    if changed is not None:
-        await context.parts.tell_presence(caller.mesh, caller.peer, changed)
+    if news is not None:
+        await context.parts.tell_presence(caller.mesh, caller.peer, news)
     return Certified(handle=said.handle)
 
 
@@ -52,32 +55,48 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
     profile = None if request.profile is None else _profile(request.profile)
     caller, chain, now_ms = context.caller, context.chain, context.now_ms
 
-    def change(sql: Sql) -> bool:
+    def change(sql: Sql) -> News | None:
         before = peers.find(sql, caller.mesh, caller.peer)
         if request.handle is not None:
-            peers.change_handle(sql, caller.mesh, caller.peer, [request.handle], now_ms)
+            handles.change(sql, caller.mesh, caller.peer, [request.handle], now_ms)
         sql.execute(
             "UPDATE peers SET role = coalesce(?, role), status = coalesce(?, status),"
-            " summary = coalesce(?, summary), profile = coalesce(?, profile)"
+            " summary = coalesce(?, summary), profile = coalesce(?, profile),"
+            " visible = coalesce(?, visible), share_cwd = coalesce(?, share_cwd)"
             " WHERE mesh = ? AND peer = ?",
             request.role,
             request.status,
             request.summary,
             profile,
+            request.visible,
+            request.share_cwd,
             caller.mesh,
             caller.peer,
         )
-        after = peers.find(sql, caller.mesh, caller.peer)
-        return before != after and peers.is_shown(sql, caller.mesh, caller.peer)
+        return _news(before, peers.find(sql, caller.mesh, caller.peer))
 
-    if await context.write(change):
-        card = await context.parts.tell_presence(caller.mesh, caller.peer, Change.UPDATED)
+    news = await context.write(change)
+    if news is not None:
+        card = await context.parts.tell_presence(caller.mesh, caller.peer, news)
     else:
         card = await context.read(partial(read_card, chain=chain, peer=caller.peer, now_ms=now_ms))
     return PresenceUpdated(card=card)
 
 
-def _profile(profile: dict[str, object]) -> str:
+def _news(before: Row | None, after: Row | None) -> News | None:
+    """Say what others hear of a change; for them a peer that hides leaves, and joins when it shows.
+
+    Nothing of one that they were not told of, or that has left.
+    """
+    if before is None or after is None or before == after or after["departed_ms"] is not None:
+        return None
+    if before["visible"] == after["visible"]:
+        return News(Change.UPDATED)
+    return News(Change.JOINED) if after["visible"] else News(Change.LEFT, hides=True)
+
+
+def _profile(profile: dict[str, Any]) -> str:
+    check_profile(profile)
     written = json.dumps(profile, ensure_ascii=False, separators=(",", ":"))
     if len(written.encode()) > MAX_PROFILE_BYTES:
         raise TooMuch(
@@ -96,7 +115,7 @@ async def depart(context: Context, request: Depart) -> Departed:  # noqa: ARG001
         partial(peers.depart, mesh=caller.mesh, peer=caller.peer, now_ms=now_ms)
     )
     if told:
-        await context.parts.tell_presence(caller.mesh, caller.peer, Change.LEFT)
+        await context.parts.tell_presence(caller.mesh, caller.peer, News(Change.LEFT))
     return Departed()
 
 

@@ -44,9 +44,17 @@ async def report(context: Context, request: Report) -> Reported:
     for batch, (news, rows) in zip(request.batches, taken, strict=True):
         if own is not None:
             own.settle(rows)
+        if rows:
+            context.parts.tallies.of(caller.mesh, caller.peer).received += _received(batch, rows)
         if news:
             await _tell_sender(context, batch)
     return Reported(taken=sum(news for news, _ in taken))
+
+
+def _received(batch: SignedReceipts, rows: Sequence[int]) -> int:
+    """Count the messages that left the queue because the recipient has them."""
+    declined = sum(item.status is ReceiptStatus.DECLINED for item in batch.items)
+    return max(0, len(rows) - declined)
 
 
 def _check_batches(context: Context, batches: Iterable[SignedReceipts]) -> None:
@@ -91,7 +99,7 @@ async def tell_status(context: Context, request: AskStatus) -> StatusFound:
         rows = outcomes.receipts_of(sql, row["seq"])
         meant = [one for one in rows if not request.only or one["recipient"] in request.only]
         found = [_recipient(one, row) for one in meant]
-        proven = _within_frame(found)
+        proven = [_with_certificate(sql, one, meant) for one in _within_frame(found)]
         names = _certificates_named(proven)
         blobs = [peers.read_certificate(sql, name) for name in names]
         return StatusFound(
@@ -127,6 +135,16 @@ def _recipient(row: Row, message: Row) -> RecipientReceipts:
         seen=_batch(row["seen"]),
         declined=_batch(row["declined"]),
     )
+
+
+def _with_certificate(sql: Sql, told: RecipientReceipts, rows: Sequence[Row]) -> RecipientReceipts:
+    """Add whose message it was when another peer speaks for it, as proof of its member."""
+    signed = (told.delivered, told.seen, told.declined)
+    if all(batch is None or batch.recipient == told.peer for batch in signed):
+        return told
+    name = next(row["certificate_hash"] for row in rows if row["recipient"] == told.peer)
+    blob = peers.read_certificate(sql, name) if name else None
+    return told.model_copy(update={"certificate": blob or b""})
 
 
 def _batch(blob: bytes | None) -> SignedReceipts | None:

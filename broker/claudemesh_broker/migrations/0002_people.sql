@@ -40,9 +40,11 @@ CREATE INDEX grants_of_subject ON grants (mesh, subject);
 ALTER TABLE deliveries ADD COLUMN held_ms INTEGER;
 ALTER TABLE deliveries ADD COLUMN held_receipt INTEGER;
 
--- peers.py: the peer that took over the handle and queue of this one; what the mesh is shown of
--- its folder; when it was archived; and what it did in all its sessions together.
+-- peers.py, heirs.py, absence.py: the peer that took the place of this one, and whether this one
+-- came back all the same; whether others are shown its folder; when it was archived; and what it did
+-- in all its stays together. attached_ms is when the present stay began.
 ALTER TABLE peers ADD COLUMN successor TEXT;
+ALTER TABLE peers ADD COLUMN returned INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peers ADD COLUMN share_cwd INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peers ADD COLUMN archived_ms INTEGER;
 ALTER TABLE peers ADD COLUMN attached_ms INTEGER;
@@ -51,7 +53,14 @@ ALTER TABLE peers ADD COLUMN sent INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peers ADD COLUMN received INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE peers ADD COLUMN online_ms INTEGER NOT NULL DEFAULT 0;
 
--- peers.py: handles that were somebody's, kept for that member for 30 days after it let them go.
+CREATE INDEX peers_successor ON peers (mesh, successor) WHERE successor IS NOT NULL;
+
+-- heirs.py: who is to read what was sealed to a peer that ended.
+ALTER TABLE deliveries ADD COLUMN heir TEXT;
+
+CREATE INDEX deliveries_inherited ON deliveries (heir, seq, recipient) WHERE heir IS NOT NULL;
+
+-- handles.py: handles that were somebody's, kept for that member for 30 days after it let them go.
 CREATE TABLE kept_handles (
     mesh     TEXT NOT NULL,
     handle   TEXT NOT NULL,

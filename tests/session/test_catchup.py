@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from claudemesh_mcp.history import catch_up
+from claudemesh_mcp.catchup import catch_up
 from claudemesh_wire.errors import MeshError, Unavailable
 from claudemesh_wire.membership import Head
 from claudemesh_wire.meshes import LogEntries, ReadLog

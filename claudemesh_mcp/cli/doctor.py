@@ -1,0 +1,89 @@
+"""The command ``doctor``: looks over this installation and says what puts right what is not well.
+
+It runs the checks of ``claudemesh_mcp.doctor`` and prints through ``show.py``.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Final
+
+import anyio
+import typer
+
+from claudemesh_mcp.cli import chosen, show
+from claudemesh_mcp.cli.asking import PEER
+from claudemesh_mcp.config import Settings, locate
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.doctor import Case, Finding
+    from claudemesh_mcp.sdk import Mesh
+
+_MARKS: Final = {"ok": "✓", "warn": "!", "fail": "✗", "skip": "-"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(doctor)
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Look over this installation, and say what puts right what is not well.
+
+    Nothing is repaired and no broker is started. The exit code is 1 when something does not work.
+
+    With --json: {"ok": ..., "checks": [{"name", "state", "message", "fix"}, ...]}, where state is
+    ok, warn, fail or skip, and fix is empty when nothing is to be done.
+
+    \b
+    Examples:
+      claudemesh doctor
+      claudemesh doctor --json | jq '.checks[] | select(.state == "fail")'
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    found = anyio.run(_examine, json)
+    works = all(one.state != "fail" for one in found)
+    if json:
+        show.data({"ok": works, "checks": [one.as_dict() for one in found]})
+    if not works:
+        raise typer.Exit(show.FAILED)
+
+
+async def _examine(json: bool) -> "list[Finding]":
+    from claudemesh_mcp.doctor import examine
+    from claudemesh_mcp.logs import log_to_file
+
+    case = _case()
+    # A connection that fails is told by its check, and not a second time on stderr.
+    log_to_file(case.paths.logs)
+    found: list[Finding] = []
+    async for one in examine(case):
+        found.append(one)
+        if not json:
+            show.line(f"{_MARKS[one.state]} {one.name}: {one.message}")
+            if one.fix:
+                show.line(f"→ {one.fix}", indent=4)
+    return found
+
+
+def _case() -> "Case":
+    from claudemesh_mcp.doctor import Case
+
+    def load() -> tuple[Settings, dict[str, str]]:
+        return chosen.settings(), chosen.origins()
+
+    return Case(paths=locate(), load=load, connect=_connect)
+
+
+@asynccontextmanager
+async def _connect(settings: Settings) -> "AsyncGenerator[Mesh]":
+    from functools import partial
+
+    from claudemesh_mcp.dialling import dial
+    from claudemesh_mcp.opening import HUMAN, set_up
+    from claudemesh_mcp.sdk import Mesh
+    from claudemesh_wire.handshake import Mode
+
+    settings = replace(settings, name=None)
+    setup = set_up(settings, HUMAN, resume=PEER)
+    async with Mesh.over(setup, partial(dial, settings), Mode.CALL) as mesh:
+        yield mesh

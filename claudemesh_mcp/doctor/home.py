@@ -1,0 +1,180 @@
+"""Checks of the home: settings, folders, space, keys, logs, and the files of its peers.
+
+``doctor/__init__.py`` lists them.
+"""
+
+import os
+import shutil
+import sqlite3
+import stat
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from claudemesh_mcp.config import Paths, Settings
+from claudemesh_mcp.doctor.finding import Case, Finding, fail, in_thread, ok, skip, warn
+from claudemesh_mcp.home import FILE_MODE, FOLDER_MODE, Home
+from claudemesh_mcp.keystore import read_profile
+from claudemesh_mcp.logs import FILE_NAME as LOG_NAME
+from claudemesh_mcp.peerfaults import DAMAGED_HINT
+from claudemesh_mcp.peerfile import SCHEMA_VERSION
+
+_OTHERS: Final = 0o077
+_MOST_FILES: Final = 50
+_MEBI: Final = 1024 * 1024
+_HELD_SINCE: Final = 2
+"""The version of a peer's file that knows what is held."""
+
+
+async def check_settings(case: Case) -> Finding:
+    """Look whether the settings make sense, and where each comes from."""
+    case.settings, case.origins = await in_thread(case.load)
+    if case.settings.off:
+        return warn(
+            "claudemesh is switched off here.",
+            "Start without CLAUDEMESH=off, or take `enabled` out of the file that says so.",
+        )
+    told = ", ".join(f"{key} ({origin})" for key, origin in sorted(case.origins.items()))
+    return ok(f"Set here: {told}." if told else "All settings have their defaults.")
+
+
+async def check_folders(case: Case) -> Finding:
+    """Look whether nobody else can look into the home."""
+    if not case.paths.data.exists():
+        return skip(f"There is no home yet; {case.paths.data} is made at the first start.")
+    if sys.platform == "win32":  # its rights don't show in these bits
+        return skip("On Windows a user's folders are private by inheritance.")
+    faults = await in_thread(lambda: list(_open_to_others(case.paths)))
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return fail(f"{faults[0].message}{more}", faults[0].fix)
+    return ok(f"{case.paths.data} is open to this user alone.")
+
+
+def _open_to_others(paths: Paths) -> Iterable[Finding]:
+    folders = (paths.data, paths.broker, paths.run, paths.keys, paths.meshes, paths.sessions)
+    files = [*paths.keys.glob("*"), *paths.sessions.glob("*/*")]
+    for path in (*folders, paths.logs, *paths.sessions.glob("*"), *files):
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            continue
+        mode = FOLDER_MODE if stat.S_ISDIR(found.st_mode) else FILE_MODE
+        if found.st_uid != os.getuid():
+            yield fail(f"{path} belongs to another user.", f"chown {os.getuid()} '{path}'")
+        elif found.st_mode & _OTHERS:
+            shown = f"{stat.S_IMODE(found.st_mode):o}"
+            yield fail(f"{path} is open to other users (mode {shown}).", f"chmod {mode:o} '{path}'")
+
+
+async def check_disk(case: Case) -> Finding:
+    """Look how much space is left where messages are kept."""
+    folder = next(one for one in (case.paths.data, *case.paths.data.parents) if one.exists())
+    free = (await in_thread(lambda: shutil.disk_usage(folder))).free
+    if free < case.least_free_bytes:
+        return warn(
+            f"{free // _MEBI} MiB are free on the disk of {folder};"
+            f" {case.least_free_bytes // _MEBI} should be.",
+            "Free some space on that disk.",
+        )
+    return ok(f"{free // _MEBI} MiB are free on the disk of {folder}.")
+
+
+async def check_keys(case: Case) -> Finding:
+    """Look where the key is kept that protects the others, and whether it still opens them."""
+    settings = case.settings
+    if settings is None:
+        return skip("The settings make no sense.")
+    home = Home(case.paths)
+    profile = await in_thread(lambda: read_profile(home)) if case.paths.data.exists() else None
+    if profile is None or profile.storage is None:
+        return skip("There are no keys yet; they are made at the first start.")
+    await in_thread(lambda: _open_keys(home, settings))
+    if profile.storage == "file" and settings.keyring:
+        return warn(
+            "The keys are protected by a file, not by a keyring: who reads this home has them.",
+            "Keep the home on an encrypted disk, or say that it is meant so:"
+            " claudemesh config set keyring off",
+        )
+    kept = {"file": "a file, not a keyring", "keyring": "the keyring of this system"}
+    return ok(f"The keys open; kept safe by {kept.get(profile.storage, profile.storage)}.")
+
+
+def _open_keys(home: Home, settings: Settings) -> None:
+    from claudemesh_mcp.identity import open_identity
+
+    open_identity(home, settings)
+
+
+async def check_logs(case: Case) -> Finding:
+    """Say where the logs are."""
+    return ok(f"{case.paths.logs / LOG_NAME}, and broker.log beside it.")
+
+
+@dataclass
+class _Counted:
+    """What the files of all peers hold."""
+
+    files: int = 0
+    unread: int = 0
+    pending: int = 0
+    held: int = 0
+    newer: int = 0
+
+
+async def check_messages(case: Case) -> Finding:
+    """Look whether the files of the peers can be read, and count what waits in them."""
+    files = await in_thread(lambda: _newest(case.paths.sessions.glob("*/peer.db")))
+    if not files:
+        return skip("No session has opened here yet.")
+    counted = _Counted()
+    for file in files[:_MOST_FILES]:
+        try:
+            await in_thread(partial(_count, file, counted))
+        except (sqlite3.DatabaseError, _Damaged) as error:
+            return fail(f"{file} can't be read: {error}.", f"{DAMAGED_HINT} It is {file}.")
+    if counted.newer:
+        return warn(
+            f"{counted.newer} files were written by a newer claudemesh.", "Upgrade claudemesh."
+        )
+    held = f", {counted.held} held" if counted.held else ""
+    return ok(
+        f"{counted.files} of {len(files)} files of sessions are whole: {counted.unread} messages"
+        f" unread{held}, {counted.pending} not yet taken by the broker."
+    )
+
+
+class _Damaged(Exception):
+    """SQLite found a fault in a file that it could open."""
+
+
+def _newest(files: Iterable[Path]) -> list[Path]:
+    return sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+
+
+def _count(file: Path, counted: _Counted) -> None:
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=2)) as sql:
+        (version,) = sql.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            counted.newer += 1
+            return
+        (said,) = sql.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise _Damaged(str(said).replace("\n", " ")[:200])
+        counted.files += 1
+        if not version:  # made this moment, and without a table yet
+            return
+        (unread,) = sql.execute("SELECT count(*) FROM inbox WHERE state <> 'seen'").fetchone()
+        (pending,) = sql.execute("SELECT count(*) FROM outbox WHERE state = 'waiting'").fetchone()
+        held = 0
+        if version >= _HELD_SINCE:
+            (held,) = sql.execute(
+                "SELECT count(*) FROM inbox WHERE held IS NOT NULL AND state <> 'seen'"
+            ).fetchone()
+        counted.unread += unread - held
+        counted.pending += pending
+        counted.held += held

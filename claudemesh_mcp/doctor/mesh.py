@@ -1,0 +1,189 @@
+"""Checks of the mesh: which one is chosen, its broker, its members, the limits that hold there.
+
+``doctor/__init__.py`` lists them. ``check_broker`` connects; those behind it look at what it was
+told.
+"""
+
+from typing import Final
+
+from claudemesh_mcp import meshes
+from claudemesh_mcp.brokerinfo import BrokerInfo, is_newer
+from claudemesh_mcp.brokers import is_loopback
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.doctor.finding import Case, Finding, Told, fail, in_thread, ok, skip, warn
+from claudemesh_mcp.home import Home
+from claudemesh_mcp.meshes import Place
+from claudemesh_mcp.trust import Trust
+from claudemesh_wire import DATA_VERSION, VERSION
+from claudemesh_wire.handshake import MAX_CLOCK_ERROR_MS
+from claudemesh_wire.meshes import AskMesh
+
+_ANSWER_S: Final = 5.0
+_ALMOST: Final = 0.8
+_NOT_CONNECTED: Final = "There is no connection to a broker."
+# Found by a check of its own.
+_TOLD_ELSEWHERE: Final = frozenset({"clock_off", "upgrade"})
+
+
+def _ready(case: Case) -> Settings | None:
+    """Give the settings of a home that takes part and has been started once."""
+    settings = case.settings
+    if settings is None or settings.off or not case.paths.meshes.is_dir():
+        return None
+    return settings
+
+
+def _place(settings: Settings) -> Place | None:
+    from claudemesh_mcp.dialling import place_of
+
+    return place_of(settings)
+
+
+async def check_choice(case: Case) -> Finding:
+    """Look which mesh is meant here, and whether this home is in it."""
+    settings = case.settings
+    if settings is None:
+        return skip("The settings make no sense.")
+    chosen = settings.mesh or meshes.LOCAL
+    if case.paths.meshes.is_dir():
+        await in_thread(lambda: _place(settings))
+    elif settings.mesh not in {None, meshes.LOCAL}:
+        return fail(f"This home is in no mesh, and {chosen} is meant.", "claudemesh join URL")
+    return ok(f"{chosen} ({case.origins.get('mesh', 'the default')}).")
+
+
+async def check_address(case: Case) -> Finding:
+    """Look whether the way to the broker is private: TLS, or this machine alone."""
+    settings = _ready(case)
+    if settings is None:
+        return skip("There is no mesh here yet.")
+    place = await in_thread(lambda: _place(settings))
+    info = None if place else await in_thread(lambda: _find(case))
+    url = place.url if place else info.url if info else ""
+    if not url:
+        return skip("No broker runs for this home.")
+    if url.startswith("https://"):
+        pinned = place.pin if place else info.pin if info else b""
+        return ok(f"{url}, {'by its pinned certificate' if pinned else 'vouched for by a CA'}.")
+    if is_loopback(url):
+        return ok(f"{url} is on this machine.")
+    return fail(
+        f"{url} is neither TLS nor on this machine: others can read who talks to whom.",
+        "Have its owner run it with TLS: claudemesh broker run --bind 0.0.0.0 --tls auto",
+    )
+
+
+def _find(case: Case) -> BrokerInfo | None:
+    from claudemesh_mcp.launcher import Launcher
+
+    return Launcher(Home(case.paths)).find()
+
+
+async def check_broker(case: Case) -> Finding:
+    """Look whether the broker answers, and hear what it has to say."""
+    settings = _ready(case)
+    if settings is None:
+        return skip("There is no mesh here yet.")
+    if (
+        await in_thread(lambda: _place(settings)) is None
+        and await in_thread(lambda: _find(case)) is None
+    ):
+        return warn("No broker runs for this home; a session starts it by itself.", "claudemesh up")
+    case.told = await _ask(case, settings)
+    facts = case.told.facts
+    return ok(
+        f"{case.told.url} answers; {facts.online} of {facts.peers} peers of {facts.name} are here."
+    )
+
+
+async def _ask(case: Case, settings: Settings) -> Told:
+    async with case.connect(settings) as mesh:
+        client = await mesh.ready()
+        facts = await client.call(AskMesh(), _ANSWER_S)
+        url = (await mesh.mesh_info()).broker.url
+        peer = mesh.peer
+        unproved = tuple((one.code, one.message) for one in peer.problems)
+        return Told(facts, url, peer.clock_off_ms, unproved)
+
+
+async def check_versions(case: Case) -> Finding:
+    """Compare the broker's version with this one's."""
+    told = case.told
+    if told is None:
+        return skip(_NOT_CONNECTED)
+    theirs = told.facts.broker_version
+    if told.facts.data_version > DATA_VERSION or is_newer(theirs, VERSION):
+        return warn(f"The broker is version {theirs}, this is {VERSION}.", "Upgrade claudemesh.")
+    if is_newer(VERSION, theirs):
+        return warn(
+            f"The broker is version {theirs}, this is {VERSION}.",
+            "Have the broker's owner upgrade it; that of this home is replaced by a session.",
+        )
+    return ok(f"Both are version {VERSION}, data version {told.facts.data_version}.")
+
+
+async def check_clock(case: Case) -> Finding:
+    """Compare this clock with the broker's."""
+    if case.told is None:
+        return skip(_NOT_CONNECTED)
+    off_ms = case.told.clock_off_ms
+    if abs(off_ms) > MAX_CLOCK_ERROR_MS:
+        behind = "behind" if off_ms > 0 else "ahead of"
+        return fail(
+            f"This clock is {abs(off_ms) / 60_000:.1f} minutes {behind} the broker's.",
+            "Set the one that is wrong, as by: timedatectl set-ntp true",
+        )
+    return ok("This clock and the broker's agree.")
+
+
+async def check_members(case: Case) -> Finding:
+    """Look whether the log of the mesh's members can be read and holds."""
+    settings = _ready(case)
+    if settings is None or not (case.paths.data / "profile.json").exists():
+        return skip("There is no mesh here yet.")
+    return await in_thread(lambda: _walk(case, settings))
+
+
+def _walk(case: Case, settings: Settings) -> Finding:
+    from claudemesh_mcp.identity import open_identity
+
+    identity = open_identity(Home(case.paths), settings)
+    chain = Trust.open(identity).chain
+    own = chain.members.get(identity.member)
+    if own is None or own.removed:
+        return fail(
+            f"This home's member is not in the mesh {identity.mesh_name}.",
+            "Ask one of its admins for a new invite.",
+        )
+    members = sum(not one.removed for one in chain.members.values())
+    return ok(
+        f"{members} members by {chain.head.seq} entries, head {chain.head.hash.hex()[:12]};"
+        f" here as {own.name}, {own.role}."
+    )
+
+
+async def check_trust(case: Case) -> Finding:
+    """Tell what the broker was caught at."""
+    if case.told is None:
+        return skip(_NOT_CONNECTED)
+    caught = [said for code, said in case.told.unproved if code not in _TOLD_ELSEWHERE]
+    if caught:
+        return fail(
+            " ".join(caught), "Do not rely on this broker before its owner has explained it."
+        )
+    return ok("Nothing that the broker showed had to be refused.")
+
+
+async def check_quotas(case: Case) -> Finding:
+    """Compare what waits for the command line's own peer with what may."""
+    if case.told is None:
+        return skip(_NOT_CONNECTED)
+    limits, queued = case.told.facts.limits, case.told.facts.queued
+    room = int(limits.get("queue_messages", 0))
+    told = ", ".join(f"{key} {value:.12g}" for key, value in sorted(limits.items()))
+    if room and queued > _ALMOST * room:
+        return warn(
+            f"{queued} messages wait for the command line of {room} that may.",
+            "Read them: claudemesh inbox",
+        )
+    return ok(f"{queued} messages wait for the command line of {room} that may; limits: {told}.")

@@ -1,0 +1,133 @@
+"""The check of a broker's data: a healthy one is found so; each fault has its line and remedy."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from claudemesh_broker import checkup
+from claudemesh_broker.checkup import Finding, State, check_up
+from claudemesh_broker.config import BrokerSettings
+from claudemesh_broker.folders import FolderLock
+from claudemesh_wire.errors import NotFound
+from tests.support.authority import Authority
+from tests.support.broker import settings
+from tests.support.brokerdata import broker_data, content
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return broker_data(tmp_path)
+
+
+def checked(told: BrokerSettings) -> Mapping[str, Finding]:
+    before = content(told.data)
+    found = {one.name: one for one in check_up(told)}
+    assert content(told.data) == before
+    return found
+
+
+def faults(told: BrokerSettings) -> dict[str, State]:
+    found = checked(told).values()
+    assert all(one.hint for one in found if one.state is not State.OK)
+    return {one.name: one.state for one in found if one.state is not State.OK}
+
+
+def test_a_healthy_broker_is_found_so(data: Path) -> None:
+    told = settings(data.parent)
+    assert faults(told) == {}
+    assert checked(told)["broker"].says == "does not run"
+    with FolderLock.take(data):
+        assert str(os.getpid()) in checked(told)["broker"].says
+        assert faults(told) == {}
+
+
+def test_without_a_broker_there_is_nothing_to_check(tmp_path: Path) -> None:
+    with pytest.raises(NotFound) as caught:
+        check_up(settings(tmp_path))
+    assert caught.value.code == "no_broker_data"
+
+
+def open_file(data: Path) -> None:
+    (data / "admin.secret").chmod(0o640)
+
+
+def damaged_pages(data: Path) -> None:
+    with (data / "broker.sqlite3").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 8192)
+
+
+def no_database(data: Path) -> None:
+    (data / "broker.sqlite3").unlink()
+
+
+def another_key(data: Path) -> None:
+    (data / "broker.key").write_bytes(bytes(32))
+
+
+def no_key(data: Path) -> None:
+    (data / "broker.key").unlink()
+
+
+def short_key(data: Path) -> None:
+    (data / "broker.key").write_bytes(b"short")
+
+
+def half_a_certificate(data: Path) -> None:
+    (data / "broker-tls.key").unlink()
+
+
+def damaged_secret(data: Path) -> None:
+    (data / "admin.secret").write_bytes(b"?")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "names"),
+    [
+        (open_file, {"permissions", "admin secret"}),
+        (damaged_pages, {"database"}),
+        (no_database, {"database", "key"}),
+        (another_key, {"key"}),
+        (no_key, {"key"}),
+        (short_key, {"key"}),
+        (half_a_certificate, {"certificate"}),
+        (damaged_secret, {"admin secret"}),
+    ],
+)
+def test_a_fault_is_found_where_it_is(
+    data: Path, spoil: Callable[[Path], None], names: set[str]
+) -> None:
+    spoil(data)
+    found = faults(settings(data.parent))
+    # A page that is damaged may be one that the key is looked up in.
+    assert names <= found.keys() <= names | {"key"}
+    assert set(found.values()) == {State.FAILED}
+
+
+@pytest.mark.parametrize(("days", "state"), [(90, None), (7, State.WARNING), (-1, State.FAILED)])
+def test_a_certificate_that_ends_is_said_in_time(
+    data: Path, tmp_path: Path, days: int, state: State | None
+) -> None:
+    certificate, key = Authority(tmp_path).issue("mesh.example.org", days=days)
+    told = settings(data.parent, tls_cert=certificate, tls_key=key)
+    assert faults(told) == ({"certificate": state} if state else {})
+
+
+class Usage(NamedTuple):
+    """What the system says of a disk."""
+
+    free: int
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "state"), [(4096, None), (512, State.WARNING), (8, State.FAILED)]
+)
+def test_a_disk_that_fills_up_is_said_in_time(
+    data: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int, state: State | None
+) -> None:
+    usage = Usage(free_mib * 1024 * 1024)
+    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda _: usage)
+    assert faults(settings(data.parent)) == ({"disk": state} if state else {})

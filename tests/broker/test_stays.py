@@ -1,0 +1,167 @@
+"""What is counted of a peer, and what others hear when it is back."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from claudemesh_wire.handshake import Mode
+from claudemesh_wire.presence import Depart, PresenceChanged, Stats
+from claudemesh_wire.receipts import ReceiptStatus
+from claudemesh_wire.search import SearchPeers
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import NOW, Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, Wish, join
+
+LEASE_MS = 90_000
+HOUR = 3600 * 1000
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
+    async with a_broker(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def mesh() -> Mesh:
+    return Mesh(Person("ada"))
+
+
+@pytest.fixture
+async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
+    return await join(broker, Device(mesh, mesh.founder, "ada"))
+
+
+@pytest.fixture
+async def bob(broker: MemoryBroker, mesh: Mesh, ada: RawPeer) -> RawPeer:
+    assert ada
+    return await join(broker, Device(mesh, mesh.founder, "bob"))
+
+
+async def stats(asker: RawPeer, of: RawPeer) -> Stats:
+    (card,) = (await asker.call(SearchPeers(query=of.peer))).peers
+    return card.stats
+
+
+async def test_messages_are_counted_at_once_and_outlast_the_connection(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    for _ in range(3):
+        await ada.send("bob")
+    first, second, third = await bob.receive(3)
+    await bob.ack(first, second)
+    await bob.ack(first, second)
+    await bob.ack(second, status=ReceiptStatus.SEEN)
+    await bob.ack(third, status=ReceiptStatus.DECLINED)
+    for _ in range(2):
+        assert (await stats(ada, ada)).sent == 3
+        assert (await stats(ada, bob)).received == 2
+        await bob.leave()
+    await ada.leave()
+    eve = await join(broker, Device(ada.device.mesh, ada.device.owner, "eve"))
+    assert (await stats(eve, ada)).sent == 3
+    assert (await stats(eve, bob)).received == 2
+
+
+async def test_a_repeated_send_counts_once(ada: RawPeer, bob: RawPeer) -> None:
+    assert bob
+    sealed = await ada.seal(await ada.resolve("bob"))
+    await ada.call(sealed)
+    await ada.call(sealed)
+    assert (await stats(ada, ada)).sent == 1
+
+
+async def test_what_a_call_sends_counts(broker: MemoryBroker, mesh: Mesh, bob: RawPeer) -> None:
+    device = Device(mesh, mesh.founder, "cli")
+    cli = await join(broker, device, wish=Wish(mode=Mode.CALL))
+    await cli.send("bob")
+    await cli.leave()
+    told = await stats(bob, cli)
+    assert (told.sent, told.sessions) == (1, 0)
+
+
+async def test_a_stay_lasts_from_attach_to_the_end_of_the_socket(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    broker.clock.pass_ms(HOUR)
+    assert await stats(bob, ada) == Stats(sessions=1, online_ms=HOUR)
+    await ada.leave()
+    broker.clock.pass_ms(LEASE_MS - 1)
+    ada = await join(broker, ada.device)
+    broker.clock.pass_ms(HOUR)
+    # One stay, though its line was down for a moment.
+    assert await stats(bob, ada) == Stats(sessions=1, online_ms=2 * HOUR)
+    await ada.call(Depart())
+    await ada.leave()
+    broker.clock.pass_ms(HOUR)
+    ada = await join(broker, ada.device)
+    assert await stats(bob, ada) == Stats(sessions=2, online_ms=2 * HOUR)
+
+
+async def test_a_replaced_connection_counts_until_it_is_replaced(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    broker.clock.pass_ms(HOUR)
+    again = await join(broker, ada.device)
+    broker.clock.pass_ms(HOUR)
+    assert await stats(bob, again) == Stats(sessions=1, online_ms=2 * HOUR)
+
+
+async def test_a_stay_that_a_killed_broker_left_open_is_not_made_up(
+    tmp_path: Path, mesh: Mesh
+) -> None:
+    device = Device(mesh, mesh.founder, "ada")
+    async with a_broker(tmp_path) as broker:
+        await join(broker, device)
+    async with a_broker(tmp_path) as broker:
+        await broker.parts.store.write(
+            lambda sql: sql.execute(
+                "UPDATE peers SET attached = 1, node = 'local', attached_ms = ?", NOW - HOUR
+            )
+        )
+    async with a_broker(tmp_path) as broker:
+        broker.clock.pass_ms(LEASE_MS)
+        await broker.run_due()
+        ada = await join(broker, device)
+        assert (await stats(ada, ada)).online_ms == 0
+
+
+# Welcome back.
+
+
+def joined(peer: RawPeer) -> list[tuple[str, int | None]]:
+    news = [one for one in peer.of(PresenceChanged) if one.change == "joined"]
+    return [(one.card.handle, one.away_since_ms) for one in news]
+
+
+async def test_others_hear_since_when_one_that_is_back_was_away(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    broker.clock.pass_ms(HOUR)
+    await bob.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    await broker.run_due()
+    broker.clock.pass_ms(HOUR)
+    back = await join(broker, bob.device)
+    assert back.facts.last_seen == NOW + HOUR
+    await ada.until(lambda: len(joined(ada)) == 2)
+    assert joined(ada) == [("bob", None), ("bob", NOW + HOUR)]
+
+
+async def test_the_first_attach_of_a_peer_that_only_called_is_no_return(
+    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+) -> None:
+    device = Device(mesh, mesh.founder, "cli")
+    for _ in range(2):
+        call = await join(broker, device, wish=Wish(mode=Mode.CALL))
+        await call.leave()
+        broker.clock.pass_ms(HOUR)
+    await join(broker, device)
+    await ada.until(lambda: bool(joined(ada)))
+    assert joined(ada) == [("cli", None)]

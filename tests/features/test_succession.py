@@ -1,0 +1,218 @@
+"""Succession at the broker: who is whose heir, what it may read, and whose receipts count."""
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from claudemesh_wire.errors import MeshError
+from claudemesh_wire.messages import Delivery
+from claudemesh_wire.receipts import AskStatus, ReceiptStatus, Report
+from claudemesh_wire.succession import FetchInheritance, Inheritance, InheritanceGrew
+from tests.support.broker import MemoryBroker, a_broker
+from tests.support.people import DAY, Device, Mesh, Person
+from tests.support.rawpeer import ABOUT, RawPeer, Wish, join
+
+LEASE_MS = 90_000
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
+    async with a_broker(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def mesh() -> Mesh:
+    return Mesh(Person("ada"))
+
+
+@pytest.fixture
+async def bob(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
+    return await join(broker, Device(mesh, mesh.add("bob"), "bob"))
+
+
+async def ended(broker: MemoryBroker, device: Device, name: str = "ada") -> RawPeer:
+    """Have a peer whose lease has ended."""
+    peer = await join(broker, device, name)
+    await peer.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    await broker.run_due()
+    return peer
+
+
+@pytest.fixture
+async def late(broker: MemoryBroker, mesh: Mesh, bob: RawPeer) -> RawPeer:
+    assert bob
+    return await ended(broker, Device(mesh, mesh.founder, "first"))
+
+
+def deliveries(found: Inheritance) -> list[Delivery]:
+    return [
+        Delivery(row=one.row, envelope=one.envelope, queued_ms=one.queued_ms)
+        for one in found.messages
+    ]
+
+
+async def inherited(peer: RawPeer) -> list[str]:
+    return [one.of for one in (await peer.call(FetchInheritance())).messages]
+
+
+async def waiting(broker: MemoryBroker) -> Sequence[tuple[int, ...]]:
+    return await broker.sql("SELECT messages FROM queues WHERE messages > 0")
+
+
+async def test_the_heir_reads_what_waited_and_its_receipt_ends_it(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    accepted = await bob.send("ada")
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    assert (heir.facts.succeeds, heir.facts.queued) == ([late.peer], 1)
+    found = await heir.call(FetchInheritance())
+    assert ([one.of for one in found.messages], found.more) == ([late.peer], False)
+    assert found.certificates == [bob.certificate.blob]
+    assert heir.delivered() == []
+    assert (await heir.ack(*deliveries(found))).taken == 1
+    assert await inherited(heir) == []
+    assert await waiting(broker) == []
+    assert await broker.sql("SELECT * FROM envelopes") == []
+    (told,) = (await bob.call(AskStatus(id=accepted.id))).recipients
+    assert (told.peer, told.status) == (late.peer, ReceiptStatus.DELIVERED)
+    assert told.delivered is not None
+    assert told.delivered.recipient == heir.peer
+    assert told.certificate == late.certificate.blob
+
+
+async def test_the_heir_is_told_of_what_is_sent_to_the_old_id(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    accepted = await bob.send(late.peer)
+    assert accepted.recipients[0].status == ReceiptStatus.QUEUED
+    await heir.until(lambda: bool(heir.of(InheritanceGrew)))
+    assert await inherited(heir) == [late.peer]
+
+
+async def test_nobody_else_reads_it_or_speaks_for_it(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    accepted = await bob.send(late.peer)
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    stranger = await join(broker, Device(mesh, mesh.founder, "third"), "eve")
+    found = deliveries(await heir.call(FetchInheritance()))
+    for other in (bob, stranger):
+        assert await inherited(other) == []
+        assert (await other.ack(*found)).taken == 0
+    forged = heir.receipts(found)
+    with pytest.raises(MeshError) as caught:
+        await stranger.call(Report(batches=[forged]))
+    assert caught.value.code == "wrong_recipient"
+    (told,) = (await bob.call(AskStatus(id=accepted.id))).recipients
+    assert told.status == ReceiptStatus.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("changed", "member"),
+    [
+        ({"cwd": "/other"}, "ada"),
+        ({"host": "laptop"}, "ada"),
+        ({"type": "human"}, "ada"),
+        ({"cwd": "", "host": ""}, "ada"),
+        ({}, "eve"),
+    ],
+)
+async def test_only_a_claude_session_of_the_member_host_and_folder_succeeds(
+    broker: MemoryBroker,
+    mesh: Mesh,
+    bob: RawPeer,
+    late: RawPeer,
+    *,
+    changed: dict[str, str],
+    member: str,
+) -> None:
+    await bob.send(late.peer)
+    owner = mesh.founder if member == "ada" else mesh.add(member)
+    wish = Wish(about=ABOUT.model_copy(update=changed))
+    other = await join(broker, Device(mesh, owner, "second"), "ada", wish)
+    assert other.handle == ("ada" if member == "ada" else "ada-2")
+    assert (other.facts.succeeds, other.facts.queued) == ([], 0)
+    assert await inherited(other) == []
+    back = await join(broker, late.device, "ada")
+    assert len(await back.receive(1)) == 1
+
+
+async def test_an_earlier_peer_that_merely_takes_the_name_is_no_heir(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer
+) -> None:
+    device = Device(mesh, mesh.founder, "other")
+    await ended(broker, device, "eve")
+    late = await ended(broker, Device(mesh, mesh.founder, "first"))
+    await bob.send(late.peer)
+    other = await join(broker, device, "eve", Wish(handles=("ada",)))
+    assert (other.handle, other.facts.succeeds) == ("ada", [])
+    assert await inherited(other) == []
+
+
+async def test_a_peer_that_was_succeeded_is_written_to_once(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    assert [one.peer for one in (await bob.resolve("*")).recipients] == [heir.peer]
+    fork = await join(broker, late.device, "ada")
+    reached = [one.peer for one in (await bob.resolve("*")).recipients]
+    assert sorted(reached) == sorted([heir.peer, fork.peer])
+
+
+async def test_a_long_inheritance_comes_in_parts(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    second = await ended(broker, Device(mesh, mesh.founder, "second"), "ada")
+    for _ in range(3):
+        await bob.send(late.peer, second.peer)
+    heir = await join(broker, Device(mesh, mesh.founder, "third"), "ada")
+    after, got = (0, ""), list[tuple[int, str]]()
+    for more in (True, True, False):
+        asked = FetchInheritance(after_row=after[0], after_peer=after[1], limit=2)
+        found = await heir.call(asked)
+        assert found.more == more
+        got += [(one.row, one.of) for one in found.messages]
+        after = got[-1]
+    assert got == sorted(set(got))
+    assert len(got) == 6
+    assert set(heir.facts.succeeds) == {late.peer, second.peer}
+
+
+async def test_what_was_delivered_is_seen_by_the_heir(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer
+) -> None:
+    first = await join(broker, Device(mesh, mesh.founder, "first"), "ada")
+    accepted = await bob.send("ada")
+    (delivery,) = await first.receive(1)
+    await first.ack(delivery)
+    await first.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    assert await inherited(heir) == []
+    assert (await heir.ack(delivery, status=ReceiptStatus.SEEN)).taken == 1
+    (told,) = (await bob.call(AskStatus(id=accepted.id))).recipients
+    assert told.delivered is not None
+    assert told.seen is not None
+    assert (told.delivered.recipient, told.seen.recipient) == (first.peer, heir.peer)
+
+
+async def test_the_long_ended_are_not_told_of(
+    broker: MemoryBroker, mesh: Mesh, late: RawPeer
+) -> None:
+    assert late
+    device = Device(mesh, mesh.founder, "second")
+    heir = await join(broker, device, "ada")
+    assert heir.facts.succeeds
+    await heir.leave()
+    broker.clock.pass_ms(9 * DAY)
+    again = await join(broker, device.renewed(), "ada")
+    assert again.facts.succeeds == []

@@ -1,0 +1,189 @@
+"""`claudemesh doctor` on real homes: what is well, what is not, and that its remedies are right."""
+
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claudemesh_mcp import meshes
+from claudemesh_mcp.config import Paths
+from claudemesh_mcp.home import Home
+from claudemesh_mcp.meshes import KnownMesh, Place
+from claudemesh_wire import VERSION
+from tests.support.shell import Shell, shell_in
+
+CONNECTED = {"broker", "versions", "clock", "trust", "quotas"}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A shell on whose PATH is a program of this version, and no claude."""
+    with shell_in(tmp_path) as shell:
+        install(shell, "claudemesh", f"echo {VERSION}")
+        yield shell
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A home that works; each test leaves it as it was."""
+    with shell_in(tmp_path_factory.mktemp("used")) as shell:
+        install(shell, "claudemesh", f"echo {VERSION}")
+        assert shell.run("peers").code == 0
+        yield shell
+
+
+def install(shell: Shell, name: str, script: str) -> None:
+    """Put a program on the PATH that the doctor finds."""
+    file = shell.folder / "bin" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def examined(shell: Shell, *flags: str, code: int = 0, switch: str = "on") -> dict[str, Any]:
+    """Run the doctor; gives each check's finding by its name."""
+    path = f"{shell.folder / 'bin'}:/usr/bin:/bin"
+    done = shell.run(*flags, "doctor", "--json", PATH=path, CLAUDEMESH=switch)
+    assert (done.code, done.err) == (code, "")
+    assert done.json["ok"] == (code == 0)
+    found = {one["name"]: one for one in done.json["checks"]}
+    assert len(found) == len(done.json["checks"])
+    for one in found.values():
+        assert set(one) == {"name", "state", "message", "fix"}
+        assert one["message"]
+        assert bool(one["fix"]) == (one["state"] in {"warn", "fail"})
+    return found
+
+
+def states(found: dict[str, Any], state: str) -> set[str]:
+    return {name for name, one in found.items() if one["state"] == state}
+
+
+def test_a_new_home_has_nothing_wrong_and_nothing_is_made_of_it(shell: Shell) -> None:
+    found = examined(shell)
+    assert states(found, "fail") == set()
+    assert {"keys", "broker", "messages"} <= states(found, "skip")
+    assert not (shell.home / "keys").exists()
+
+
+def test_a_home_that_works_is_well_in_every_check(used: Shell) -> None:
+    found = examined(used)
+    assert states(found, "fail") == set()
+    assert CONNECTED | {"home", "disk", "keys", "mesh", "address", "members", "messages"} <= states(
+        found, "ok"
+    )
+    assert VERSION in found["versions"]["message"]
+    assert str(used.home / "logs") in found["logs"]["message"]
+    words = used.run("doctor", PATH="/usr/bin:/bin")
+    assert (words.code, words.err) == (0, "")
+    assert [line.split(":")[0][2:] for line in words.out.splitlines() if line[0] != " "] == [*found]
+
+
+def test_each_setting_is_told_with_where_it_comes_from(shell: Shell) -> None:
+    assert shell.run("config", "set", "log_level", "debug").code == 0
+    (shell.folder / ".claudemesh.toml").write_text('name = "ada"\n')
+    said = examined(shell)["settings"]["message"]
+    assert f"log_level ({shell.home / 'config.toml'})" in said
+    assert "name (.claudemesh.toml)" in said
+    assert "home (environment)" in said
+    assert "mesh (flag)" in examined(shell, "--mesh", "local")["settings"]["message"]
+
+
+def test_a_broker_that_does_not_run_is_a_warning_with_the_command_that_starts_it(
+    used: Shell,
+) -> None:
+    assert used.run("down").code == 0
+    found = examined(used)
+    assert found["broker"]["state"] == "warn"
+    assert CONNECTED - {"broker"} <= states(found, "skip")
+    assert found["members"]["state"] == "ok"
+    command, *words = found["broker"]["fix"].split()
+    assert command == "claudemesh"
+    assert used.run(*words).code == 0
+    assert examined(used)["broker"]["state"] == "ok"
+
+
+def test_a_home_that_others_can_enter_fails_until_the_remedy_was_run(used: Shell) -> None:
+    keys = used.home / "keys"
+    keys.chmod(0o755)
+    found = examined(used, code=1)
+    assert found["home"]["state"] == "fail"
+    assert str(keys) in found["home"]["message"]
+    subprocess.run(found["home"]["fix"], shell=True, check=True)  # noqa: S602 - as a user would
+    assert examined(used)["home"]["state"] == "ok"
+
+
+def test_a_damaged_file_of_a_session_is_named(used: Shell) -> None:
+    (file,) = used.home.glob("sessions/*/peer.db")
+    whole = file.read_bytes()
+    file.write_bytes(b"no database at all, and longer than the head of one" * 100)
+    found = examined(used, code=1)
+    assert found["messages"]["state"] == "fail"
+    assert str(file) in found["messages"]["message"]
+    file.write_bytes(whole)
+    assert examined(used)["messages"]["state"] == "ok"
+
+
+def test_what_waits_and_what_is_held_is_counted(used: Shell) -> None:
+    (file,) = used.home.glob("sessions/*/peer.db")
+    with closing(sqlite3.connect(file)) as sql, sql:
+        for number, held in enumerate((None, None, "message")):
+            sql.execute(
+                "INSERT INTO inbox (sender, id, header_hash, certificate, conv, seq, handle,"
+                " member, member_name, text, stripped, priority, e2e, sent_ms, received_ms,"
+                " expires_ms, held) VALUES ('p', ?, x'', x'', 'd_', 1, 'a', 'm', 'm', 't', 0,"
+                " 'next', 1, 0, 0, 0, ?)",
+                (str(number), held),
+            )
+    said = examined(used)["messages"]["message"]
+    with closing(sqlite3.connect(file)) as sql, sql:
+        sql.execute("DELETE FROM inbox")
+    assert "2 messages unread, 1 held, 0 not yet taken" in said
+
+
+def test_a_broker_elsewhere_without_tls_fails(used: Shell) -> None:
+    home = Home(Paths.of(used.home))
+    founding = meshes.founding_file(home).read_bytes()
+    place = Place("http://192.0.2.1:7300", "b_nobody")
+    mesh = "mesh_" + 26 * "a"
+    meshes.remember(home, KnownMesh(mesh, "team", founding, place))
+    found = examined(used, "--mesh", "team", code=1)
+    assert {"address", "broker"} <= states(found, "fail")
+    assert "TLS" in found["address"]["message"]
+    meshes.forget(home, mesh)
+    assert examined(used, "--mesh", "no-such-mesh", code=1)["mesh"]["state"] == "fail"
+
+
+def test_a_mesh_that_this_home_is_not_in_fails(shell: Shell) -> None:
+    assert "mesh" in states(examined(shell, "--mesh", "team", code=1), "fail")
+
+
+def test_a_config_file_that_makes_no_sense_fails_and_the_rest_is_looked_at(used: Shell) -> None:
+    (used.home / "config.toml").write_text("colour = 'red'\n")
+    found = examined(used, code=1)
+    assert states(found, "fail") == {"settings"}
+    assert {"home", "disk", "messages"} <= states(found, "ok")
+    (used.home / "config.toml").unlink()
+
+
+def test_a_session_that_is_switched_off_is_told_so(shell: Shell) -> None:
+    found = examined(shell, switch="off")
+    assert found["settings"]["state"] == "warn"
+    assert found["broker"]["state"] == "skip"
+
+
+def test_claude_code_is_asked_whether_it_has_the_server(shell: Shell) -> None:
+    for exits, state in ((0, "ok"), (1, "warn")):
+        install(shell, "claude", f'test "$*" = "mcp get claudemesh" || exit 9\nexit {exits}')
+        assert examined(shell)["claude"]["state"] == state
+
+
+def test_a_program_on_path_of_another_version_fails(shell: Shell) -> None:
+    install(shell, "claudemesh", "echo 0.0.1")
+    assert states(examined(shell, code=1), "fail") == {"program"}
+    (shell.folder / "bin" / "claudemesh").unlink()
+    assert "program" in states(examined(shell), "warn")
