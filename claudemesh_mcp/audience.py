@@ -6,7 +6,7 @@ meant before.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from claudemesh_mcp.peer import Peer
@@ -24,8 +24,8 @@ def check_audience(
     to: Sequence[str],
     resolved: Resolved,
     certificates: Sequence[Certificate],
-) -> None:
-    """Refuse an audience that is not the one asked for; remember new names.
+) -> dict[str, str]:
+    """Refuse an audience that is not the one asked for.
 
     Args:
         sql: The peer file, which keeps the names seen.
@@ -33,6 +33,9 @@ def check_audience(
         to: The addresses as written.
         resolved: The broker's answer.
         certificates: Those of its recipients, verified, in its order.
+
+    Returns:
+        The names that were not used before, each with the member behind it: to be pinned.
 
     Raises:
         Forbidden: ``audience_forged``: somebody was added, swapped or left out.
@@ -51,8 +54,27 @@ def check_audience(
         raise _forged("The broker added recipients that nobody named.")
     if resolved.conversation != _conversation(peer, addresses, peers):
         raise _forged("The broker names another conversation.")
-    for address in direct:
-        _pin(sql, peer, address, certificates)
+    named = {
+        one.name: _named(one, certificates) for one in direct if one.kind is AddressKind.HANDLE
+    }
+    return {
+        name: member for name, member in named.items() if not _is_pinned(sql, peer, name, member)
+    }
+
+
+def pin(sql: sqlite3.Connection, peer: Peer, names: Mapping[str, str]) -> None:
+    """Hold handles to the members they stood for when they were first used.
+
+    Raises:
+        Conflict: ``name_changed``: another process of this peer has just held one to another.
+    """
+    now_ms = peer.now_ms()
+    for name, member in names.items():
+        sql.execute(
+            "INSERT OR IGNORE INTO names (name, member, first_ms) VALUES (?, ?, ?)",
+            (name, member, now_ms),
+        )
+        _is_pinned(sql, peer, name, member)
 
 
 def _answer(peer: Peer, address: Address, certificates: Sequence[Certificate]) -> str:
@@ -79,25 +101,22 @@ def _conversation(peer: Peer, addresses: list[Address], peers: list[str]) -> str
     return direct_conversation([peer.id, *peers])
 
 
-def _pin(
-    sql: sqlite3.Connection, peer: Peer, address: Address, certificates: Sequence[Certificate]
-) -> None:
-    """Hold a handle to the member it stood for when it was first used."""
-    if address.kind is not AddressKind.HANDLE:
-        return
-    certificate = next(one for one in certificates if one.fields.handle == address.name)
-    sql.execute(
-        "INSERT OR IGNORE INTO names (name, member, first_ms) VALUES (?, ?, ?)",
-        (address.name, certificate.fields.member, peer.now_ms()),
-    )
-    (member,) = sql.execute("SELECT member FROM names WHERE name = ?", (address.name,)).fetchone()
-    if member != certificate.fields.member:
-        now = peer.trust.member_of(certificate).name
+def _named(address: Address, certificates: Sequence[Certificate]) -> str:
+    """Give the member behind a handle."""
+    return next(one.fields.member for one in certificates if one.fields.handle == address.name)
+
+
+def _is_pinned(sql: sqlite3.Connection, peer: Peer, name: str, member: str) -> bool:
+    """Tell whether a handle was used before; it must have stood for the same member."""
+    found = sql.execute("SELECT member FROM names WHERE name = ?", (name,)).fetchone()
+    if found is not None and found[0] != member:
+        now = peer.trust.chain.member(member).name
         raise Conflict(
-            f"{address.name} is now a peer of {now}, and was another member's before.",
-            f"Nothing was sent. If that is right, write to {now}/{address.name}.",
+            f"{name} is now a peer of {now}, and was another member's before.",
+            f"Nothing was sent. If that is right, write to {now}/{name}.",
             code="name_changed",
         )
+    return found is not None
 
 
 def _forged(reason: str) -> MeshError:

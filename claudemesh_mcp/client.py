@@ -4,9 +4,10 @@
 and ``sdk.py`` call through it. The transport is a ``Link`` that is handed in.
 """
 
+import asyncio
 import logging
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import anyio
@@ -76,10 +77,7 @@ class Credentials:
     admin_secret: bytes | None = None
 
 
-@dataclass
-class _Waiting:
-    done: anyio.Event = field(default_factory=anyio.Event)
-    outcome: Message | MeshError | None = None
+_Outcome = Message | MeshError
 
 
 class Client:
@@ -95,7 +93,7 @@ class Client:
         self._challenge: Challenge | None = None
         self._link = link
         self._exchange = Exchange()
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, asyncio.Future[_Outcome]] = {}
         self._ended = False
         sender, receiver = anyio.create_memory_object_stream[Notice](_MOST_NOTICES)
         self._tell: MemoryObjectSendStream[Notice] = sender
@@ -223,9 +221,7 @@ class Client:
         finally:
             self._ended = True
             for waiting in self._waiting.values():
-                if not waiting.done.is_set():  # An answer that came is one, whatever followed.
-                    waiting.outcome = self._lost()
-                    waiting.done.set()
+                _settle(waiting, self._lost())
             self._tell.close()
 
     async def call(self, request: Request[ReplyT], timeout_s: float = CALL_TIMEOUT_S) -> ReplyT:
@@ -242,27 +238,24 @@ class Client:
         if self._ended:
             raise self._lost()
         number, text = self._exchange.ask(request)
-        waiting = self._waiting[number] = _Waiting()
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting[number] = loop.create_future()
+        # A bare timer: a scope for each request would cost more than writing it.
+        timer = loop.call_later(timeout_s, _give_up, waiting, timeout_s)
         try:
-            with anyio.fail_after(timeout_s):
-                await self._link.send(text)
-                await waiting.done.wait()
-        except TimeoutError as error:
-            raise Unavailable(
-                f"The broker did not answer within {timeout_s:g} s.",
-                "Try again; if it goes on, claudemesh status and its log say what the broker does.",
-                code="timeout",
-            ) from error
+            await self._link.send(text)
+            outcome = await waiting
         except LinkClosed as error:
             # Whoever asks again at once must not keep ``run`` from noticing the end.
             await checkpoint()
             raise self._lost() from error
         finally:
+            timer.cancel()
             self._exchange.forget(number)
             del self._waiting[number]
-        if isinstance(waiting.outcome, MeshError):
-            raise waiting.outcome
-        return cast("ReplyT", waiting.outcome)
+        if isinstance(outcome, MeshError):
+            raise outcome
+        return cast("ReplyT", outcome)
 
     def close(self) -> None:
         """Let go of the notices that nobody took."""
@@ -273,8 +266,7 @@ class Client:
         match self._exchange.receive(text):
             case Answered(number, outcome):
                 if waiting := self._waiting.get(number):
-                    waiting.outcome = outcome
-                    waiting.done.set()
+                    _settle(waiting, outcome)
             case Noticed(notice):
                 if isinstance(notice, Closing):
                     self.closing = notice
@@ -316,3 +308,18 @@ def _claims(credentials: Credentials, challenge: Challenge) -> bytes:
     )
     fields: dict[str, Any] = claims.model_dump(mode="json")
     return canonical.encode(fields)
+
+
+def _settle(waiting: asyncio.Future[_Outcome], outcome: _Outcome) -> None:
+    """Give whoever waits what came first: an answer is one, whatever follows."""
+    if not waiting.done():
+        waiting.set_result(outcome)
+
+
+def _give_up(waiting: asyncio.Future[_Outcome], timeout_s: float) -> None:
+    late = Unavailable(
+        f"The broker did not answer within {timeout_s:g} s.",
+        "Try again; if it goes on, claudemesh status and its log say what the broker does.",
+        code="timeout",
+    )
+    _settle(waiting, late)

@@ -28,6 +28,7 @@ from claudemesh_wire.frame import MAX_FRAME_BYTES
 # Time for two pings: the one that follows an unanswered one is not waited for in full.
 STALE_IN_INTERVALS: Final = 2.5
 _AHEAD: Final = 16
+_AT_ONCE_BYTES: Final = 64 * 1024
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 15.0
 _CONTROL: Final = (Opcode.PING, Opcode.PONG, Opcode.CLOSE)
@@ -130,6 +131,7 @@ class WebSocketLink(asyncio.Protocol):
         self._texts: deque[str] = deque()
         self._parts: list[bytes] = []
         self._is_paused = False
+        self._due_bytes = 0
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
@@ -155,8 +157,14 @@ class WebSocketLink(asyncio.Protocol):
             LinkClosed: the other end is gone, or has taken nothing for too long.
         """
         try:
-            self._protocol.send_text(text.encode())
-            self._write()
+            data = text.encode()
+            self._protocol.send_text(data)
+            # What one turn of the loop sends is one call into the system, unless it is much.
+            self._due_bytes += len(data)
+            if self._due_bytes > _AT_ONCE_BYTES:
+                self._write()
+            elif self._due_bytes == len(data):
+                self._loop.call_soon(self._write)
             if not self._room.is_set():
                 with anyio.fail_after(self._patience.send_s):
                     await self._room.wait()
@@ -258,11 +266,13 @@ class WebSocketLink(asyncio.Protocol):
             self._protocol.fail(CloseCode.INVALID_DATA, "a text is not UTF-8")
 
     def _write(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self._transport.write(data)
-            elif self._transport.can_write_eof():
-                self._transport.write_eof()
+        self._due_bytes = 0
+        waiting = self._protocol.data_to_send()
+        if data := b"".join(waiting):
+            self._transport.write(data)
+        # An empty piece, the last there ever is, stands for the end.
+        if waiting and not waiting[-1] and self._transport.can_write_eof():
+            self._transport.write_eof()
 
     def _watch(self) -> None:
         """Ask a silent other end whether it lives; give it up when it has been silent for long."""

@@ -30,6 +30,7 @@ _OPEN: Final = (
     " AND held IS NULL AND (? IS NULL OR thread = ?)"
 )
 
+
 DueReports = dict[str, list[tuple[int, ReceiptItem]]]
 
 

@@ -189,6 +189,14 @@ def next_waiting(sql: sqlite3.Connection, conv: str) -> Row | None:
     return read_row(found) if found else None
 
 
+def is_next(sql: sqlite3.Connection, row: Row) -> bool:
+    """Tell whether a message waits, and nothing before it in its conversation does."""
+    (first,) = sql.execute(
+        "SELECT min(seq) FROM outbox WHERE conv = ? AND state = 'waiting'", (row.draft.conv,)
+    ).fetchone()
+    return first == row.seq
+
+
 def waiting_conversations(sql: sqlite3.Connection) -> list[str]:
     """Name the conversations that have unanswered messages."""
     found = sql.execute("SELECT DISTINCT conv FROM outbox WHERE state = 'waiting'")
@@ -207,14 +215,15 @@ def answered(sql: sqlite3.Connection, row: Row, accepted: Accepted) -> Row:
     Returns:
         The row as it stands now; another process of this peer may have settled it before.
     """
+    answer = accepted.model_dump(mode="json")
     changed = sql.execute(
         "UPDATE outbox SET state = 'accepted', answer = ?, sealed = NULL"
         " WHERE id = ? AND state = 'waiting'",
-        (accepted.model_dump_json(), row.draft.id),
+        (json.dumps(answer), row.draft.id),
     )
     if changed.rowcount != 1:
         return get(sql, row.draft.id)
-    return replace(row, sealed=b"", state="accepted", answer=accepted.model_dump(mode="json"))
+    return replace(row, sealed=b"", state="accepted", answer=answer)
 
 
 def refused(

@@ -1,19 +1,15 @@
 """The SQLite file of one peer: inbox, outbox, receipts to report, names seen.
 
 ``inbox.py`` and ``outbox.py`` own its tables and hand changes in; hooks read it with the standard
-library alone, so opened messages stand in clear in it (mode 0600). One thread does all the work:
-what has gathered is committed together, and a change is acknowledged only after that commit.
+library alone, so opened messages stand in clear in it (mode 0600). A thread of ``peerthread.py``
+does the work: what has gathered is committed together, and a change is acknowledged only after
+that commit.
 """
 
-import logging
-import queue
+import asyncio
 import sqlite3
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import closing, suppress
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -21,33 +17,14 @@ import anyio
 import anyio.to_thread
 
 from claudemesh_mcp.home import create_once, file_lock
-from claudemesh_mcp.peerfaults import BUSY_TIMEOUT_S, DAMAGED_HINT, batch_refusal, refusal
+from claudemesh_mcp.peerfaults import BUSY_TIMEOUT_S, DAMAGED_HINT, batch_refusal
+from claudemesh_mcp.peerthread import Job, Needs, PeerThread, Worker
 from claudemesh_wire.errors import Invalid, Unavailable
-
-logger: Final = logging.getLogger(__name__)
 
 R = TypeVar("R")
 Change = Callable[[sqlite3.Connection], R]
 
 
-class _Needs(IntEnum):
-    """How much a job asks of the disk."""
-
-    NOTHING = 0
-    A_COMMIT = 1
-    A_SYNC = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A change that was handed in, and who waits for it."""
-
-    change: Change[Any]
-    future: Future[Any]
-    needs: _Needs
-
-
-_BATCH: Final = 256
 _MAGIC: Final = b"SQLite format 3\0"
 _SETUP: Final = (
     "PRAGMA journal_mode = WAL",
@@ -64,35 +41,29 @@ SCHEMA_VERSION: Final = len(_STEPS)
 
 
 class PeerFile:
-    """An open peer file and the thread that works on it.
+    """An open peer file.
 
     Args:
-        path: The file; made with its tables when it is missing.
+        path: The file.
+        connection: Open on it, with its tables.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._ready: Future[None] = _kept_future()
-        self._thread = threading.Thread(target=self._run, name="peerfile", daemon=True)
-        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._worker = Worker(connection, self._loop)
+        self._thread = PeerThread.for_one_more()
+        self._ended: asyncio.Future[None] | None = None
 
     @classmethod
     async def open(cls, path: Path) -> Self:
-        """Open the file.
+        """Open the file; it is made with its tables when it is missing.
 
         Raises:
             Invalid: ``database_damaged`` or ``database_newer``; the file is left as it is.
             Unavailable: ``storage_full``, ``storage_failed`` or ``locked``.
         """
-        opened = cls(path)
-        opened._thread.start()
-        try:
-            await _wait(opened._ready)
-        except BaseException:
-            opened._jobs.put(None)
-            raise
-        return opened
+        return cls(path, await anyio.to_thread.run_sync(_open, path))
 
     async def write(self, change: Change[R], *, lazily: bool = False) -> R:
         """Make a change; it is on disk when this returns.
@@ -109,11 +80,7 @@ class PeerFile:
             Unavailable: ``storage_full``, ``storage_failed``, ``locked``, or ``closed``.
             Invalid: ``database_damaged``.
         """
-        if self._closed:
-            raise Unavailable("The peer file is closed.", code="closed")
-        future: Future[R] = _kept_future()
-        self._jobs.put(_Job(change, future, _Needs.A_COMMIT if lazily else _Needs.A_SYNC))
-        return await _wait(future)
+        return await self._hand_in(change, Needs.A_COMMIT if lazily else Needs.A_SYNC)
 
     async def read(self, query: Change[R]) -> R:
         """Ask the file something; it sees every change that was handed in before.
@@ -122,136 +89,34 @@ class PeerFile:
             Unavailable: as ``write``.
             Invalid: ``database_damaged``.
         """
-        if self._closed:
-            raise Unavailable("The peer file is closed.", code="closed")
-        future: Future[R] = _kept_future()
-        self._jobs.put(_Job(query, future, _Needs.NOTHING))
-        return await _wait(future)
+        return await self._hand_in(query, Needs.NOTHING)
 
     def post(self, change: Change[Any]) -> None:
         """Make a change lazily without waiting for it; it comes after those handed in before."""
-        if not self._closed:
-            future: Future[Any] = _kept_future()
-            future.add_done_callback(_log_failure)
-            self._jobs.put(_Job(change, future, _Needs.A_COMMIT))
+        if self._ended is None:
+            self._thread.put(Job(self._worker, change, Needs.A_COMMIT, None))
 
     async def close(self) -> None:
         """Finish what was handed in and close the file."""
-        if not self._closed:
-            self._closed = True
-            self._jobs.put(None)
+        if self._ended is None:
+            self._ended = self._loop.create_future()
+            self._thread.put(Job(self._worker, None, Needs.NOTHING, self._ended))
+            self._thread.leave()
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._thread.join)
+            await asyncio.shield(self._ended)
 
-    def _run(self) -> None:
-        try:
-            # One opens at a time: SQLite does not wait for its turn to change the journal mode.
-            with file_lock(self.path.with_name(f"{self.path.name}.lock")):
-                connection = _connect(self.path)
-        except Exception as error:  # noqa: BLE001 - it belongs to the one who opens
-            self._ready.set_exception(error)
-            return
-        self._ready.set_result(None)
-        with closing(connection):
-            worker = _Worker(connection)
-            while batch := self._gather():
-                worker.run(batch)
-
-    def _gather(self) -> list[_Job]:
-        """Wait for a job, then take what else is there; an empty list is the end."""
-        first = self._jobs.get()
-        batch: list[_Job] = []
-        while first is not None:
-            batch.append(first)
-            if len(batch) >= _BATCH:
-                break
-            try:
-                first = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if first is None:
-                self._jobs.put(None)
-        return batch
+    def _hand_in(self, change: Change[R], needs: Needs) -> asyncio.Future[R]:
+        if self._ended is not None:
+            raise Unavailable("The peer file is closed.", code="closed")
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._thread.put(Job(self._worker, change, needs, future))
+        return future
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What a change gave, or the error that undid it."""
-
-    result: Any = None
-    error: Exception | None = None
-
-
-class _Worker:
-    """Runs batches on the open connection, each of them in at most one transaction.
-
-    Statements are few on purpose: around each the driver gives up the interpreter and takes it
-    back, which in a busy process costs more than the statement.
-    """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._syncs = True
-
-    def run(self, batch: Sequence[_Job]) -> None:
-        """Do all of it and resolve the futures after the commit."""
-        try:
-            outcomes = self._outcomes(batch, max(job.needs for job in batch))
-        except Exception as error:  # noqa: BLE001 - whatever it is, this thread has to live on
-            # A new error each: a shared one would gather the tracebacks of all who raise it.
-            outcomes = [_Outcome(error=batch_refusal(error)) for _ in batch]
-            self._give_up()
-        for job, outcome in zip(batch, outcomes, strict=True):
-            if outcome.error is None:
-                job.future.set_result(outcome.result)
-            else:
-                job.future.set_exception(outcome.error)
-
-    def _outcomes(self, batch: Sequence[_Job], needs: _Needs) -> list[_Outcome]:
-        connection = self._connection
-        if needs is _Needs.NOTHING:
-            return [self._alone(job.change) for job in batch]
-        if self._syncs != (needs is _Needs.A_SYNC):
-            # Without a sync the commit is in the system's hands: a killed process loses nothing.
-            self._syncs = needs is _Needs.A_SYNC
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._syncs else 'NORMAL'}")
-        connection.execute("BEGIN IMMEDIATE")
-        if len(batch) == 1:
-            outcome = self._alone(batch[0].change)
-            connection.execute("COMMIT" if outcome.error is None else "ROLLBACK")
-            return [outcome]
-        outcomes = [_apply(connection, job.change) for job in batch]
-        connection.execute("COMMIT")
-        return outcomes
-
-    def _alone(self, change: Change[Any]) -> _Outcome:
-        inside = self._connection.in_transaction
-        try:
-            return _Outcome(change(self._connection))
-        except Exception as error:
-            if inside and not self._connection.in_transaction:
-                # A full disk can make SQLite give up the transaction by itself.
-                raise
-            return _Outcome(error=refusal(error))
-
-    def _give_up(self) -> None:
-        if self._connection.in_transaction:
-            with suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-
-
-def _apply(connection: sqlite3.Connection, change: Change[Any]) -> _Outcome:
-    """Run one change of several, so that an error undoes it alone."""
-    connection.execute("SAVEPOINT change")
-    try:
-        outcome = _Outcome(change(connection))
-    except Exception as error:
-        if not connection.in_transaction:
-            raise
-        connection.execute("ROLLBACK TO change")
-        outcome = _Outcome(error=refusal(error))
-    connection.execute("RELEASE change")
-    return outcome
+def _open(path: Path) -> sqlite3.Connection:
+    # One opens at a time: SQLite does not wait for its turn to change the journal mode.
+    with file_lock(path.with_name(f"{path.name}.lock")):
+        return _connect(path)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -261,7 +126,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     _check(path)
     try:
         connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=256
+            path,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            cached_statements=256,
+            # Opened in one thread, then used by the one that works on it alone.
+            check_same_thread=False,
         )
         try:
             for statement in _SETUP:
@@ -333,23 +203,3 @@ def _migrate(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
-
-
-def _kept_future() -> Future[Any]:
-    """Give a future whose work is done even if nobody waits for it any more."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-    return future
-
-
-def _log_failure(future: Future[Any]) -> None:
-    error = future.exception()
-    if error is not None:
-        logger.warning("a change that nobody waits for was not made", exc_info=error)
-
-
-async def _wait(future: Future[R]) -> R:
-    """Wait for a result of the file's thread."""
-    import asyncio
-
-    return await asyncio.wrap_future(future)

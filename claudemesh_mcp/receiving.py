@@ -23,7 +23,7 @@ from claudemesh_mcp.policy import Policy
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
 from claudemesh_wire.errors import MeshError
-from claudemesh_wire.keys import KemPrivateKey, unb64
+from claudemesh_wire.keys import KemPrivateKey, public_hash
 from claudemesh_wire.meshes import ReadLog
 from claudemesh_wire.messages import Delivery
 from claudemesh_wire.presence import FetchCertificates
@@ -37,6 +37,10 @@ _MOST_HASHES: Final = 64
 _FETCHABLE: Final = frozenset({"unknown_certificate", "membership_behind"})
 _PAUSE_S: Final = 1.0
 _GATHER_S: Final = 0.01
+_LONG_GATHER_S: Final = 0.5
+_QUIET_S: Final = 1.0
+# The broker hands over no more than 256 messages that it has no receipt of.
+_MANY: Final = 64
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Receiving:
         self._peer = peer
         self._policy = Policy(peer)
         self._reports = anyio.Event()
+        self._many = anyio.Event()
+        self._untold = 0
         self._arrived = anyio.Event()
         self._deferred: dict[tuple[str, str], Copy] = {}
 
@@ -113,7 +119,7 @@ class Receiving:
     async def report(self, client: Client) -> None:
         """Hand over receipts as they come due, until the connection ends."""
         while True:
-            self._reports = anyio.Event()
+            self._reports, self._many, self._untold = anyio.Event(), anyio.Event(), 0
             try:
                 await self.flush_reports(client)
             except MeshError as error:
@@ -121,9 +127,13 @@ class Receiving:
                     return
                 await anyio.sleep(error.retry_after_s or _PAUSE_S)
                 continue
+            told_s = anyio.current_time()
             await self._reports.wait()
             # What is read as it arrives is delivered and seen in one: one signature, one request.
-            await anyio.sleep(_GATHER_S)
+            # Where messages keep coming, those of several are.
+            keeps_coming = anyio.current_time() - told_s < _QUIET_S
+            with anyio.move_on_after(_LONG_GATHER_S if keeps_coming else _GATHER_S):
+                await self._many.wait()
 
     async def flush_reports(self, client: Client) -> None:
         """Hand over what is due now."""
@@ -210,7 +220,7 @@ class Receiving:
                         "membership_hidden",
                         "A sender knows membership entries that the broker does not show.",
                     )
-            await self._fetch_certificates(client, {unb64(header.cert) for header in headers})
+            await self._fetch_certificates(client, {public_hash(header.cert) for header in headers})
         except MeshError as error:
             if error.code != "connection_lost":
                 peer.detect(error)
@@ -240,6 +250,9 @@ class Receiving:
                 )
         if any(taken.fresh for taken in results):
             self.something_arrived()
+        self._untold += len(results)
+        if self._untold >= _MANY:
+            self._many.set()
         self._reports.set()
 
     def something_arrived(self) -> None:

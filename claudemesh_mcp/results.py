@@ -68,7 +68,9 @@ class SentTo(Result):
         " broker, will be sent by itself."
     )
     e2e: bool = Field(description="Whether only the recipient's own session can read it.")
-    hint: str | None = Field(default=None, description="How its user lets a held one through.")
+    hint: str | None = Field(
+        default=None, description="What the recipient's human has to do about a held one."
+    )
 
 
 class SendResult(Result):
@@ -116,7 +118,9 @@ class InboxResult(Result):
     notice: str = NOTICE
     messages: list[InboxMessage]
     unread: int = Field(description="How many more wait after these.")
-    held: int | None = Field(default=None, description="How many only the user can let through.")
+    held: int | None = Field(
+        default=None, description="How many wait until this session's user lets them through."
+    )
 
 
 class Successor(Result):
@@ -155,7 +159,9 @@ class RecipientStatus(Result):
     reason: str | None = Field(
         default=None, description="Why it was declined or refused; held: the grant it lacks."
     )
-    hint: str | None = Field(default=None, description="How its user lets a held one through.")
+    hint: str | None = Field(
+        default=None, description="What the recipient's human has to do about a held one."
+    )
     proved: bool | None = Field(
         default=None, description="Whether the recipient's signature was verified here."
     )
@@ -370,6 +376,24 @@ class GrantsShown(Result):
     to_me: list[GrantShown]
 
 
+class MemberRights(Result):
+    """What one member lets another do, capability by capability."""
+
+    member: str
+    member_id: str
+    standing: str
+    rights: dict[str, str]
+    granted: bool
+    blocked: bool
+
+
+class RightsResult(Result):
+    """What holds between this home's member and the others, defaults filled in."""
+
+    i_let: list[MemberRights]
+    let_me: list[MemberRights]
+
+
 class MeshInfo(Result):
     """The mesh as this session knows it."""
 
@@ -386,7 +410,9 @@ class MeshInfo(Result):
     held: int = Field(description="Messages that wait until the user lets them through.")
     pending: int = Field(description="Messages of one's own not yet confirmed by the broker.")
     key_storage: str = Field(description="Where the key that protects this home's keys is kept.")
-    defaults: dict[str, list[str]] = Field(description="What members may do without a grant.")
+    defaults: dict[str, list[str]] = Field(
+        description="What each kind of member may do to one's peers without a grant."
+    )
     grants: GrantsShown
     problems: list[Problem]
     news: list[NewsShown] = Field(description="Who came and went lately, oldest first.")

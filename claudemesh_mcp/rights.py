@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.peer import Peer
-from claudemesh_mcp.results import GrantShown, GrantsShown, Result
+from claudemesh_mcp.results import GrantShown, GrantsShown, MemberRights, RightsResult
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.grants import (
     DEFAULTS,
@@ -23,24 +23,6 @@ from claudemesh_wire.grants import (
     standing_of,
 )
 from claudemesh_wire.membership import Member
-
-
-class MemberRights(Result):
-    """What one member lets another do, capability by capability."""
-
-    member: str
-    member_id: str
-    standing: str
-    rights: dict[str, str]
-    granted: bool
-    blocked: bool
-
-
-class RightsResult(Result):
-    """What holds between this home's member and the others, defaults filled in."""
-
-    i_let: list[MemberRights]
-    let_me: list[MemberRights]
 
 
 def right_here(peer: Peer, granted: Granted, member: Member, capability: Capability) -> Right:

@@ -9,6 +9,7 @@
             print(message.handle, message.text)
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -65,6 +66,7 @@ class Mesh:
         self._receiving = Receiving(peer)
         self._attachment = Attachment(peer, self._sending, self._receiving, dial, mode)
         self._unconfirmed: list[str] = []
+        self._shown: list[int] = []
         self._has_departed = False
 
     @classmethod
@@ -121,6 +123,7 @@ class Mesh:
                     yield mesh
                 except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - see below
                     failure = error
+                mesh._mark_shown()
                 tasks.cancel_scope.cancel()
         finally:
             await peer.file.close()
@@ -233,10 +236,17 @@ class Mesh:
                     self._not_shown(rest)
 
     def _shown_one(self, row: int) -> None:
-        # Not waited for: the file's thread commits what has gathered.
-        now_ms = self.peer.now_ms()
-        self.peer.file.post(lambda sql: inbox.mark_seen(sql, [row], _ROUTE, now_ms))
-        self._receiving.reports_are_due()
+        # Not waited for, and what is shown within one turn of the loop is one change.
+        if not self._shown:
+            asyncio.get_running_loop().call_soon(self._mark_shown)
+        self._shown.append(row)
+
+    def _mark_shown(self) -> None:
+        rows, self._shown = self._shown, []
+        if rows:
+            now_ms = self.peer.now_ms()
+            self.peer.file.post(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
+            self._receiving.reports_are_due()
 
     def _not_shown(self, rows: list[int]) -> None:
         holder = self._attachment.holder
@@ -339,8 +349,12 @@ class Mesh:
         tokens, self._unconfirmed = self._unconfirmed, []
         if tokens:
             await self.evidence(tokens)
-        if self._mode is Mode.CALL and self._attachment.is_connected:
-            await self._receiving.flush_reports(await self.ready())
+            if self._mode is Mode.CALL and self._attachment.is_connected:
+                await self.report()
+
+    async def report(self) -> None:
+        """Hand over the receipts that are due, now."""
+        await self._receiving.flush_reports(await self.ready())
 
     async def depart(self) -> None:
         """Leave on purpose: others see it at once, what is sent meanwhile waits."""

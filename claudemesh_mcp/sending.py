@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from claudemesh_mcp import outbox
-from claudemesh_mcp.audience import check_audience
+from claudemesh_mcp.audience import check_audience, pin
 from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.outbox import Audience, Draft, Row
@@ -37,7 +37,8 @@ from claudemesh_wire.membership import Head
 from claudemesh_wire.messages import Resolve, Resolved, Send
 
 ANSWER_TIMEOUT_S: Final = 10.0
-_FRESH_MS: Final = 20_000
+# The broker takes what was resolved within 60 s: enough is left to wait for its answer.
+_FRESH_MS: Final = 40_000
 _PAUSE_S: Final = 0.5
 _LONG_PAUSE_S: Final = 5.0
 _MOST_CACHED: Final = 512
@@ -127,15 +128,26 @@ class Sending:
                 re=outgoing.re,
                 thread=outgoing.fields.thread,
             )
-            sealer = self._sealer(resolution)
-            try:
-                row = await peer.file.write(
-                    lambda sql: outbox.compose(sql, draft, sealer, peer.now_ms())
-                )
-            finally:
-                # Also when the caller gives up: what has a number by now has to go out.
-                self._wake(draft.conv)
+            row = await self._compose(draft, self._sealer(resolution))
+        elif row.is_waiting:
+            self._wake(row.draft.conv)
         return await self._answer(row, timeout_s)
+
+    async def _compose(self, draft: Draft, sealer: outbox.Seal) -> Row:
+        """Seal and keep a message, and have it sent."""
+        now_ms, first = self._peer.now_ms(), None
+
+        def compose(sql: sqlite3.Connection) -> tuple[Row, bool]:
+            row = outbox.compose(sql, draft, sealer, now_ms)
+            return row, outbox.is_next(sql, row)
+
+        try:
+            row, is_next = await self._peer.file.write(compose)
+            first = row if is_next else None
+        finally:
+            # Also when the caller gives up: what has a number by now has to go out.
+            self._wake(draft.conv, first)
+        return row
 
     async def _known(self, identifier: str, asked: bytes, outgoing: Outgoing) -> Row | None:
         """Give the row of a repeated request, which must not depend on a fresh resolve."""
@@ -157,7 +169,6 @@ class Sending:
         waiting = self._waiting.setdefault(row.draft.id, [])
         waiting.append(one)
         try:
-            self._wake(row.draft.conv)
             with anyio.move_on_after(timeout_s):
                 await one.done.wait()
         finally:
@@ -166,19 +177,24 @@ class Sending:
                 self._waiting.pop(row.draft.id, None)
         return one.row or await self._peer.file.read(lambda sql: outbox.get(sql, row.draft.id))
 
-    def _wake(self, conv: str) -> None:
-        """Have one worker at a time send what waits in a conversation."""
+    def _wake(self, conv: str, first: Row | None = None) -> None:
+        """Have one worker at a time send what waits in a conversation.
+
+        Args:
+            conv: The conversation.
+            first: What comes first in it, if that was just read.
+        """
         self._woken.add(conv)
         if self._tasks is not None and conv not in self._working:
             self._working.add(conv)
-            self._tasks.start_soon(self._work, conv)
+            self._tasks.start_soon(self._work, conv, first)
 
-    async def _work(self, conv: str) -> None:
+    async def _work(self, conv: str, first: Row | None) -> None:
         client = self._client
         try:
             while client is not None and conv in self._woken:
                 self._woken.discard(conv)
-                row = await self._next(conv)
+                row, first = first or await self._next(conv), None
                 while row is not None:
                     row = await self._deliver(client, row)
                 await self._find_settled(conv)
@@ -314,7 +330,11 @@ class Sending:
         head = peer.trust.head
         certificates = tuple(peer.trust.verify(one.certificate) for one in resolved.recipients)
         try:
-            await peer.file.write(lambda sql: check_audience(sql, peer, to, resolved, certificates))
+            new = await peer.file.read(
+                lambda sql: check_audience(sql, peer, to, resolved, certificates)
+            )
+            if new:
+                await peer.file.write(lambda sql: pin(sql, peer, new))
         except MeshError as error:
             peer.detect(error)
             raise

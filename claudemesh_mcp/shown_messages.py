@@ -55,8 +55,10 @@ class Left(NamedTuple):
 
 def sent(peer: Peer, row: Row) -> SendResult:
     """Show what became of a send so far."""
-    accepted = row.accepted()
-    told = {one.peer: one.status for one in accepted.recipients} if accepted else {}
+    # As it was kept, which is how the wire's model wrote it: reading it again would prove nothing.
+    answer = row.answer if row.state == "accepted" and row.answer else {}
+    recipients: list[dict[str, str]] = answer.get("recipients", [])
+    told = {one["peer"]: one["status"] for one in recipients}
     states = {peer: status if status in _TOLD else "accepted" for peer, status in told.items()}
     return SendResult(
         id=row.draft.id,
@@ -297,11 +299,6 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
     )
 
 
-def _held_at(told: RecipientReceipts, proof: ReceiptItem | None) -> str | None:
-    at_ms = proof.at_ms if proof else told.held_ms
-    return rfc3339(at_ms) if at_ms else None
-
-
 def _successor(peer: Peer, told: RecipientReceipts) -> Successor | None:
     """Name the heir that signed the latest of these receipts, which were verified before."""
     batch = told.seen or told.declined or told.delivered
@@ -325,6 +322,11 @@ def _speaks_for(peer: Peer, told: RecipientReceipts, batch: SignedReceipts) -> b
         and (meant.mesh, meant.peer) == (peer.trust.mesh, told.peer)
         and signer.fields.member == meant.member
     )
+
+
+def _held_at(told: RecipientReceipts, proof: ReceiptItem | None) -> str | None:
+    at_ms = proof.at_ms if proof else told.held_ms
+    return rfc3339(at_ms) if at_ms else None
 
 
 def _unproved(peer: Peer, told: RecipientReceipts, handle: str) -> RecipientStatus:

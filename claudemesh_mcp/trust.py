@@ -17,7 +17,7 @@ from claudemesh_mcp.identity import Identity
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Header, Refusal
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError
-from claudemesh_wire.keys import unb64
+from claudemesh_wire.keys import public_hash
 from claudemesh_wire.membership import Chain, Head, Member, walk
 from claudemesh_wire.receipts import SignedReceipts, are_receipts_signed
 
@@ -154,7 +154,7 @@ class Trust:
         if seen.seq > self.head.seq:
             raise Refusal("The sender knows membership entries we lack.", code="membership_behind")
         ours = self.chain.head_at(seen.seq)
-        if ours is None or ours.hash != unb64(seen.head):
+        if ours is None or ours.hash != public_hash(seen.head):
             raise Refusal("The sender was shown another membership log.", code="membership_fork")
 
     def verify(self, blob: bytes) -> Certificate:
@@ -204,7 +204,7 @@ class Trust:
                 chain's own code when it is not believed.
         """
         self.check_seen_head(header)
-        digest = unb64(header.cert)
+        digest = public_hash(header.cert)
         certificate = self.known(digest)
         if certificate is None:
             refused = self._refused.get(digest)

@@ -20,7 +20,7 @@ from claudemesh_broker.sql import Sql
 from claudemesh_wire import frame
 from claudemesh_wire.errors import Conflict
 from claudemesh_wire.handshake import Closing
-from claudemesh_wire.keys import unb64
+from claudemesh_wire.keys import public_hash
 from claudemesh_wire.message import Notice
 from claudemesh_wire.messages import Deliver, Delivery
 from claudemesh_wire.receipts import ReceiptNews, ReceiptStatus, SignedReceipts
@@ -294,7 +294,7 @@ class Deliveries:
 
     def push(self, sent: Consignment, seq: int, places: Sequence[Place], now_ms: int) -> None:
         """Hand a committed message to those of its recipients that are attached."""
-        name = unb64(sent.header.cert)
+        name = public_hash(sent.header.cert)
         for place in places:
             feed = self.feed(sent.header.mesh, place.peer)
             if place.status is ReceiptStatus.DECLINED:
@@ -324,14 +324,7 @@ class Deliveries:
             if peer != besides:
                 feed.outlet.put(text)
 
-    def tell_peers_of(self, mesh: str, members: Collection[str], notice: Notice) -> None:
-        """Tell all attached peers of some members, with a text that is written once."""
-        text = frame.encode(0, 0, notice)
-        for feed in self._feeds.get(mesh, {}).values():
-            if feed.attachment.member in members:
-                feed.outlet.put(text)
-
-    def tell_members(
+    def tell_apart(
         self, member: str, own: Notice, others: Notice, besides: tuple[str, str]
     ) -> None:
         """Tell all attached peers of a mesh but one: one thing to a member's, another to the rest.
@@ -347,6 +340,13 @@ class Deliveries:
         for name, feed in self._feeds.get(mesh, {}).items():
             if name != peer:
                 feed.outlet.put(texts[feed.attachment.member != member])
+
+    def tell_members(self, mesh: str, members: Collection[str], notice: Notice) -> None:
+        """Tell all attached peers of some members, with a text that is written once."""
+        text = frame.encode(0, 0, notice)
+        for feed in self._feeds.get(mesh, {}).values():
+            if feed.attachment.member in members:
+                feed.outlet.put(text)
 
     def end(self, closing: Closing, is_meant: Callable[[Attachment], bool]) -> None:
         """Tell some of the attached connections why the broker closes them, and close them."""

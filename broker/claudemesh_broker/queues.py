@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.envelope import Copy, Header, Sealed
-from claudemesh_wire.keys import unb64
+from claudemesh_wire.keys import public_hash
 from claudemesh_wire.messages import RecipientState
 from claudemesh_wire.receipts import ReceiptStatus
 
@@ -109,7 +109,7 @@ def put(sql: Sql, sent: Consignment, places: Sequence[Place], now_ms: int) -> in
         header.id,
         header.conv,
         sealed.header_hash,
-        unb64(header.cert),
+        public_hash(header.cert),
         sent.size_bytes,
         now_ms,
         header.exp,

@@ -6,6 +6,7 @@ listens; from then on it ends by a signal, by being idle, or because a part of i
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from claudemesh_broker.tls import Shown
 
 LOG_FILE: Final = "broker.log"
+_COLLECT_AFTER: Final = (10_000, 20, 20)
 BACKLOG: Final = 512
 GRACE_S: Final = 5
 SPARE: Final = 64
@@ -89,6 +91,10 @@ def run(settings: BrokerSettings) -> int:
         with listen(settings.bind, settings.port) as listener:
             place = _place(settings, listener, key, shown)
             is_uvloop = sys.platform != "win32"
+            # What is here by now stays: the collector of cycles need not look at it again, nor at
+            # the rest every few requests.
+            gc.freeze()
+            gc.set_threshold(*_COLLECT_AFTER)
             return anyio.run(
                 partial(_serve, settings, place), backend_options={"use_uvloop": is_uvloop}
             )

@@ -147,7 +147,7 @@ class Parts:
                 PresenceChanged(change=news.change, card=one, away_since_ms=news.away_since_ms)
                 for one in (shown, for_others(shown))
             )
-            self.deliveries.tell_members(card.member, own, others, besides=(mesh, peer))
+            self.deliveries.tell_apart(card.member, own, others, besides=(mesh, peer))
         return card
 
 

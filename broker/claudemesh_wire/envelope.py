@@ -33,6 +33,7 @@ from claudemesh_wire.keys import (
     SigningKey,
     VerifyKey,
     b64,
+    public_hash,
     same,
     unb64,
 )
@@ -313,7 +314,7 @@ def verify_key_accepts(copy: Copy, key: VerifyKey) -> bool:
 
 def _check_signature(copy: Copy, header: Header, certificate: Certificate) -> None:
     fields = certificate.fields
-    if unb64(header.cert) != certificate.hash or fields.peer != header.sender:
+    if public_hash(header.cert) != certificate.hash or fields.peer != header.sender:
         raise Refusal("The certificate is not the sender's.", code="wrong_certificate")
     if fields.mesh != header.mesh or not certificate.covers(header.ts):
         raise Refusal("The certificate did not hold when this was written.", code="not_certified")

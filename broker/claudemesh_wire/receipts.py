@@ -143,10 +143,8 @@ class RecipientReceipts(Part):
     """All that is known of a message on its way to one recipient; times in milliseconds.
 
     ``held_ms`` is when the broker began to hold it, by its copy of the recipient's grants; ``held``
-    is the recipient's own word.
-
-    An ended recipient's heir signs in its place; then ``certificate`` is the recipient's own, and
-    shows that both are of one member.
+    is the recipient's own word. An ended recipient's heir signs in its place; then ``certificate``
+    is the recipient's own, and shows that both are of one member.
     """
 
     peer: PeerId

@@ -13,7 +13,7 @@ from claudemesh_mcp.cli.asking import ask
 
 if TYPE_CHECKING:
     from claudemesh_mcp.granting import Released
-    from claudemesh_mcp.rights import MemberRights, RightsResult
+    from claudemesh_mcp.results import MemberRights, RightsResult
     from claudemesh_mcp.sdk import Mesh
     from claudemesh_wire.membership import Member
 
@@ -161,5 +161,5 @@ async def _allow(mesh: "Mesh", what: str) -> "Released":
 
     done = await granting.allow(mesh.peer, await mesh.ready(), what)
     if any(one.peer == mesh.peer.id for one in done.messages):
-        await mesh.confirm()
+        await mesh.report()
     return done

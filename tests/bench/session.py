@@ -1,15 +1,20 @@
 """Measures what a session costs its user: the time to its first answers, and memory while idle.
 
-Run it by ``python tests/bench/session.py [--spawns 10] [--sessions 5] [--idle 3]``. Sessions are
+Run it by ``python tests/bench/session.py [--spawns 10] [--sessions 5] [--idle 3]``; what 20 idle
+sessions take, by ``--spawns 0 --sessions 20``. Sessions are
 real ``claudemesh mcp`` processes on a throw-away home with a real embedded broker; each is driven
 over its pipes as a client does it. The last line is one JSON object::
 
-    {initialize_ms: {p50, max}, first_tool_ms: {p50, max}, idle_rss_mib: {p50, max},
-     used_rss_mib: {p50, max}, broker_rss_mib}
+    {initialize_ms: {p50, max}, first_tool_ms: {p50, max}, sessions,
+     idle_rss_mib: {p50, max, total}, idle_pss_mib: {p50, max, total},
+     used_rss_mib: {p50, max, total}, used_pss_mib: {p50, max, total},
+     broker_rss_mib, broker_pss_mib}
 
 Times are from the spawn to the answer: of `initialize`, and of a first ``search_peers``, sent right
-after it. Memory is what is resident (VmRSS) once a session is seen online and has then been left
-alone for the idle seconds: before any tool was called, and as long again after ``search_peers``.
+after it. Memory is what is resident once a session is seen online and has then been left alone for
+the idle seconds: before any tool was called, and as long again after ``search_peers``. RSS counts
+pages that processes share in each of them; PSS gives each its part, so that the total is what all
+of them take.
 """
 
 import argparse
@@ -20,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +79,9 @@ class Session:
             raise RuntimeError(f"search_peers was refused: {result}")
         return self._since_spawn_ms()
 
-    def rss_mib(self) -> float:
+    def memory(self) -> "Memory":
         """Give what is resident of the process."""
-        return rss_mib(self._process.pid)
+        return memory(self._process.pid)
 
     def end(self) -> None:
         """Close it as a client does."""
@@ -104,10 +110,19 @@ class Session:
         self._process.stdin.flush()
 
 
-def rss_mib(pid: int) -> float:
-    """Read a process's resident memory."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line) / 1024
+@dataclass(frozen=True)
+class Memory:
+    """What is resident of a process, in MiB; of shared pages ``pss`` counts only its part."""
+
+    rss: float
+    pss: float
+
+
+def memory(pid: int) -> Memory:
+    """Read what is resident of a process."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return Memory(kib["Rss"] / 1024, kib["Pss"] / 1024)
 
 
 def time_one(number: int, environment: dict[str, str]) -> tuple[float, float]:
@@ -121,7 +136,7 @@ def time_one(number: int, environment: dict[str, str]) -> tuple[float, float]:
 
 async def weigh(
     count: int, idle_s: float, environment: dict[str, str], home: str
-) -> tuple[list[float], list[float]]:
+) -> tuple[list[Memory], list[Memory]]:
     """Keep sessions open side by side; give what each weighs, idle and after one call."""
     names = [f"idle-{number}" for number in range(count)]
     sessions = [Session(name, environment) for name in names]
@@ -130,11 +145,11 @@ async def weigh(
             await anyio.to_thread.run_sync(session.greet)
         await _online(set(names), home)
         await anyio.sleep(idle_s)
-        idle = [session.rss_mib() for session in sessions]
+        idle = [session.memory() for session in sessions]
         for session in sessions:
             await anyio.to_thread.run_sync(session.search)
         await anyio.sleep(idle_s)
-        return idle, [session.rss_mib() for session in sessions]
+        return idle, [session.memory() for session in sessions]
     finally:
         for session in sessions:
             await anyio.to_thread.run_sync(session.end)
@@ -165,20 +180,30 @@ async def run(options: argparse.Namespace, home: str, environment: dict[str, str
             for number in range(options.spawns)
         ]
         idle, used = await weigh(options.sessions, options.idle, environment, home)
-        broker_mib = rss_mib(pid)
+        broker_memory = memory(pid)
     finally:
         await broker.stop(PATIENCE_S, force=True)
     return {
         "initialize_ms": _summed_up([initialize for initialize, _ in timed]),
         "first_tool_ms": _summed_up([first_tool for _, first_tool in timed]),
-        "idle_rss_mib": _summed_up(idle),
-        "used_rss_mib": _summed_up(used),
-        "broker_rss_mib": round(broker_mib, 1),
+        "sessions": options.sessions,
+        "idle_rss_mib": _added_up([one.rss for one in idle]),
+        "idle_pss_mib": _added_up([one.pss for one in idle]),
+        "used_rss_mib": _added_up([one.rss for one in used]),
+        "used_pss_mib": _added_up([one.pss for one in used]),
+        "broker_rss_mib": round(broker_memory.rss, 1),
+        "broker_pss_mib": round(broker_memory.pss, 1),
     }
 
 
 def _summed_up(values: list[float]) -> dict[str, float]:
+    if not values:
+        return {}
     return {"p50": round(statistics.median(values), 1), "max": round(max(values), 1)}
+
+
+def _added_up(values: list[float]) -> dict[str, float]:
+    return {**_summed_up(values), "total": round(sum(values), 1)}
 
 
 def main() -> int:

@@ -183,6 +183,7 @@ def test_an_announcement_says_how_to_reach_and_know_the_broker(data: Path, run: 
         "data": str(data),
         "data_version": DATA_VERSION,
         "started_ms": 7,
+        "pin": "",
     }
     assert stat.S_IMODE((run / "broker.json").stat().st_mode) == 0o600
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from claudemesh_mcp.audience import check_audience
+from claudemesh_mcp.audience import check_audience, pin
 from claudemesh_mcp.peer import Peer
 from claudemesh_wire.address import direct_conversation
 from claudemesh_wire.certificate import Certificate
@@ -58,7 +58,8 @@ async def check(ada: Peer, to: Sequence[str], answer: Resolved) -> str:
     """Check an answer as the sender does; gives the code of what is wrong with it."""
     certificates = [ada.trust.verify(one.certificate) for one in answer.recipients]
     try:
-        await ada.file.write(lambda sql: check_audience(sql, ada, to, answer, certificates))
+        new = await ada.file.read(lambda sql: check_audience(sql, ada, to, answer, certificates))
+        await ada.file.write(lambda sql: pin(sql, ada, new))
     except MeshError as error:
         return error.code
     return ""

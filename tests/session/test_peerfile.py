@@ -182,7 +182,7 @@ async def test_a_posted_change_that_fails_disturbs_nobody(
 ) -> None:
     file.post(lambda sql: sql.execute("SELECT * FROM nothing"))
     assert await file.write(insert("ada")) == "ada"
-    told = [one.levelname for one in caplog.records if one.name == "claudemesh_mcp.peerfile"]
+    told = [one.levelname for one in caplog.records if one.name == "claudemesh_mcp.peerthread"]
     assert told == ["WARNING"]
 
 
@@ -207,9 +207,8 @@ async def test_closing_leaves_one_tidy_file(path: Path) -> None:
 
 
 async def test_an_opening_that_is_cancelled_leaves_no_thread_behind(path: Path) -> None:
-    file = PeerFile(path)
     with anyio.move_on_after(0):
-        await type(file).open(path)
+        await PeerFile.open(path)
     with anyio.fail_after(LIMIT_S):
         again = await PeerFile.open(path)
         await again.write(insert("ada"))

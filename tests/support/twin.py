@@ -120,6 +120,14 @@ class Twin:
         await mesh.ready()
         return mesh
 
+    async def end_leases(self, lease_ms: int = 90_000) -> None:
+        """Let the leases of all run out who have gone."""
+        for link in self.links:
+            if link._is_closed:
+                await link.served.wait()
+        self.clock.pass_ms(lease_ms)
+        await self.broker.run_due()
+
     @cached_property
     def identity(self) -> Identity:
         """Who this home is: the founder of its mesh."""
@@ -149,14 +157,6 @@ class Twin:
             **fields,
         )
         await parts.append_log(chain.extend([Entry.issue(said, identity.key).blob]), known)
-
-    async def end_leases(self, lease_ms: int = 90_000) -> None:
-        """Let the leases of all run out who have gone."""
-        for link in self.links:
-            if link._is_closed:
-                await link.served.wait()
-        self.clock.pass_ms(lease_ms)
-        await self.broker.run_due()
 
     async def cut(self) -> None:
         """Break every connection, as a network does."""

@@ -81,7 +81,7 @@ def _moved(sql: Sql, mesh: str, owner: str, subject: str) -> Conflict:
 
 def _tell(context: Context, member: str) -> None:
     own = context.caller.member
-    context.parts.deliveries.tell_peers_of(
+    context.parts.deliveries.tell_members(
         context.caller.mesh, {own, member}, GrantChanged(by=own, to=member)
     )
 

@@ -21,7 +21,7 @@ from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import MAX_AHEAD_MS, Header, Sealed
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, TooMuch
 from claudemesh_wire.grants import Capability, Grant, right_of
-from claudemesh_wire.keys import unb64
+from claudemesh_wire.keys import public_hash
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.messages import (
     Accepted,
@@ -87,7 +87,7 @@ async def send(context: Context, request: Send) -> Accepted:
     parts = context.parts
     terms = Terms(context.chain, context.caller.member, parts.settings, context.now_ms)
     refusal = _refusal(header, request.resolved_ms, terms)
-    known = parts.roster.known_certificate(unb64(header.cert))
+    known = parts.roster.known_certificate(public_hash(header.cert))
 
     def change(sql: Sql) -> Outcome:
         before = _sent_before(sql, header, sealed)
@@ -137,14 +137,14 @@ def _refusal(header: Header, resolved_ms: int, terms: Terms) -> MeshError | None
             code="bad_expiry",
         )
     direct = header.conv.startswith("d_")
-    if direct and header.conv != _conversation(header.sender, *header.to):
+    if direct and header.conv != _conversation(*sorted((header.sender, *header.to))):
         return Invalid("The envelope names a conversation of others.", code="wrong_conversation")
     if not 0 <= now_ms - resolved_ms <= settings.resolve_valid_ms:
         return _stale(header.to)
     return None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def _conversation(*participants: str) -> str:
     return direct_conversation(participants)
 
@@ -178,7 +178,7 @@ def _answer(header: Header, states: list[RecipientState], accepted_ms: int) -> A
 
 def _certificate(sql: Sql, header: Header, known: Certificate | None) -> Certificate:
     """Give the sender's certificate that the header names, as every reader will demand it."""
-    blob = None if known else peers.read_certificate(sql, unb64(header.cert))
+    blob = None if known else peers.read_certificate(sql, public_hash(header.cert))
     certificate = known or (Certificate.parse(blob) if blob else None)
     if certificate is None:
         raise Conflict(
@@ -197,8 +197,7 @@ def _certificate(sql: Sql, header: Header, known: Certificate | None) -> Certifi
 
 _RECIPIENTS: Final = (
     "SELECT p.mesh, p.peer, p.member, p.handle, p.node, p.kem_generation, q.messages, q.bytes,"
-    " p.successor, p.returned,"
-    " b.since_ms AS blocked_ms, g.entry AS granted"
+    " p.successor, p.returned, b.since_ms AS blocked_ms, g.entry AS granted"
     " FROM json_each(?) AS wanted CROSS JOIN peers AS p ON p.mesh = ? AND p.peer = wanted.value"
     " LEFT JOIN queues AS q ON q.mesh = p.mesh AND q.peer = p.peer"
     " LEFT JOIN blocks AS b ON b.mesh = p.mesh AND b.owner = p.member AND b.blocked = ?"
