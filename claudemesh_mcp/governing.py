@@ -133,7 +133,14 @@ def find_member(chain: Chain, name: str, *, removed: bool = False) -> Member:
 
     Raises:
         NotFound: ``unknown_member``; the hint names those who are meant perhaps.
+        Invalid: ``bad_name``: it looks like a name and is none.
     """
+    if not name.isascii():
+        raise Invalid(
+            f"{name[:60]!a} holds characters that only look like those of a name.",
+            "Member names are ASCII; type it anew.",
+            code="bad_name",
+        )
     among = [one for one in chain.members.values() if one.removed is removed]
     found = [one for one in among if name.lower() in {one.name, one.id}]
     if not found:

@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio.to_thread
 
-from claudemesh_mcp import held
+from claudemesh_mcp import governing, held
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.held import Choice, Held
@@ -61,28 +61,14 @@ def find_member(peer: Peer, name: str) -> Member:
         Invalid: ``bad_name``: it looks like a name and is none; ``self``.
         NotFound: ``unknown_member``.
     """
-    if not name.isascii():
+    member = governing.find_member(peer.trust.chain, name)
+    if member.id == peer.identity.member:
         raise Invalid(
-            f"{name[:60]!a} holds characters that only look like those of a name.",
-            "Member names are ASCII; type it anew.",
-            code="bad_name",
+            f"{member.name} is this home's own member.",
+            "Its sessions may do everything among themselves; name another member.",
+            code="self",
         )
-    present = [one for one in peer.trust.chain.members.values() if not one.removed]
-    others = [one for one in present if one.id != peer.identity.member]
-    for one in present:
-        if name.lower() in {one.id, one.name}:
-            if one not in others:
-                raise Invalid(
-                    f"{one.name} is this home's own member.",
-                    "Its sessions may do everything among themselves; name another member.",
-                    code="self",
-                )
-            return one
-    raise NotFound(
-        f"There is no member {quoted(name)} in this mesh.",
-        did_you_mean(name, (one.name for one in others)),
-        code="unknown_member",
-    )
+    return member
 
 
 def capabilities(names: Iterable[str]) -> frozenset[str]:

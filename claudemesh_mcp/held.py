@@ -16,7 +16,7 @@ from typing import Final
 
 import anyio.to_thread
 
-from claudemesh_mcp import inbox
+from claudemesh_mcp import reports
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.peerfile import SCHEMA_VERSION, PeerFile, connect_to_read
 
@@ -152,5 +152,5 @@ def _release(sql: sqlite3.Connection, mesh: str, choice: Choice, now_ms: int) ->
     ).fetchall()
     for row in rows:
         sql.execute("UPDATE inbox SET held = NULL WHERE row = ?", (row["row"],))
-        inbox.report_delivered(sql, row, now_ms)
+        reports.note_delivered(sql, row, now_ms)
     return rows

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from claudemesh_mcp import reports
 from claudemesh_mcp.cleaning import clean, clean_line
 from claudemesh_mcp.textindex import MOST_AT_ONCE, RECEIVED, forget
 from claudemesh_wire.content import KIND, unpack
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy
 from claudemesh_wire.errors import Forbidden, MeshError, NotFound
-from claudemesh_wire.receipts import MAX_BATCH, ReceiptItem, ReceiptStatus
+from claudemesh_wire.receipts import ReceiptStatus
 
 LEASE_MS: Final = 30_000
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
@@ -29,9 +30,6 @@ _OPEN: Final = (
     "state <> 'seen' AND (state = 'waiting' OR (state = 'handed' AND lease_until_ms <= ?))"
     " AND held IS NULL AND (? IS NULL OR thread = ?)"
 )
-
-
-DueReports = dict[str, list[tuple[int, ReceiptItem]]]
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def take_in(sql: sqlite3.Connection, copy: Copy, checks: Checks, now_ms: int) ->
             int(ruling.wakes),
         ),
     )
-    _report(sql, header, opened.header_hash, (*_kept_as(ruling.held), now_ms))
+    reports.note(sql, header, opened.header_hash, (*_kept_as(ruling.held), now_ms))
     if ruling.held:
         # Whoever releases it later finds here which mesh it belongs to.
         sql.execute("INSERT OR IGNORE INTO facts (key, value) VALUES ('mesh', ?)", (header.mesh,))
@@ -177,10 +175,10 @@ def _refuse(
     if kept is not None and kept["header_hash"] == copy.header_hash:
         # Taken in before, and the ack was lost on its way: say it again, whatever would speak
         # against the message now, as that it has expired meanwhile.
-        _report(sql, header, copy.header_hash, (*_kept_as(kept["held"]), now_ms))
+        reports.note(sql, header, copy.header_hash, (*_kept_as(kept["held"]), now_ms))
         return Taken(header)
     if refusal.permanent:
-        _report(sql, header, copy.header_hash, (ReceiptStatus.DECLINED, refusal.code, now_ms))
+        reports.note(sql, header, copy.header_hash, (ReceiptStatus.DECLINED, refusal.code, now_ms))
     return Taken(header, refusal)
 
 
@@ -271,7 +269,7 @@ def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: 
         if found is not None:
             marked += 1
             told = (found["sender"], found["id"], found["header_hash"])
-            _enter_report(sql, (*told, str(ReceiptStatus.SEEN), route, "", now_ms))
+            reports.enter(sql, (*told, str(ReceiptStatus.SEEN), route, "", now_ms))
     return marked
 
 
@@ -315,36 +313,6 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
     return found
 
 
-def due_reports(sql: sqlite3.Connection) -> DueReports:
-    """Give receipts not yet reported, by sender, each list at most one signature long."""
-    due: DueReports = {}
-    for found in sql.execute("SELECT * FROM reports ORDER BY row LIMIT 2048"):
-        group = due.setdefault(found["sender"], [])
-        if len(group) < MAX_BATCH:
-            item = ReceiptItem(
-                id=found["id"],
-                header_hash=found["header_hash"],
-                status=found["status"],
-                route=found["route"],
-                reason=found["reason"],
-                at_ms=found["at_ms"],
-            )
-            group.append((found["row"], item))
-    return due
-
-
-def report_delivered(sql: sqlite3.Connection, row: sqlite3.Row, now_ms: int) -> None:
-    """Note the receipt of a row that was released, and is delivered only now."""
-    told = (row["sender"], row["id"], row["header_hash"])
-    _enter_report(sql, (*told, str(ReceiptStatus.DELIVERED), "", "", now_ms))
-
-
-def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> DueReports:
-    """Forget receipts that the broker has taken, and give those that are due now."""
-    sql.executemany("DELETE FROM reports WHERE row = ?", [(row,) for row in rows])
-    return due_reports(sql)
-
-
 def forget_old(sql: sqlite3.Connection, now_ms: int) -> bool:
     """Remove what was seen, is older than 30 days and can't be replayed any more.
 
@@ -378,24 +346,3 @@ def _in_order(rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
         for spot, row in zip(spots, by_seq, strict=True):
             ordered[spot] = row
     return ordered
-
-
-def _report(
-    sql: sqlite3.Connection,
-    header: Header,
-    header_hash: bytes,
-    said: tuple[ReceiptStatus, str, int],
-) -> None:
-    """Note a receipt that is due: its status, the reason of a refusal, and the time."""
-    status, reason, at_ms = said
-    _enter_report(sql, (header.sender, header.id, header_hash, str(status), "", reason, at_ms))
-
-
-def _enter_report(
-    sql: sqlite3.Connection, values: tuple[str, str, bytes, str, str, str, int]
-) -> None:
-    sql.execute(
-        "INSERT OR IGNORE INTO reports (sender, id, header_hash, status, route, reason, at_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        values,
-    )

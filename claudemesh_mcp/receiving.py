@@ -14,7 +14,7 @@ from typing import Final
 
 import anyio
 
-from claudemesh_mcp import inbox
+from claudemesh_mcp import inbox, reports
 from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
@@ -137,14 +137,14 @@ class Receiving:
 
     async def flush_reports(self, client: Client) -> None:
         """Hand over what is due now."""
-        due = await self._peer.file.read(inbox.due_reports)
+        due = await self._peer.file.read(reports.due)
         while due:
             groups = list(due.items())[:_MOST_BATCHES]
             await client.call(Report(batches=[self._signed(*group) for group in groups]))
             rows = [row for _, group in groups for row, _ in group]
             # Lazily: a receipt that is reported twice is no news to the broker.
             due = await self._peer.file.write(
-                lambda sql, rows=rows: inbox.reported(sql, rows), lazily=True
+                lambda sql, rows=rows: reports.reported(sql, rows), lazily=True
             )
 
     def _signed(self, sender: str, group: list[tuple[int, ReceiptItem]]) -> SignedReceipts:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from claudemesh_mcp.grantfile import Granted
+from claudemesh_mcp.meshresults import GrantShown, GrantsShown, MemberRights, RightsResult
 from claudemesh_mcp.peer import Peer
-from claudemesh_mcp.results import GrantShown, GrantsShown, MemberRights, RightsResult
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.grants import (
     DEFAULTS,

@@ -9,8 +9,6 @@
             print(message.handle, message.text)
 """
 
-import asyncio
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -25,6 +23,7 @@ from claudemesh_mcp.calls import Handing, HandOut
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.dialling import dial as dial_broker
+from claudemesh_mcp.handing import READY_S, Hatch
 from claudemesh_mcp.opening import set_up
 from claudemesh_mcp.outgoing import Outgoing, check, content_fields
 from claudemesh_mcp.peer import Peer, Setup
@@ -37,9 +36,8 @@ from claudemesh_wire.handshake import Mode
 from claudemesh_wire.messages import DEFAULT_TTL_MS
 
 if TYPE_CHECKING:
-    from claudemesh_mcp import results
+    from claudemesh_mcp import meshresults, results
 
-READY_S: Final = 10.0
 _DEPART_S: Final = 2.0
 _INFO_S: Final = 3.0
 _POLL_S: Final = 0.5
@@ -65,8 +63,8 @@ class Mesh:
         self._sending = Sending(peer)
         self._receiving = Receiving(peer)
         self._attachment = Attachment(peer, self._sending, self._receiving, dial, mode)
+        self._hatch = Hatch(peer, self._receiving, self._attachment, mode)
         self._unconfirmed: list[str] = []
-        self._shown: list[int] = []
         self._has_departed = False
 
     @classmethod
@@ -123,7 +121,7 @@ class Mesh:
                     yield mesh
                 except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - see below
                     failure = error
-                mesh._mark_shown()
+                mesh._hatch.mark_shown()
                 tasks.cancel_scope.cancel()
         finally:
             await peer.file.close()
@@ -202,13 +200,13 @@ class Mesh:
             return await shown.messages.chunk(self.peer, id, offset)
         await self.confirm()
         arrival = self._receiving.arrival()
-        result, tokens = await self._take(limit, thread, peek=peek)
+        result, tokens = await self._hatch.take(limit, thread, peek=peek)
         if not result.messages:
             with anyio.move_on_after(wait_s):
                 while not result.messages:
-                    await self._next_arrival(arrival)
+                    await self._hatch.next_arrival(arrival)
                     arrival = self._receiving.arrival()
-                    result, tokens = await self._take(limit, thread, peek=peek)
+                    result, tokens = await self._hatch.take(limit, thread, peek=peek)
         if call is not None:
             call.hands_out(tokens)
         else:
@@ -229,28 +227,11 @@ class Mesh:
                         break
                     row = rest.pop(0)
                     yield message
-                    self._shown_one(row)
+                    self._hatch.shown_one(row)
             finally:
                 # The one that was given last may have been read; those behind it were not.
                 if rest:
-                    self._not_shown(rest)
-
-    def _shown_one(self, row: int) -> None:
-        # Not waited for, and what is shown within one turn of the loop is one change.
-        if not self._shown:
-            asyncio.get_running_loop().call_soon(self._mark_shown)
-        self._shown.append(row)
-
-    def _mark_shown(self) -> None:
-        rows, self._shown = self._shown, []
-        if rows:
-            now_ms = self.peer.now_ms()
-            self.peer.file.post(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
-            self._receiving.reports_are_due()
-
-    def _not_shown(self, rows: list[int]) -> None:
-        holder = self._attachment.holder
-        self.peer.file.post(lambda sql: inbox.give_back(sql, holder, rows))
+                    self._hatch.not_shown(rest)
 
     async def message_status(self, id: str) -> "results.StatusResult":
         """Give the receipts of a message this peer sent, verified.
@@ -292,7 +273,7 @@ class Mesh:
         filters: Mapping[str, Any] | None = None,
         limit: int = 20,
         detail: bool = False,
-    ) -> "results.PeersResult":
+    ) -> "meshresults.PeersResult":
         """Find peers by handle, member, project, summary; all of them without a query."""
         request = shown.mesh.search(query, filters, limit)
         return await shown.mesh.peers(self.peer, await self.ready(), request, detail=detail)
@@ -307,21 +288,21 @@ class Mesh:
         profile: dict[str, Any] | None = None,
         visible: bool | None = None,
         share_cwd: bool | None = None,
-    ) -> "results.ProfileResult":
+    ) -> "meshresults.ProfileResult":
         """Change what others see of this peer; what is left out stays."""
         change = {"handle": handle, "role": role, "status": status, "summary": summary}
         change |= {"profile": profile, "visible": visible, "share_cwd": share_cwd}
         return await shown.mesh.profile(self.peer, await self.ready(), change)
 
-    async def join(self, address: str, role: str = "") -> "results.GroupResult":
+    async def join(self, address: str, role: str = "") -> "meshresults.GroupResult":
         """Enter a group, ``@name``; again with another role changes the role."""
         return await shown.mesh.join(await self.ready(), _group(address), role)
 
-    async def leave(self, address: str) -> "results.GroupResult":
+    async def leave(self, address: str) -> "meshresults.GroupResult":
         """Go out of a group."""
         return await shown.mesh.leave(await self.ready(), _group(address))
 
-    async def mesh_info(self) -> "results.MeshInfo":
+    async def mesh_info(self) -> "meshresults.MeshInfo":
         """Say where one is connected and as whom; works without a connection too."""
         with suppress(MeshError):
             await self._attachment.ready(_INFO_S)
@@ -335,14 +316,11 @@ class Mesh:
 
     async def evidence(self, tokens: Iterable[str]) -> None:
         """Take evidence that rows were shown: they are seen, and their senders are told."""
-        rows, now_ms = [int(token) for token in tokens], self.peer.now_ms()
-        await self.peer.file.write(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
-        self._receiving.reports_are_due()
+        await self._hatch.evidence(tokens)
 
     async def withdrawn(self, tokens: Iterable[str]) -> None:
         """Give rows back that were not shown."""
-        rows, holder = [int(token) for token in tokens], self._attachment.holder
-        await self.peer.file.write(lambda sql: inbox.give_back(sql, holder, rows))
+        await self._hatch.withdrawn(tokens)
 
     async def confirm(self) -> None:
         """Say that everything this object handed out without a ``call`` was shown."""
@@ -368,40 +346,6 @@ class Mesh:
                 client = await self._attachment.ready(0)
                 await self._receiving.flush_reports(client)
                 await client.call(Depart())
-
-    async def _take(
-        self, limit: int, thread: str | None, *, peek: bool
-    ) -> "tuple[results.InboxResult, list[str]]":
-        """Take what is there, from the broker first when no attached process brings it."""
-        self._attachment.refuse_if_replaced()
-        if self._mode is Mode.CALL:
-            await shown.messages.fetch(await self.ready(), self._receiving)
-        if peek:
-            return await shown.messages.peeked(self.peer, limit, thread), []
-        return await self._hand_out(limit, thread)
-
-    async def _next_arrival(self, arrival: anyio.Event) -> None:
-        # An attached process elsewhere, or the end of a lease, gives no sign of its own here.
-        with anyio.move_on_after(_POLL_S if self._mode is Mode.CALL else inbox.LEASE_MS / 1000):
-            await arrival.wait()
-
-    async def _hand_out(
-        self, limit: int, thread: str | None
-    ) -> "tuple[results.InboxResult, list[str]]":
-        """Hand rows out; a caller that is cancelled in between has them given back."""
-        peer, holder = self.peer, f"{self._attachment.holder}"
-        handing = secrets.token_hex(4)
-        now_ms, hand_out = peer.now_ms(), shown.messages.hand_out
-        handed = False
-        try:
-            rows, left = await peer.file.write(
-                lambda sql: hand_out(sql, limit, thread, f"{holder}:{handing}", now_ms)
-            )
-            handed = True
-        finally:
-            if not handed:
-                peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
-        return shown.messages.inbox_result(peer, rows, left), [str(row["row"]) for row in rows]
 
 
 def _group(address: str) -> str:

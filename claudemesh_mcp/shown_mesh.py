@@ -14,9 +14,7 @@ from claudemesh_mcp import held, inbox, outbox, rights
 from claudemesh_mcp.attachment import Attachment, certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.peer import Detected, Peer
-from claudemesh_mcp.project import wished_handle
-from claudemesh_mcp.results import (
+from claudemesh_mcp.meshresults import (
     BrokerShown,
     GroupResult,
     GroupShown,
@@ -28,8 +26,10 @@ from claudemesh_mcp.results import (
     ProfileResult,
     SelfShown,
     StatsShown,
-    rfc3339,
 )
+from claudemesh_mcp.peer import Detected, Peer
+from claudemesh_mcp.project import wished_handle
+from claudemesh_mcp.results import rfc3339
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
 from claudemesh_wire.grants import GrantsFound, ListGrants
 from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups

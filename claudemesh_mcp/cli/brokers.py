@@ -17,7 +17,7 @@ from claudemesh_wire.errors import Unavailable
 if TYPE_CHECKING:
     from claudemesh_mcp.held import Held
     from claudemesh_mcp.launcher import BrokerInfo, Launcher
-    from claudemesh_mcp.results import PeerRow
+    from claudemesh_mcp.meshresults import PeerRow
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _MOST_PEERS: Final = 100

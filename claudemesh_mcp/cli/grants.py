@@ -13,7 +13,7 @@ from claudemesh_mcp.cli.asking import ask
 
 if TYPE_CHECKING:
     from claudemesh_mcp.granting import Released
-    from claudemesh_mcp.results import MemberRights, RightsResult
+    from claudemesh_mcp.meshresults import MemberRights, RightsResult
     from claudemesh_mcp.sdk import Mesh
     from claudemesh_wire.membership import Member
 

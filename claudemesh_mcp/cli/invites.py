@@ -11,7 +11,7 @@ import anyio
 import typer
 
 from claudemesh_mcp.cli import show
-from claudemesh_mcp.cli.asking import ask, open_mesh
+from claudemesh_mcp.cli.asking import ask
 from claudemesh_mcp.cli.chosen import settings
 from claudemesh_mcp.cli.durations import milliseconds
 from claudemesh_wire.errors import Conflict, MeshError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RoleName = Literal["admin", "member", "observer", "owner"]
 _STDIN: Final = "-"
-_MINE: Final = ("message", "topic", "wake", "task", "tool", "file")
 _RECIPE: Final = (
     "1. On the host:    claudemesh broker run --bind 0.0.0.0 --tls auto",
     "2. You:            claudemesh mesh create team --broker URL   (as the broker prints it)",
@@ -70,7 +69,7 @@ def invite(
     from claudemesh_mcp.governing import Terms
     from claudemesh_wire.message import Role
 
-    granted = _MINE if mine else _read_grants(grant or [])
+    granted = _everything() if mine else _read_grants(grant or [])
     terms = Terms(Role(role), uses, milliseconds(expires), granted)
     name, made = ask(lambda mesh: _invite(mesh, terms))
     link = made.link.to_text()
@@ -88,15 +87,16 @@ def invite(
 
 
 def _read_grants(words: list[str]) -> tuple[str, ...]:
-    from claudemesh_wire.errors import Invalid
+    from claudemesh_mcp.granting import capabilities
 
-    granted = tuple(one.strip().lower() for word in words for one in word.split(",") if one.strip())
-    unknown = [one for one in granted if one not in _MINE]
-    if unknown:
-        raise Invalid(
-            f"{unknown[0]} can't be granted.", f"What can: {', '.join(_MINE)}.", code="bad_grant"
-        )
-    return granted
+    named = (one.strip().lower() for word in words for one in word.split(","))
+    return tuple(sorted(capabilities(one for one in named if one)))
+
+
+def _everything() -> tuple[str, ...]:
+    from claudemesh_wire.grants import Capability
+
+    return tuple(str(one) for one in Capability)
 
 
 async def _invite(mesh: "Mesh", terms: "Terms") -> tuple[str, "Invited"]:
@@ -260,21 +260,24 @@ def join(
 
 
 def _grant_all(joined: "Joined") -> None:
-    """Let the inviter do all with the sessions of this home; its invite said the same for us."""
+    """Let the inviter, who is the same person, do all with this machine's sessions."""
     inviter = joined.inviter
     if inviter is None:
         return
 
-    async def granting_all() -> None:
+    async def grant(mesh: "Mesh") -> None:
         from claudemesh_mcp import granting
-        from claudemesh_wire.grants import Capability
 
-        here = replace(settings(), mesh=joined.mesh.name)
-        async with open_mesh(settings=here) as mesh:
-            everything = granting.Change(allow=frozenset(Capability))
-            await granting.change(mesh.peer, await mesh.ready(), inviter, everything)
+        wanted = granting.Change(allow=frozenset(_everything()))
+        await granting.change(mesh.peer, await mesh.ready(), inviter, wanted)
 
-    anyio.run(granting_all)
+    ask(grant, settings=replace(settings(), mesh=joined.mesh.id))
+    show.word(f"{inviter.name} may do all with your sessions here.")
+    if set(joined.member.invite_grants) < set(_everything()):
+        show.word(
+            f"The invite was not made with --mine: on the other machine run"
+            f" claudemesh grant {joined.member.name} {' '.join(_everything())}"
+        )
 
 
 def _use(name: str) -> bool:

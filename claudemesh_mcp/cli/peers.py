@@ -12,7 +12,7 @@ from claudemesh_mcp.cli.asking import ask
 
 if TYPE_CHECKING:
     from claudemesh_mcp.held import Held
-    from claudemesh_mcp.results import PeersResult
+    from claudemesh_mcp.meshresults import PeersResult
     from claudemesh_mcp.sdk import Mesh
 
 

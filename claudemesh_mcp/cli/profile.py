@@ -11,7 +11,7 @@ from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask
 
 if TYPE_CHECKING:
-    from claudemesh_mcp.results import ProfileResult
+    from claudemesh_mcp.meshresults import ProfileResult
     from claudemesh_mcp.sdk import Mesh
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -13,7 +13,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from claudemesh_mcp.cleaning import clean, clean_line, clean_value
-from claudemesh_mcp.results import HistoryMessage, InboxMessage, PeerRow, RecipientStatus
+from claudemesh_mcp.meshresults import PeerRow
+from claudemesh_mcp.results import HistoryMessage, InboxMessage, RecipientStatus
 from claudemesh_wire.errors import (
     Forbidden,
     Invalid,

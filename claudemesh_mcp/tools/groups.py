@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from claudemesh_mcp.results import GroupResult
+from claudemesh_mcp.meshresults import GroupResult
 from claudemesh_mcp.tools import tool
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING
 
-from claudemesh_mcp.results import MeshInfo
+from claudemesh_mcp.meshresults import MeshInfo
 from claudemesh_mcp.tools import tool
 
 if TYPE_CHECKING:

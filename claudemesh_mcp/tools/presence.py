@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from claudemesh_mcp.results import ProfileResult
+from claudemesh_mcp.meshresults import ProfileResult
 from claudemesh_mcp.tools import tool
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from claudemesh_mcp.results import PeersResult
+from claudemesh_mcp.meshresults import PeersResult
 from claudemesh_mcp.tools import tool
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from claudemesh_mcp import inbox, peerfile
+from claudemesh_mcp import inbox, peerfile, reports
 from claudemesh_mcp.inbox import LEASE_MS
 from tests.support.letters import message_id, sealed, take
 from tests.wire.world import ADAS, CLEOS, DAY, NOW
@@ -113,8 +113,8 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule()
     def receipts_are_reported(self) -> None:
-        for group in inbox.due_reports(self.sql).values():
-            inbox.reported(self.sql, [row for row, _ in group])
+        for group in reports.due(self.sql).values():
+            reports.reported(self.sql, [row for row, _ in group])
 
     @invariant()
     def every_row_is_where_the_model_has_it(self) -> None:
@@ -134,9 +134,7 @@ class InboxMachine(RuleBasedStateMachine):
         seen = {
             message_id(f"{one.sender} {one.seq}") for one in map(self.model.get, self.seen) if one
         }
-        due: list[Any] = [
-            item for group in inbox.due_reports(self.sql).values() for _, item in group
-        ]
+        due: list[Any] = [item for group in reports.due(self.sql).values() for _, item in group]
         assert {item.id for item in due if item.status == "seen"} <= seen
 
 

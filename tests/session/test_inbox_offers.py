@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from claudemesh_mcp import inbox, peerfile
+from claudemesh_mcp import inbox, peerfile, reports
 from claudemesh_mcp.inbox import LEASE_MS
 from claudemesh_wire.content import ContentFields
 from claudemesh_wire.errors import NotFound
@@ -164,9 +164,9 @@ def test_a_message_that_is_not_there_is_an_error_with_a_hint(sql: sqlite3.Connec
 
 def test_receipts_are_grouped_by_sender_one_signature_long(sql: sqlite3.Connection) -> None:
     for number in range(300):
-        inbox._enter_report(sql, ("p_ada", f"{message_id(number)}", bytes(32), "seen", "", "", 0))
-    inbox._enter_report(sql, ("p_bob", message_id(0), bytes(32), "seen", "", "", 0))
-    groups = inbox.due_reports(sql)
+        reports.enter(sql, ("p_ada", f"{message_id(number)}", bytes(32), "seen", "", "", 0))
+    reports.enter(sql, ("p_bob", message_id(0), bytes(32), "seen", "", "", 0))
+    groups = reports.due(sql)
     assert {sender: len(group) for sender, group in groups.items()} == {
         "p_ada": MAX_BATCH,
         "p_bob": 1,

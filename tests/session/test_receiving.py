@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp import inbox
+from claudemesh_mcp import inbox, reports
 from claudemesh_mcp.inbox import Taken
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_wire.certificate import Certificate
@@ -109,7 +109,7 @@ async def texts(pair: Pair) -> list[str]:
 
 
 async def told(pair: Pair) -> list[tuple[str, str]]:
-    due = await pair.peer.file.write(inbox.due_reports)
+    due = await pair.peer.file.write(reports.due)
     return [(item.status.value, item.reason) for group in due.values() for _, item in group]
 
 

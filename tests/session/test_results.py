@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claudemesh_mcp.results import InboxMessage, InboxResult, PeerRow, RecipientStatus, rfc3339
+from claudemesh_mcp.meshresults import PeerRow
+from claudemesh_mcp.results import InboxMessage, InboxResult, RecipientStatus, rfc3339
 
 MESSAGE = {
     "id": "msg_1",

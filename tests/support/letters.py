@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from claudemesh_mcp import inbox
+from claudemesh_mcp import inbox, reports
 from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_wire.content import ContentFields, pack
 from claudemesh_wire.envelope import Copy, Opened, Reader, Refusal, Sealed
@@ -73,7 +73,7 @@ def rows(sql: sqlite3.Connection) -> list[sqlite3.Row]:
 
 def due(sql: sqlite3.Connection) -> list[ReceiptItem]:
     """Give the receipts that are due."""
-    return [item for group in inbox.due_reports(sql).values() for _, item in group]
+    return [item for group in reports.due(sql).values() for _, item in group]
 
 
 def told(sql: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -83,8 +83,8 @@ def told(sql: sqlite3.Connection) -> list[tuple[str, str]]:
 
 def report_all(sql: sqlite3.Connection) -> None:
     """Report what is due, as far as one signature reaches."""
-    for group in inbox.due_reports(sql).values():
-        inbox.reported(sql, [row for row, _ in group])
+    for group in reports.due(sql).values():
+        reports.reported(sql, [row for row, _ in group])
 
 
 def hand(

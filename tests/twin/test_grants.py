@@ -8,7 +8,7 @@ import pytest
 
 from claudemesh_mcp import granting, rights
 from claudemesh_mcp.granting import Change
-from claudemesh_mcp.results import RightsResult
+from claudemesh_mcp.meshresults import RightsResult
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.grants import Grant

@@ -1,0 +1,110 @@
+"""Hands out what the inbox of a peer holds, and takes note of what was shown and what was not.
+
+``sdk.py`` asks it for every look into the inbox; ``inbox.py`` has the changes of the file.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from claudemesh_mcp import inbox, shown
+from claudemesh_mcp.attachment import Attachment
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.receiving import Receiving
+from claudemesh_wire.handshake import Mode
+
+if TYPE_CHECKING:
+    from claudemesh_mcp import results
+
+READY_S: Final = 10.0
+_POLL_S: Final = 0.5
+_ROUTE: Final = "tool"
+
+
+class Hatch:
+    """The way of one peer's messages to whoever reads them.
+
+    Args:
+        peer: The peer.
+        receiving: What takes messages in.
+        attachment: Its connection.
+        mode: Attach, or call only: then messages are fetched first.
+    """
+
+    def __init__(
+        self, peer: Peer, receiving: Receiving, attachment: Attachment, mode: Mode
+    ) -> None:
+        self._peer = peer
+        self._receiving = receiving
+        self._attachment = attachment
+        self._mode = mode
+        self._shown: list[int] = []
+
+    async def take(
+        self, limit: int, thread: str | None, *, peek: bool
+    ) -> "tuple[results.InboxResult, list[str]]":
+        """Take what is there, from the broker first when no attached process brings it."""
+        self._attachment.refuse_if_replaced()
+        if self._mode is Mode.CALL:
+            await shown.messages.fetch(await self._attachment.ready(READY_S), self._receiving)
+        if peek:
+            return await shown.messages.peeked(self._peer, limit, thread), []
+        return await self._hand_out(limit, thread)
+
+    async def next_arrival(self, arrival: anyio.Event) -> None:
+        """Wait for something to arrive, or until it is time to look again."""
+        # An attached process elsewhere, or the end of a lease, gives no sign of its own here.
+        with anyio.move_on_after(_POLL_S if self._mode is Mode.CALL else inbox.LEASE_MS / 1000):
+            await arrival.wait()
+
+    async def _hand_out(
+        self, limit: int, thread: str | None
+    ) -> "tuple[results.InboxResult, list[str]]":
+        """Hand rows out; a caller that is cancelled in between has them given back."""
+        peer, holder = self._peer, f"{self._attachment.holder}"
+        handing = secrets.token_hex(4)
+        now_ms, hand_out = peer.now_ms(), shown.messages.hand_out
+        handed = False
+        try:
+            rows, left = await peer.file.write(
+                lambda sql: hand_out(sql, limit, thread, f"{holder}:{handing}", now_ms)
+            )
+            handed = True
+        finally:
+            if not handed:
+                peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
+        return shown.messages.inbox_result(peer, rows, left), [str(row["row"]) for row in rows]
+
+    def shown_one(self, row: int) -> None:
+        """Take note that one row was shown."""
+        # Not waited for, and what is shown within one turn of the loop is one change.
+        if not self._shown:
+            asyncio.get_running_loop().call_soon(self.mark_shown)
+        self._shown.append(row)
+
+    def mark_shown(self) -> None:
+        """Mark what was shown in this turn of the loop."""
+        rows, self._shown = self._shown, []
+        if rows:
+            now_ms = self._peer.now_ms()
+            self._peer.file.post(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
+            self._receiving.reports_are_due()
+
+    def not_shown(self, rows: list[int]) -> None:
+        """Give rows back that were not shown, without waiting."""
+        holder = self._attachment.holder
+        self._peer.file.post(lambda sql: inbox.give_back(sql, holder, rows))
+
+    async def evidence(self, tokens: Iterable[str]) -> None:
+        """Take evidence that rows were shown: they are seen, and their senders are told."""
+        rows, now_ms = [int(token) for token in tokens], self._peer.now_ms()
+        await self._peer.file.write(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
+        self._receiving.reports_are_due()
+
+    async def withdrawn(self, tokens: Iterable[str]) -> None:
+        """Give rows back that were not shown."""
+        rows, holder = [int(token) for token in tokens], self._attachment.holder
+        await self._peer.file.write(lambda sql: inbox.give_back(sql, holder, rows))
