@@ -23,6 +23,8 @@ from claudemesh_mcp.peerfile import SCHEMA_VERSION, PeerFile, connect_to_read
 logger: Final = logging.getLogger(__name__)
 _LINE: Final = 200
 _FIRST_VERSION: Final = 2
+# What an heir has taken over is seen in the file of the one that ended.
+_HELD: Final = "held IS NOT NULL AND state <> 'seen'"
 _OF_MESH: Final = "(SELECT value FROM facts WHERE key = 'mesh') = ?"
 
 
@@ -59,7 +61,7 @@ class Choice:
 def count(sql: sqlite3.Connection, member: str | None = None) -> int:
     """Count what is held in one peer's file: of one member, or all of it."""
     (found,) = sql.execute(
-        "SELECT count(*) FROM inbox WHERE held IS NOT NULL AND (? IS NULL OR member = ?)",
+        f"SELECT count(*) FROM inbox WHERE {_HELD} AND (? IS NULL OR member = ?)",  # noqa: S608 - a constant
         (member, member),
     ).fetchone()
     return int(found)
@@ -106,7 +108,7 @@ def _held_in(path: Path, mesh: str) -> list[Held]:
     with closing(connect_to_read(path)) as connection:
         connection.row_factory = sqlite3.Row
         rows = connection.execute(
-            f"SELECT * FROM inbox WHERE held IS NOT NULL AND {_OF_MESH}",  # noqa: S608 - a constant
+            f"SELECT * FROM inbox WHERE {_HELD} AND {_OF_MESH}",  # noqa: S608 - constants
             (mesh,),
         ).fetchall()
     return [_shown(row, path.parent.name) for row in rows]
@@ -145,7 +147,7 @@ async def release(home: Home, mesh: str, choice: Choice, now_ms: int) -> list[He
 def _release(sql: sqlite3.Connection, mesh: str, choice: Choice, now_ms: int) -> list[sqlite3.Row]:
     rows = sql.execute(
         "SELECT * FROM inbox WHERE held = ? AND member = ? AND (? IS NULL OR id = ?)"  # noqa: S608 - a constant
-        f" AND {_OF_MESH} ORDER BY row",
+        f" AND {_HELD} AND {_OF_MESH} ORDER BY row",
         (choice.lacks, choice.member, choice.id, choice.id, mesh),
     ).fetchall()
     for row in rows:

@@ -172,7 +172,9 @@ def _count(file: Path, counted: _Counted) -> None:
         (pending,) = sql.execute("SELECT count(*) FROM outbox WHERE state = 'waiting'").fetchone()
         held = 0
         if version >= _HELD_SINCE:
-            (held,) = sql.execute("SELECT count(*) FROM inbox WHERE held IS NOT NULL").fetchone()
+            (held,) = sql.execute(
+                "SELECT count(*) FROM inbox WHERE held IS NOT NULL AND state <> 'seen'"
+            ).fetchone()
         counted.unread += unread - held
         counted.pending += pending
         counted.held += held

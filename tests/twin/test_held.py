@@ -274,3 +274,18 @@ async def test_the_receiver_forgets_no_message_that_is_held(world: World) -> Non
     await world.ada.peer.file.write(lambda sql: inbox.forget_old(sql, month_ms))
     assert world.held() == ["psst"]
     assert await world.allow() == ["psst"]
+
+
+async def test_what_is_held_moves_to_an_heir_and_is_let_through_there(world: World) -> None:
+    await world.revoke("message")
+    async with world.twin.open("late") as late:
+        await late.ready()
+        sent = await world.bob.send("late", "psst")
+        await reached(world.bob, sent.id, "held")
+    await world.twin.end_leases()
+    heir = await world.twin.join("late", anchor="claude:heir")
+    assert await kept(heir, 1) == [("psst", "message", 0)]
+    assert world.held() == ["psst"]
+    assert await world.allow() == ["psst"]
+    assert [one.text for one in await got(heir)] == ["psst"]
+    assert world.held() == []
