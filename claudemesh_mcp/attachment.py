@@ -139,9 +139,10 @@ class Attachment:
             MeshError: why there is no connection, as an attempt found that began after this call;
                 at once if waiting a few seconds more will not help.
         """
+        if self._client is not None:
+            return self._client
         before = self._attempts
-        if self._client is None:
-            self._asked.set()
+        self._asked.set()
         with anyio.move_on_after(timeout_s):
             while self._client is None and not self._has_failed_after(before):
                 await self._changed.wait()

@@ -48,17 +48,17 @@ def check_audience(
     if peer.id in peers or len(set(peers)) != len(peers) or not peers:
         raise _forged("The broker resolved to oneself, to nobody, or to one peer twice.")
     addresses = list(dict.fromkeys(parse(one) for one in to))
-    direct = [one for one in addresses if not one.is_multicast]
-    answered = {_answer(peer, one, certificates) for one in direct}
-    if len(direct) == len(addresses) and answered != set(peers):
+    named = [one for one in addresses if not one.is_multicast]
+    answered = {_answer(peer, one, certificates) for one in named}
+    if len(named) == len(addresses) and answered != set(peers):
         raise _forged("The broker added recipients that nobody named.")
     if resolved.conversation != _conversation(peer, addresses, peers):
         raise _forged("The broker names another conversation.")
-    named = {
-        one.name: _named(one, certificates) for one in direct if one.kind is AddressKind.HANDLE
+    members = {
+        one.name: _named(one, certificates) for one in named if one.kind is AddressKind.HANDLE
     }
     return {
-        name: member for name, member in named.items() if not _is_pinned(sql, peer, name, member)
+        name: member for name, member in members.items() if not _is_pinned(sql, peer, name, member)
     }
 
 
@@ -77,28 +77,43 @@ def pin(sql: sqlite3.Connection, peer: Peer, names: Mapping[str, str]) -> None:
         _is_pinned(sql, peer, name, member)
 
 
+def one_who_answers(peer: Peer, address: str, certificates: Sequence[Certificate]) -> int | None:
+    """Give the place of the only peer among the resolved that answers to a direct address."""
+    parsed = parse(address)
+    fitting = [place for place, one in enumerate(certificates) if _fits(peer, parsed, one)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def direct(peer: Peer, peers: Sequence[str]) -> str:
+    """Name the conversation that a peer has with some others."""
+    return direct_conversation([peer.id, *peers])
+
+
 def _answer(peer: Peer, address: Address, certificates: Sequence[Certificate]) -> str:
     """Give the one peer among the resolved that answers to a direct address."""
     for certificate in certificates:
-        fields = certificate.fields
-        member = peer.trust.member_of(certificate)
-        match address.kind:
-            case AddressKind.PEER_ID:
-                fits = fields.peer.startswith(address.name)
-            case AddressKind.MEMBER_HANDLE:
-                named = address.member in {member.name, member.id}
-                fits = named and fields.handle == address.name
-            case _:
-                fits = fields.handle == address.name
-        if fits:
-            return fields.peer
+        if _fits(peer, address, certificate):
+            return certificate.fields.peer
     raise _forged(f"Nobody the broker resolved answers to {address}.")
+
+
+def _fits(peer: Peer, address: Address, certificate: Certificate) -> bool:
+    fields = certificate.fields
+    match address.kind:
+        case AddressKind.PEER_ID:
+            return fields.peer.startswith(address.name)
+        case AddressKind.MEMBER_HANDLE:
+            member = peer.trust.member_of(certificate)
+            named = address.member in {member.name, member.id}
+            return named and fields.handle == address.name
+        case _:
+            return fields.handle == address.name
 
 
 def _conversation(peer: Peer, addresses: list[Address], peers: list[str]) -> str:
     if len(addresses) == 1 and addresses[0].is_multicast:
         return str(addresses[0])
-    return direct_conversation([peer.id, *peers])
+    return direct(peer, peers)
 
 
 def _named(address: Address, certificates: Sequence[Certificate]) -> str:

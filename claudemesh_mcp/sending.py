@@ -5,6 +5,7 @@ conversation is under way at a time: a refusal that is worth a repeat can then n
 message overtake an earlier one. Conversations do not wait for each other.
 """
 
+import asyncio
 import secrets
 import sqlite3
 from dataclasses import dataclass, field, replace
@@ -14,14 +15,11 @@ import anyio
 from anyio.abc import TaskGroup
 
 from claudemesh_mcp import outbox
-from claudemesh_mcp.audience import check_audience, pin
-from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.outbox import Audience, Draft, Row
+from claudemesh_mcp.outbox import Draft, Row
 from claudemesh_mcp.outgoing import Outgoing
 from claudemesh_mcp.peer import Peer
-from claudemesh_wire.address import parse
-from claudemesh_wire.certificate import Certificate
+from claudemesh_mcp.resolving import Resolution, Resolving
 from claudemesh_wire.content import KIND, pack
 from claudemesh_wire.envelope import Header, MembershipHead, Sealed, seal
 from claudemesh_wire.errors import (
@@ -33,25 +31,17 @@ from claudemesh_wire.errors import (
     Unavailable,
 )
 from claudemesh_wire.keys import b64
-from claudemesh_wire.membership import Head
-from claudemesh_wire.messages import Resolve, Resolved, Send
+from claudemesh_wire.messages import Send
 
 ANSWER_TIMEOUT_S: Final = 10.0
-# The broker takes what was resolved within 60 s: enough is left to wait for its answer.
-_FRESH_MS: Final = 40_000
 _PAUSE_S: Final = 0.5
 _LONG_PAUSE_S: Final = 5.0
-_MOST_CACHED: Final = 512
 # Refusals that stored nothing and that a new sealing, here and now, can mend.
 _SEAL_ANEW: Final = frozenset({"stale_recipients", "clock", "not_certified", "unknown_certificate"})
 
 
-@dataclass(frozen=True)
-class _Resolution:
-    resolved: Resolved
-    certificates: tuple[Certificate, ...]
-    audience: tuple[Audience, ...]
-    head: Head
+# A conversation, and what comes first in it if that was just read.
+_Task = tuple[str, Row | None]
 
 
 @dataclass(eq=False)
@@ -76,17 +66,18 @@ class Sending:
         self._peer = peer
         self._client: Client | None = None
         self._tasks: TaskGroup | None = None
+        self._idle: list[asyncio.Future[_Task]] = []
         self._working: set[str] = set()
         self._woken: set[str] = set()
         self._waiting: dict[str, list[_Waiting]] = {}
-        self._resolutions: dict[tuple[str, ...], _Resolution] = {}
+        self._resolving = Resolving(peer)
 
     async def start(self, client: Client, tasks: TaskGroup) -> None:
         """Send on this connection, beginning with what earlier ones left unanswered."""
-        self._client, self._tasks = client, tasks
+        self._client, self._tasks, self._idle = client, tasks, []
         self._working.clear()
         self._woken.clear()
-        self._resolutions.clear()
+        self._resolving.forget()
         for conv in await self._peer.file.read(outbox.waiting_conversations):
             self._wake(conv)
 
@@ -97,7 +88,7 @@ class Sending:
 
     def forget_resolutions(self) -> None:
         """Ask anew who is meant: somebody came, went or changed."""
-        self._resolutions.clear()
+        self._resolving.forget()
 
     async def send(self, outgoing: Outgoing, timeout_s: float = ANSWER_TIMEOUT_S) -> Row:
         """Resolve, seal, keep and send; wait for the broker's answer as long as it is sensible.
@@ -118,12 +109,12 @@ class Sending:
             resolution = await self._resolve(outgoing.to)
             draft = Draft(
                 id=identifier,
-                conv=resolution.resolved.conversation,
+                conv=resolution.conversation,
                 request_hash=asked,
                 addresses=outgoing.to,
                 audience=resolution.audience,
                 plaintext=plaintext,
-                resolved_ms=resolution.resolved.resolved_ms,
+                resolved_ms=resolution.resolved_ms,
                 ttl_ms=outgoing.ttl_ms,
                 re=outgoing.re,
                 thread=outgoing.fields.thread,
@@ -187,7 +178,20 @@ class Sending:
         self._woken.add(conv)
         if self._tasks is not None and conv not in self._working:
             self._working.add(conv)
-            self._tasks.start_soon(self._work, conv, first)
+            while self._idle:
+                called = self._idle.pop()
+                if not called.done():
+                    called.set_result((conv, first))
+                    return
+            self._tasks.start_soon(self._serve, (conv, first), self._idle)
+
+    async def _serve(self, task: _Task, idle: list[asyncio.Future[_Task]]) -> None:
+        """Work on one conversation after the other: a task costs more than many a message."""
+        while True:
+            await self._work(*task)
+            called = asyncio.get_running_loop().create_future()
+            idle.append(called)
+            task = await called
 
     async def _work(self, conv: str, first: Row | None) -> None:
         client = self._client
@@ -272,9 +276,9 @@ class Sending:
         resolution = await self._resolve(row.draft.addresses, fresh=True)
         draft = replace(
             row.draft,
-            conv=resolution.resolved.conversation,
+            conv=resolution.conversation,
             audience=resolution.audience,
-            resolved_ms=resolution.resolved.resolved_ms,
+            resolved_ms=resolution.resolved_ms,
             ttl_ms=min(left_ms, row.draft.ttl_ms),
         )
         sealer = self._sealer(resolution)
@@ -301,53 +305,13 @@ class Sending:
             waiting.row = row
             waiting.done.set()
 
-    async def _resolve(self, to: tuple[str, ...], *, fresh: bool = False) -> _Resolution:
+    async def _resolve(self, to: tuple[str, ...], *, fresh: bool = False) -> Resolution:
         client = self._client
         if client is None:
             raise Unavailable("There is no connection to the broker.", code="not_connected")
-        kept = self._resolutions.get(to)
-        if kept and not fresh and self._still_holds(kept):
-            return kept
-        resolved = await client.call(Resolve(to=list(to)))
-        resolution = await self._check(client, to, resolved)
-        if not any(parse(one).is_multicast for one in to):
-            # Who is in a group is asked each time: a member that has just left is not written to.
-            if len(self._resolutions) >= _MOST_CACHED:
-                self._resolutions.clear()
-            self._resolutions[to] = resolution
-        return resolution
+        return await self._resolving.resolve(client, to, fresh=fresh)
 
-    def _still_holds(self, kept: _Resolution) -> bool:
-        """Tell whether an answer is young, and no member or device was removed since."""
-        peer = self._peer
-        young = peer.now_ms() - kept.resolved.resolved_ms < _FRESH_MS
-        return young and kept.head == peer.trust.head
-
-    async def _check(self, client: Client, to: tuple[str, ...], resolved: Resolved) -> _Resolution:
-        """Believe the broker's answer as far as certificates and earlier names prove it."""
-        peer = self._peer
-        await catch_up(peer, client, resolved.head_seq, resolved.head)
-        head = peer.trust.head
-        certificates = tuple(peer.trust.verify(one.certificate) for one in resolved.recipients)
-        try:
-            new = await peer.file.read(
-                lambda sql: check_audience(sql, peer, to, resolved, certificates)
-            )
-            if new:
-                await peer.file.write(lambda sql: pin(sql, peer, new))
-        except MeshError as error:
-            peer.detect(error)
-            raise
-        audience: list[Audience] = []
-        for certificate in certificates:
-            member = peer.trust.member_of(certificate)
-            fields = certificate.fields
-            audience.append(
-                Audience(fields.peer, fields.handle, member.name, peer.proven_e2e(member))
-            )
-        return _Resolution(resolved, certificates, tuple(audience), head)
-
-    def _sealer(self, resolution: _Resolution) -> outbox.Seal:
+    def _sealer(self, resolution: Resolution) -> outbox.Seal:
         """Give the function that seals a draft under the number it got."""
         peer = self._peer
         own = peer.certified()

@@ -25,4 +25,6 @@ def __getattr__(name: str) -> object:
     """Import what is asked for."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(_MODULES[name])
+    # From now on it is found without this function.
+    globals()[name] = module = import_module(_MODULES[name])
+    return module

@@ -87,24 +87,23 @@ def name(number: int) -> str:
 
 
 async def _send_all(mesh: Mesh, number: int, share: Share) -> None:
-    lane = anyio.Semaphore(share.window)
-
-    async def one(to: str, index: int) -> None:
-        began = time.time()
-        text = f"{began} " + "x" * 400 + f" {index}"
-        result = await mesh.send(to, text)
-        if result.recipients[0].status == "pending":
-            share.pending += 1
-        else:
-            share.accepted.add(result.id)
-            share.accepted_ms.append((time.time() - began) * 1000)
-        lane.release()
-
     others = [other for other in range(share.peers) if other != number]
+    indexes = iter(range(share.messages))
+
+    async def one_after_the_other() -> None:
+        for index in indexes:
+            began = time.time()
+            text = f"{began} " + "x" * 400 + f" {index}"
+            result = await mesh.send(name(others[(number + index) % len(others)]), text)
+            if result.recipients[0].status == "pending":
+                share.pending += 1
+            else:
+                share.accepted.add(result.id)
+                share.accepted_ms.append((time.time() - began) * 1000)
+
     async with anyio.create_task_group() as tasks:
-        for index in range(share.messages):
-            await lane.acquire()
-            tasks.start_soon(one, name(others[(number + index) % len(others)]), index)
+        for _ in range(share.window):
+            tasks.start_soon(one_after_the_other)
 
 
 async def _read_all(mesh: Mesh, expected: int, share: Share) -> None:
