@@ -182,8 +182,10 @@ print_next_steps() {
     echo "  2. Any other MCP client: give it this command as a stdio server:"
     echo "         $mcp"
   fi
-  echo "  3. A teammate: a mesh holds the sessions of one user on one machine. With the same"
-  echo "     ./install.sh she gets a mesh of her own; joining two comes in a later version."
+  echo "  3. A teammate, with the same ./install.sh on her machine: on a host that both reach, run"
+  echo "         claudemesh broker run --bind 0.0.0.0 --tls auto"
+  echo "     then claudemesh mesh create team --broker URL, and claudemesh invite; she runs"
+  echo "         claudemesh join LINK"
 }
 
 install() {

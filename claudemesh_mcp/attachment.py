@@ -19,11 +19,11 @@ from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.causes import cause_of, is_expected
 from claudemesh_mcp.client import Client, Credentials
 from claudemesh_mcp.connection import Link, pauses
+from claudemesh_mcp.greeting import greet
 from claudemesh_mcp.home import FileLock
 from claudemesh_mcp.meshes import Place, update_place
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.receiving import Receiving
-from claudemesh_mcp.returning import greet
 from claudemesh_mcp.sending import Sending
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, Unavailable

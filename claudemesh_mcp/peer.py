@@ -149,6 +149,11 @@ class Peer:
         return self._offset_ms
 
     @property
+    def member(self) -> Member:
+        """Its member as the chain has it, also one that was removed."""
+        return self.trust.chain.members[self.identity.member]
+
+    @property
     def wishes(self) -> tuple[str, ...]:
         """The handles it wishes for, best first: a person is called as its member is."""
         handles = self.setup.handles

@@ -59,7 +59,7 @@ def rights(peer: Peer, found: GrantsFound) -> RightsResult:
     """
     granted = peer.grants.read()
     given = {grant.fields.by: grant for grant in given_to(peer, found.given)}
-    own = peer.trust.chain.member(peer.identity.member)
+    own = peer.member
     let: list[MemberRights] = []
     lets: list[MemberRights] = []
     others = [one for one in peer.trust.chain.members.values() if not one.removed and one != own]

@@ -187,7 +187,7 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
             for card in own.peers:
                 shown |= _own_card(card) if card.peer == peer.id else {}
             grants = await client.call(ListGrants(), _ASK_S)
-    me = chain.member(peer.identity.member)
+    me = peer.member
     last_seen = facts.last_seen if facts else None
     return MeshInfo(
         mesh=chain.mesh,
@@ -197,7 +197,7 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
             handle=peer.handle,
             member=me.name,
             member_id=me.id,
-            role=me.role,
+            role="removed" if me.removed else me.role,
             resume=peer.id,
             last_seen=rfc3339(last_seen) if last_seen else None,
             **shown,

@@ -138,7 +138,7 @@ def _find(sql: sqlite3.Connection, peer: Peer, message: str) -> "sqlite3.Row | d
         "sender": peer.id,
         "handle": peer.handle,
         "member": peer.identity.member,
-        "member_name": peer.trust.chain.member(peer.identity.member).name,
+        "member_name": peer.member.name,
         "text": text,
         "priority": fields.priority,
         "sent_ms": own.created_ms,

@@ -4,7 +4,7 @@
 told.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from claudemesh_mcp import meshes
 from claudemesh_mcp.brokerinfo import BrokerInfo, is_newer
@@ -17,6 +17,9 @@ from claudemesh_mcp.trust import Trust
 from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.handshake import MAX_CLOCK_ERROR_MS
 from claudemesh_wire.meshes import AskMesh
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.identity import Identity
 
 _ANSWER_S: Final = 5.0
 _ALMOST: Final = 0.8
@@ -138,16 +141,23 @@ async def check_clock(case: Case) -> Finding:
 
 async def check_members(case: Case) -> Finding:
     """Look whether the log of the mesh's members can be read and holds."""
-    settings = _ready(case)
-    if settings is None or not (case.paths.data / "profile.json").exists():
-        return skip("There is no mesh here yet.")
-    return await in_thread(lambda: _walk(case, settings))
+    return await in_thread(lambda: _walk(case))
 
 
-def _walk(case: Case, settings: Settings) -> Finding:
+def identity_of(case: Case) -> "Identity | None":
+    """Give who this home is in the chosen mesh, if it was started once; in a worker thread."""
     from claudemesh_mcp.identity import open_identity
 
-    identity = open_identity(Home(case.paths), settings)
+    settings = _ready(case)
+    if settings is None or not (case.paths.data / "profile.json").exists():
+        return None
+    return open_identity(Home(case.paths), settings)
+
+
+def _walk(case: Case) -> Finding:
+    identity = identity_of(case)
+    if identity is None:
+        return skip("There is no mesh here yet.")
     chain = Trust.open(identity).chain
     own = chain.members.get(identity.member)
     if own is None or own.removed:

@@ -44,6 +44,9 @@ def test_the_command_that_a_sender_is_told_lets_its_message_through(ada: Shell, 
     told = ok(ada.run("inbox"))
     assert told.out == ""
     assert told.err.splitlines()[-1] == "1 message from bob is held: claudemesh inbox --held"
+    findings = {one["name"]: one for one in ada.run("doctor", "--json").json["checks"]}
+    assert findings["held"]["state"] == "warn"
+    assert findings["grants"]["state"] == "ok"
     [row] = ok(bob.run("message-status", sent["id"], "--json")).json["recipients"]
     assert (row["status"], row["reason"], row["proved"]) == ("held", "message", True)
     assert row["hint"].endswith("claudemesh allow bob")

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp import inbox, succession
+from claudemesh_mcp import inbox, reports, succession
 from claudemesh_mcp.results import RecipientStatus
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import Unavailable
@@ -234,7 +234,7 @@ async def test_what_was_seen_and_not_reported_is_reported_and_not_shown_again(
         bob = await twin.join("bob")
         with monkeypatch.context() as patch:
             # Killed before it reports anything.
-            patch.setattr(inbox, "due_reports", lambda _: {})
+            patch.setattr(reports, "due", lambda _: {})
             async with twin.open("ada", anchor="claude:1") as ada:
                 await ada.ready()
                 sent = await bob.send("ada", "seen")

@@ -1,8 +1,10 @@
-"""Says hello, and before it comes back from a removal that has had its end.
+"""Says hello, and does what a refusal asks for: puts the clock right, comes back from a removal.
 
 ``attachment.py`` greets through it. A member that was removed until some moment signs its own
 return when that has come; the broker and every other member see in the log that it was due.
 """
+
+from dataclasses import replace
 
 import anyio.to_thread
 
@@ -17,7 +19,7 @@ from claudemesh_wire.meshes import Return
 
 
 async def greet(client: Client, peer: Peer, credentials: Credentials) -> tuple[Facts, list[bytes]]:
-    """Shake hands; a member whose time away is over returns first.
+    """Shake hands, a second time when the first was refused for a reason that can be mended.
 
     Raises:
         Forbidden: ``member_removed``: it is not to return, or not yet: the hint says when.
@@ -25,23 +27,32 @@ async def greet(client: Client, peer: Peer, credentials: Credentials) -> tuple[F
     """
     try:
         return await client.greet(credentials)
-    except Forbidden as error:
-        returns_ms = error.details.get("returns_ms")
-        if error.code != "member_removed" or not isinstance(returns_ms, int):
+    except MeshError as error:
+        broker_ms = error.details.get("now_ms")
+        if error.code == "member_removed":
+            await _return(client, peer, error)
+        elif error.code == "certificate_expired" and isinstance(broker_ms, int):
+            # By a clock that is far off, the certificate is of another day.
+            peer.set_clock(broker_ms)
+            handle = credentials.certificate.fields.handle
+            credentials = replace(credentials, certificate=peer.renew(handle))
+        else:
             raise
-        if peer.now_ms() < returns_ms:
-            raise Forbidden(
-                error.reason,
-                f"It may return at {rfc3339(returns_ms)}, and does so by itself.",
-                code="member_removed",
-                details={"returns_ms": returns_ms},
-            ) from error
-        await _return(client, peer, error)
     return await client.greet(credentials)
 
 
 async def _return(client: Client, peer: Peer, error: MeshError) -> None:
     """Learn of one's removal from the entries that came along, and sign the return behind them."""
+    returns_ms = error.details.get("returns_ms")
+    if not isinstance(returns_ms, int):
+        raise error
+    if peer.now_ms() < returns_ms:
+        raise Forbidden(
+            error.reason,
+            f"It may return at {rfc3339(returns_ms)}, and does so by itself.",
+            code="member_removed",
+            details={"returns_ms": returns_ms},
+        ) from error
     entries = [unb64(entry) for entry in error.details.get("entries", ())]
     await anyio.to_thread.run_sync(peer.trust.extend, entries)
     head = peer.trust.head
