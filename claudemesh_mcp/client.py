@@ -40,6 +40,7 @@ from claudemesh_wire.handshake import (
 )
 from claudemesh_wire.keys import VerifyKey, b64
 from claudemesh_wire.message import Message, Notice, ReplyT, Request
+from claudemesh_wire.receipts import ReceiptNews
 
 logger: Final = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class Client:
         self.charter = b""
         self._challenge: Challenge | None = None
         self._link = link
-        self._exchange = Exchange()
+        # Receipts are shown from the broker's answers alone, which carry the proofs.
+        self._exchange = Exchange(unheard=[ReceiptNews.kind])
         self._waiting: dict[int, asyncio.Future[_Outcome]] = {}
         self._ended = False
         sender, receiver = anyio.create_memory_object_stream[Notice](_MOST_NOTICES)

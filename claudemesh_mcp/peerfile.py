@@ -72,7 +72,8 @@ class PeerFile:
         is cancelled meanwhile.
 
         Args:
-            change: Works on the open connection.
+            change: Works on the open connection. It may be undone and run once more, because of an
+                error in another that is committed with it.
             lazily: It survives the death of this process but may be lost with the machine's power:
                 only for what the next start does again by itself.
 

@@ -59,12 +59,16 @@ class Job:
         self.error: Exception | None = None
 
     def run(self, connection: sqlite3.Connection) -> Exception | None:
-        """Make the change and keep what came of it; gives the error that undoes it."""
+        """Make the change and keep what came of it; gives the error that undoes it.
+
+        It may be run again, once all that it did was undone because of another's error.
+        """
         try:
             self.result = self.change(connection) if self.change else None
         except Exception as error:  # noqa: BLE001 - it belongs to whoever handed the change in
             self.error = refusal(error)
             return error
+        self.error = None
         return None
 
     def settle(self) -> None:
@@ -184,8 +188,11 @@ class Worker:
             failed = self._alone(batch[0])
             connection.execute("ROLLBACK" if failed else "COMMIT")
             return
-        for job in batch:
-            _apply(connection, job)
+        # A savepoint for each would double the statements, and errors are rare.
+        if not _together(connection, batch):
+            connection.execute("BEGIN IMMEDIATE")
+            for job in batch:
+                _apply(connection, job)
         connection.execute("COMMIT")
 
     def _alone(self, job: Job) -> Exception | None:
@@ -200,6 +207,19 @@ class Worker:
         if self._connection.in_transaction:
             with suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
+
+
+def _together(connection: sqlite3.Connection, batch: Sequence[Job]) -> bool:
+    """Run all changes without a way back from each; when one fails, undo them all."""
+    for job in batch:
+        error = job.run(connection)
+        if error is not None and not connection.in_transaction:
+            raise error
+        # What only asks leaves nothing to undo.
+        if error is not None and job.needs is not Needs.NOTHING:
+            connection.execute("ROLLBACK")
+            return False
+    return True
 
 
 def _apply(connection: sqlite3.Connection, job: Job) -> None:

@@ -5,6 +5,7 @@ for its socket from the connection's ``Feed``. The rows in the store are the tru
 not go out at once is read from there later, and is pushed again on the next attach until acked.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from claudemesh_wire.receipts import ReceiptNews, ReceiptStatus, SignedReceipts
 
 MAX_IN_FRAME: Final = 64
 MAX_FRAME_LOAD_BYTES: Final = 512 * 1024
+_GATHER_S: Final = 0.5
+_QUIET_S: Final = 1.0
 _REPLACED: Final = Closing(
     code="replaced", reason="Another session of this peer attached and took its place."
 )
@@ -98,6 +101,10 @@ class Feed:
         self._credit = credit
         self._ready: deque[Waiting] = deque()
         self._news: deque[tuple[SignedReceipts, bytes, bytes]] = deque()
+        self._news_items = 0
+        self._news_are_due = False
+        self._news_timer: asyncio.TimerHandle | None = None
+        self._told_s = -_QUIET_S
         self._unacked: dict[int, int] = {}
         self._unacked_bytes = 0
         self._cursor = 0
@@ -130,10 +137,23 @@ class Feed:
             self._fall_behind()
 
     def tell_receipts(self, batch: SignedReceipts, certificate: bytes) -> None:
-        """Hand over receipts for messages that this peer sent."""
-        if not self._closed:
-            self._news.append((batch, batch.certificate, certificate))
-            self.outlet.wake()
+        """Hand over receipts for messages that this peer sent; where many come, they gather."""
+        if self._closed:
+            return
+        self._news.append((batch, batch.certificate, certificate))
+        self._news_items += len(batch.items)
+        loop = asyncio.get_running_loop()
+        if self._news_items >= MAX_IN_FRAME or loop.time() - self._told_s >= _QUIET_S:
+            self._let_news_out()
+        elif self._news_timer is None:
+            self._news_timer = loop.call_later(_GATHER_S, self._let_news_out)
+
+    def _let_news_out(self) -> None:
+        if self._news_timer is not None:
+            self._news_timer.cancel()
+            self._news_timer = None
+        self._news_are_due = True
+        self.outlet.wake()
 
     def settle(self, rows: Iterable[int]) -> None:
         """Give back the credit of rows that left the queue."""
@@ -147,6 +167,8 @@ class Feed:
         self._closed = True
         self._ready.clear()
         self._news.clear()
+        if self._news_timer is not None:
+            self._news_timer.cancel()
         self._refill.set()
 
     async def run(self) -> None:
@@ -161,7 +183,7 @@ class Feed:
         """Give the next frame for the socket, or ``None`` when nothing is ready."""
         if self._ready:
             return self._deliveries()
-        if self._news:
+        if self._news and self._news_are_due:
             return self._receipts()
         return None
 
@@ -233,6 +255,9 @@ class Feed:
             if name not in self._told:
                 self._told.add(name)
                 certificates.append(certificate)
+        self._news_items -= items
+        self._news_are_due = bool(self._news)
+        self._told_s = asyncio.get_running_loop().time()
         return frame.encode(0, 0, ReceiptNews(batches=batches, certificates=certificates))
 
 

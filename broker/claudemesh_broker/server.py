@@ -134,6 +134,9 @@ def _log(settings: BrokerSettings) -> None:
     stderr_level = logging.WARNING if settings.embedded else logging.NOTSET
     lines = LogLines(settings.data / LOG_FILE, stderr_level)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[lines], force=True)
+    # As the library's own guide says: what no line shows is not looked up for each.
+    logging._srcfile = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

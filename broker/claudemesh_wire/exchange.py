@@ -4,6 +4,7 @@ A client's connection and a broker's session each hold one ``Exchange``. It is f
 arrive and gives the texts to send; sockets, tasks and time are the owner's business.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -49,10 +50,15 @@ Event = Asked | Answered | Noticed | Malformed
 
 
 class Exchange:
-    """The bookkeeping of one connection, in memory only."""
+    """The bookkeeping of one connection, in memory only.
 
-    def __init__(self) -> None:
+    Args:
+        unheard: Kinds of notices that the owner has no use for: they are not even read.
+    """
+
+    def __init__(self, unheard: Iterable[str] = ()) -> None:
         """Start with number 1 and nothing pending."""
+        self._unheard = tuple(f"0 0 {kind} " for kind in unheard)
         self._next = 1
         self._pending: dict[int, type[Message]] = {}
 
@@ -102,8 +108,11 @@ class Exchange:
         """Take one frame from the other side.
 
         Returns:
-            What it means, or ``None`` for an answer nobody waits for any more.
+            What it means, or ``None`` for an answer nobody waits for any more, and for a notice
+            that is not heard here.
         """
+        if text.startswith(self._unheard):
+            return None
         try:
             received = frame.decode(text)
         except MeshError as error:
