@@ -8,7 +8,7 @@ message overtake an earlier one. Conversations do not wait for each other.
 import asyncio
 import secrets
 import sqlite3
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
@@ -47,8 +47,12 @@ _Task = tuple[str, Row | None]
 @dataclass(eq=False)
 class _Waiting:
     conv: str
-    done: anyio.Event = field(default_factory=anyio.Event)
-    row: Row | None = None
+    done: asyncio.Future[Row | None]
+
+    def settle(self, row: Row | None) -> None:
+        """Give the row as it was settled; nothing when the time is over."""
+        if not self.done.done():
+            self.done.set_result(row)
 
 
 class _LineLost(Exception):
@@ -156,17 +160,20 @@ class Sending:
 
     async def _wait_for(self, row: Row, timeout_s: float) -> Row:
         """Give the row as it was settled, or as it stands when the time is over."""
-        one = _Waiting(row.draft.conv)
+        loop = asyncio.get_running_loop()
+        one = _Waiting(row.draft.conv, loop.create_future())
         waiting = self._waiting.setdefault(row.draft.id, [])
         waiting.append(one)
+        # A bare timer: a scope for each message would cost more than looking at its answer.
+        timer = loop.call_later(timeout_s, one.settle, None)
         try:
-            with anyio.move_on_after(timeout_s):
-                await one.done.wait()
+            settled = await one.done
         finally:
+            timer.cancel()
             waiting.remove(one)
             if not waiting:
                 self._waiting.pop(row.draft.id, None)
-        return one.row or await self._peer.file.read(lambda sql: outbox.get(sql, row.draft.id))
+        return settled or await self._peer.file.read(lambda sql: outbox.get(sql, row.draft.id))
 
     def _wake(self, conv: str, first: Row | None = None) -> None:
         """Have one worker at a time send what waits in a conversation.
@@ -210,7 +217,11 @@ class Sending:
 
     async def _find_settled(self, conv: str) -> None:
         """Tell those who still wait what another process of this peer has settled."""
-        waiting = [name for name, ones in self._waiting.items() if ones[0].conv == conv]
+        waiting = [
+            name
+            for name, ones in self._waiting.items()
+            if ones[0].conv == conv and not ones[0].done.done()
+        ]
         if waiting:
             for row in await self._peer.file.write(
                 lambda sql: [outbox.get(sql, name) for name in waiting], lazily=True
@@ -302,8 +313,7 @@ class Sending:
 
     def _settled(self, row: Row) -> None:
         for waiting in self._waiting.get(row.draft.id, ()):
-            waiting.row = row
-            waiting.done.set()
+            waiting.settle(row)
 
     async def _resolve(self, to: tuple[str, ...], *, fresh: bool = False) -> Resolution:
         client = self._client
