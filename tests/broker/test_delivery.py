@@ -316,6 +316,18 @@ async def test_receipts_travel_in_frames_of_so_many_items() -> None:
     assert len(at.socket.frames()) == 2
 
 
+async def test_receipts_that_follow_others_gather_until_they_are_worth_a_frame() -> None:
+    at = desk()
+    at.feed.tell_receipts(receipts(), b"certificate")
+    assert len(at.socket.frames()) == 1
+    for _ in range(63):
+        at.feed.tell_receipts(receipts(), b"certificate")
+    assert at.socket.frames() == []
+    at.feed.tell_receipts(receipts(), b"certificate")
+    (news,) = (cast("ReceiptNews", one) for one in at.socket.frames())
+    assert len(news.batches) == 64
+
+
 async def test_messages_go_before_receipts() -> None:
     at = desk()
 

@@ -285,3 +285,12 @@ def test_a_refusal_in_a_reply_of_junk_names_no_secret() -> None:
     assert isinstance(event, Malformed)
     assert isinstance(event.error, Invalid)
     assert "secret" not in (event.answer or "")
+
+
+def test_a_notice_that_the_owner_does_not_hear_is_not_even_read() -> None:
+    deaf = Exchange(unheard=[BrokerNews.kind])
+    news = BrokerNews(id=MSG, recipient=BOBS.peer, status=ReceiptStatus.EXPIRED, at_ms=NOW)
+    assert deaf.receive(Exchange().notify(news)) is None
+    assert deaf.receive("0 0 receipts.broker_news nonsense") is None
+    grew = LogGrew(entries=[], head_seq=1, head=bytes(32))
+    assert isinstance(deaf.receive(Exchange().notify(grew)), Noticed)
