@@ -108,7 +108,10 @@ def test_without_a_broker_status_says_so_in_words_and_in_json(shell: Shell) -> N
     assert (words.code, words.out) == (5, "")
     assert "claudemesh up" in words.err
     data = shell.run("status", "--json")
-    assert (data.code, data.json) == (0, {"broker": None, "peers": []})
+    assert (data.code, data.json) == (
+        0,
+        {"mesh": "local", "broker": None, "peers": []},
+    )
 
 
 def test_up_and_down_may_be_repeated(shell: Shell) -> None:
