@@ -54,8 +54,9 @@ def members(shell: Shell) -> dict[str, str]:
 
 def test_four_commands_bring_two_people_together(host: Host, ada: Shell, bob: Shell) -> None:
     assert host.url in host.said
-    done = ok(ada.run("invite"))
+    done = ok(ada.run("invite", "--qr"))
     link = done.out.strip()
+    assert "▄" in done.err
     assert link.startswith(f"{host.url}/i/")
     assert "#" in link
     told = ok(bob.run("join", link, "--as", "bob", "--json")).json
