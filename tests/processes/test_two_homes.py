@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.sdk import Mesh
 from tests.support.hosting import Host, a_guest, a_host, ok
 from tests.support.shell import Shell
 
@@ -353,3 +355,11 @@ def test_a_link_preview_learns_nothing_and_uses_up_nothing(
     (row,) = ok(ada.run("invites", "--json")).json["invites"]
     assert row["used"] == 0
     ok(bob.run("join", link))
+
+
+async def test_a_program_is_in_the_mesh_that_it_names(ada: Shell) -> None:
+    ok(await ada.runs("mesh", "use", "local"))
+    settings = Settings.load({"home": ada.home, "mesh": "team", "keyring": False}, environ={})
+    async with Mesh.connect(settings=settings, name="program") as program:
+        info = await program.mesh_info()
+        assert (info.name, info.me.role, info.me.handle) == ("team", "owner", "program")
