@@ -258,7 +258,8 @@ run_tests() {
     check "pytest" pytest -o cache_dir="$cache/pytest" "$@"
   else
     rm -f "$cache"/coverage*
-    check "pytest" pytest -o cache_dir="$cache/pytest" --cov --cov-report=term
+    # Side by side: much of the suite waits for processes of its own.
+    check "pytest" pytest -n auto -o cache_dir="$cache/pytest" --cov --cov-report=term
     rm -f "$cache"/coverage.*  # The unfinished ones of processes that a test killed.
     check "full coverage" coverage report --include="$fully_covered" --fail-under=100
   fi

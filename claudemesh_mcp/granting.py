@@ -77,15 +77,15 @@ def capabilities(names: Iterable[str]) -> frozenset[str]:
     Raises:
         Invalid: ``unknown_capability``.
     """
-    known = [str(one) for one in Capability]
-    for name in names:
+    known, asked = [str(one) for one in Capability], frozenset(names)
+    for name in sorted(asked):
         if name not in known:
             raise Invalid(
                 f"There is no capability {quoted(name)}.",
                 did_you_mean(name, known),
                 code="unknown_capability",
             )
-    return frozenset(names)
+    return asked
 
 
 async def change(peer: Peer, client: Client, member: Member, wanted: Change) -> None:

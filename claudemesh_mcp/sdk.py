@@ -75,6 +75,7 @@ class Mesh:
         settings: Settings | None = None,
         name: str | None = None,
         resume: str | None = None,
+        mesh: str | None = None,
         home: str | Path | None = None,
         attach: bool = True,
         wait_s: float = READY_S,
@@ -86,6 +87,8 @@ class Mesh:
             settings: Of this process; read from flags' defaults, environment and file if not given.
             name: The handle wished for.
             resume: Be the peer of this resume id, or of this peer id, again.
+            mesh: The mesh to be in, by the name that this home calls it or its id; else the one
+                that variable, project or file choose.
             home: The folder with all state, instead of ``CLAUDEMESH_HOME`` or the platform's.
             attach: Be present and receive; False for requests only, beside an attached process.
             wait_s: How long to wait for the connection; 0 to go on while it is made.
@@ -95,16 +98,16 @@ class Mesh:
             Unavailable: no connection within ``wait_s``.
             MeshError: the home can't be used, or the broker refused.
         """
-        given = {"name": name, "resume": resume, "home": home}
+        given = {"name": name, "resume": resume, "mesh": mesh, "home": home}
         settings = settings or Settings.load({k: v for k, v in given.items() if v is not None})
         setup = set_up(settings, session_type, name=name, resume=resume)
         dial = partial(dial_broker, settings)
         mode = Mode.ATTACH if attach else Mode.CALL
-        async with cls.over(setup, dial, mode) as mesh:
+        async with cls.over(setup, dial, mode) as opened:
             if wait_s:
-                await mesh.ready(wait_s)
-            yield mesh
-            await mesh.depart()
+                await opened.ready(wait_s)
+            yield opened
+            await opened.depart()
 
     @classmethod
     @asynccontextmanager

@@ -30,6 +30,7 @@ from claudemesh_wire.handshake import (
     is_charter,
     is_hello_signed,
     nonce_text,
+    write_charter,
     write_welcome,
 )
 from claudemesh_wire.keys import SigningKey, b64, broker_id, same
@@ -218,7 +219,8 @@ class Admission:
         welcome = write_welcome(
             facts, hello.claims, self.identity.key, self.identity.token, lacking
         )
-        return Admitted(caller, welcome, arrived)
+        charter = write_charter(self.identity.key, said.mesh)
+        return Admitted(caller, welcome.model_copy(update={"charter": charter}), arrived)
 
 
 def _unknown(mesh: str, *, is_offered: bool) -> MeshError:

@@ -194,7 +194,6 @@ def write_welcome(
         signature=broker.sign(WELCOME_DOMAIN, raw, hashlib.sha256(claims).digest()),
         token_mac=welcome_mac(token, raw, claims) if token else b"",
         entries=entries,
-        charter=write_charter(broker, canonical.decode(claims, Claims, "claims").mesh),
     )
 
 

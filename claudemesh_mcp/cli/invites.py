@@ -89,8 +89,8 @@ def invite(
 def _read_grants(words: list[str]) -> tuple[str, ...]:
     from claudemesh_mcp.granting import capabilities
 
-    named = (one.strip().lower() for word in words for one in word.split(","))
-    return tuple(sorted(capabilities(one for one in named if one)))
+    named = [one.strip().lower() for word in words for one in word.split(",")]
+    return tuple(sorted(capabilities([one for one in named if one])))
 
 
 def _everything() -> tuple[str, ...]:

@@ -24,6 +24,22 @@ COMMANDS = [
     ["history"],
     ["doctor"],
     ["peers"],
+    ["mesh", "create"],
+    ["mesh", "list"],
+    ["mesh", "use"],
+    ["mesh", "leave"],
+    ["mesh", "rename"],
+    ["mesh", "delete"],
+    ["mesh", "trust"],
+    ["invite"],
+    ["invites"],
+    ["join"],
+    ["members"],
+    ["role"],
+    ["kick"],
+    ["ban"],
+    ["unban"],
+    ["device", "revoke"],
     ["profile"],
     ["profile", "set"],
     ["grant"],
@@ -108,7 +124,10 @@ def test_without_a_broker_status_says_so_in_words_and_in_json(shell: Shell) -> N
     assert (words.code, words.out) == (5, "")
     assert "claudemesh up" in words.err
     data = shell.run("status", "--json")
-    assert (data.code, data.json) == (0, {"broker": None, "peers": []})
+    assert (data.code, data.json) == (
+        0,
+        {"mesh": "local", "broker": None, "peers": []},
+    )
 
 
 def test_up_and_down_may_be_repeated(shell: Shell) -> None:

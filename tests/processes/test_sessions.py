@@ -54,6 +54,7 @@ async def test_every_tool_answers_as_its_schema_says_and_the_same_in_both_forms(
         "join": await ada.call("join", address="@backend", role="lead"),
         "leave": await ada.call("leave", address="@backend"),
         "mesh_info": await ada.call("mesh_info"),
+        "history": await ada.call("history", query="nothing of the kind"),
     }
     listed = await ada.client.list_tools()
     assert set(told) == {tool.name for tool in listed.tools}

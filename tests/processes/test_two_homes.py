@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.sdk import Mesh
 from tests.support.hosting import Host, a_guest, a_host, ok
 from tests.support.shell import Shell
 
@@ -54,8 +56,9 @@ def members(shell: Shell) -> dict[str, str]:
 
 def test_four_commands_bring_two_people_together(host: Host, ada: Shell, bob: Shell) -> None:
     assert host.url in host.said
-    done = ok(ada.run("invite"))
+    done = ok(ada.run("invite", "--qr"))
     link = done.out.strip()
+    assert "▄" in done.err
     assert link.startswith(f"{host.url}/i/")
     assert "#" in link
     told = ok(bob.run("join", link, "--as", "bob", "--json")).json
@@ -352,3 +355,11 @@ def test_a_link_preview_learns_nothing_and_uses_up_nothing(
     (row,) = ok(ada.run("invites", "--json")).json["invites"]
     assert row["used"] == 0
     ok(bob.run("join", link))
+
+
+async def test_a_program_is_in_the_mesh_that_it_names(ada: Shell) -> None:
+    ok(await ada.runs("mesh", "use", "local"))
+    settings = Settings.load({"home": ada.home, "mesh": "team", "keyring": False}, environ={})
+    async with Mesh.connect(settings=settings, name="program") as program:
+        info = await program.mesh_info()
+        assert (info.name, info.me.role, info.me.handle) == ("team", "owner", "program")

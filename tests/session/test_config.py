@@ -223,3 +223,53 @@ def test_loading_settings_of_a_home_imports_nothing_slow(tmp_path: Path) -> None
         [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def project(folder: Path, text: str) -> Path:
+    """A repository whose own file says something, and a folder in it."""
+    (folder / "shop" / ".git").mkdir(parents=True)
+    (folder / "shop" / ".claudemesh.toml").write_text(text)
+    inner = folder / "shop" / "src" / "deep"
+    inner.mkdir(parents=True)
+    return inner
+
+
+def in_project(folder: Path, **environ: str) -> Settings:
+    told = {"CLAUDEMESH_HOME": str(folder / "home"), "CLAUDE_PROJECT_DIR": str(folder), **environ}
+    return Settings.load(environ=told)
+
+
+def test_a_project_says_which_mesh_its_sessions_are_in(tmp_path: Path) -> None:
+    inner = project(tmp_path, 'mesh = "team"\nname = "shopkeeper"\n')
+    settings = in_project(inner)
+    assert (settings.mesh, settings.name, settings.off) == ("team", "shopkeeper", False)
+    told = in_project(inner, CLAUDEMESH_MESH="spare", CLAUDEMESH_NAME="ada")
+    assert (told.mesh, told.name) == ("spare", "ada")
+
+
+def test_a_project_outweighs_the_users_file(tmp_path: Path) -> None:
+    inner = project(tmp_path, 'mesh = "team"\n')
+    home = inner / "home"
+    home.mkdir()
+    (home / "config.toml").write_text('mesh = "spare"\nname = "ada"\n')
+    settings = in_project(inner)
+    assert (settings.mesh, settings.name) == ("team", "ada")
+
+
+def test_a_project_may_keep_out_of_all_meshes(tmp_path: Path) -> None:
+    assert in_project(project(tmp_path, "enabled = false\n")).off
+
+
+def test_a_file_above_the_repository_is_not_the_projects(tmp_path: Path) -> None:
+    inner = project(tmp_path, "")
+    (tmp_path / ".claudemesh.toml").write_text('mesh = "team"\n')
+    (tmp_path / "shop" / ".claudemesh.toml").unlink()
+    assert in_project(inner).mesh is None
+
+
+@pytest.mark.parametrize("text", ['home = "/tmp"', "mesh = 7", "mesh = ", 'log_level = "debug"'])
+def test_a_project_that_says_what_it_may_not_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        in_project(project(tmp_path, text))
+    assert caught.value.code == "config_invalid"
+    assert ".claudemesh.toml" in caught.value.reason

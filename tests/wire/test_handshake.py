@@ -245,7 +245,7 @@ def test_a_key_that_is_not_the_claimed_brokers_is_not_believed() -> None:
 @pytest.mark.parametrize("name", [*Facts.model_fields])
 def test_no_fact_can_be_changed_after_it_was_signed(name: str) -> None:
     changes = {**CHANGES, "handle": "eve", "fence": 2, "now": 1, "data_version": 2}
-    changes |= {"last_seen": 5, "lease": 1, "credit": 1, "queued": 7}
+    changes |= {"last_seen": 5, "lease": 1, "credit": 1, "queued": 7, "succeeds": ["p_" + "a" * 26]}
     altered = canonical.encode({**TOLD, name: changes[name]})
     welcome = Greeting().welcome().model_copy(update={"facts": altered})
     assert believed(welcome) == "wrong_broker"
