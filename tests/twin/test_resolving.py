@@ -1,9 +1,6 @@
 """How often a peer asks who is meant: once for many, and again before the broker would refuse."""
 
-import logging
 from pathlib import Path
-
-import pytest
 
 from claudemesh_mcp.audience import one_who_answers
 from claudemesh_mcp.sdk import Mesh
@@ -12,11 +9,21 @@ from tests.support.twin import a_mesh
 OLD_MS = 41_000
 
 
-def resolves(caplog: pytest.LogCaptureFixture) -> int:
-    """Count how often the broker was asked who is meant since the last time."""
-    lines = [record.getMessage() for record in caplog.records]
-    caplog.clear()
-    return sum("kind=messages.resolve " in line for line in lines)
+class Answers:
+    """Counts how often the broker said who is meant."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def hear(self, text: str) -> str:
+        """Let a text of the broker pass."""
+        self._count += " messages.resolved " in text
+        return text
+
+    def since(self) -> int:
+        """Give the count since the last time."""
+        count, self._count = self._count, 0
+        return count
 
 
 async def texts(mesh: Mesh, count: int) -> list[str]:
@@ -27,22 +34,21 @@ async def texts(mesh: Mesh, count: int) -> list[str]:
     return found
 
 
-async def test_what_grew_old_is_asked_for_together(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_grew_old_is_asked_for_together(tmp_path: Path) -> None:
+    answers = Answers()
     async with a_mesh(tmp_path) as twin:
         ada, bob, cy = [await twin.join(name) for name in ("ada", "bob", "cy")]
-        caplog.set_level(logging.INFO, "claudemesh_broker.service")
+        twin.lie = answers.hear
         for text in ("1", "2"):
             for name in ("bob", "cy"):
                 await ada.send(name, text)
-        assert resolves(caplog) == 2
+        assert answers.since() == 2
         for text in ("3", "4"):
             twin.clock.pass_ms(OLD_MS)
             for name in ("cy", "bob"):
                 sent = await ada.send(name, text)
                 assert [one.handle for one in sent.recipients] == [name]
-            assert resolves(caplog) == 1
+            assert answers.since() == 1
         assert await texts(bob, 4) == await texts(cy, 4) == ["1", "2", "3", "4"]
 
 
