@@ -259,7 +259,7 @@ run_tests() {
   else
     rm -f "$cache"/coverage*
     # Side by side: much of the suite waits for processes of its own.
-    check "pytest" pytest -n auto -o cache_dir="$cache/pytest" --cov --cov-report=term
+    check "pytest" pytest -n auto --dist worksteal -o cache_dir="$cache/pytest" --cov --cov-report=term
     rm -f "$cache"/coverage.*  # The unfinished ones of processes that a test killed.
     check "full coverage" coverage report --include="$fully_covered" --fail-under=100
   fi
