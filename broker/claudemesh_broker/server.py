@@ -15,7 +15,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from claudemesh_broker import embedded
 from claudemesh_broker.app import Broker, Opening, announcement, open_broker
@@ -292,7 +294,7 @@ def _config(settings: BrokerSettings, broker: Broker, shown: "Shown | None") -> 
     config = uvicorn.Config(
         broker.application(),
         http=_hurried(settings),
-        ws="websockets-sansio",
+        ws=_WebSocket,
         ws_max_size=settings.frame_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.ping_interval_s,
@@ -314,6 +316,17 @@ def _config(settings: BrokerSettings, broker: Broker, shown: "Shown | None") -> 
         # Said here, because the system's own settings may allow less.
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return config
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """The server's WebSocket, which at its end also leaves those that a client is leaving."""
+
+    def shutdown(self) -> None:
+        # The original says goodbye to whoever has said so itself, which is an error, and then the
+        # server would end by that.
+        with suppress(InvalidState):
+            super().shutdown()
+        self.transport.close()
 
 
 def _hurried(settings: BrokerSettings) -> type[H11Protocol]:

@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 from claudemesh_broker.reach import main_address
 from claudemesh_mcp.brokerinfo import BrokerInfo
@@ -210,6 +213,28 @@ async def test_over_tls_a_broker_ends_and_limits_as_it_does_without(tmp_path: Pa
                 await link.recv()
             assert link.close_code == 1012
         assert broker.popen.wait(LIMIT_S) == 0
+
+
+async def test_whoever_is_leaving_and_keeps_the_line_open_does_not_spoil_the_end(
+    tmp_path: Path,
+) -> None:
+    with hosted(tmp_path, *ANYWHERE, "--tls", "auto") as broker:
+        with (
+            socket.create_connection(("127.0.0.1", broker.info.port)) as line,
+            unchecked().wrap_socket(line) as link,
+        ):
+            client = ClientProtocol(parse_uri(f"wss://127.0.0.1:{broker.info.port}/ws"))
+            client.send_request(client.connect())
+            link.sendall(b"".join(client.data_to_send()))
+            while client.state is not State.OPEN:
+                client.receive_data(link.recv(65536))
+            client.send_close()
+            link.sendall(b"".join(client.data_to_send()))
+            while client.close_rcvd is None:
+                client.receive_data(link.recv(65536))
+            # It has its answer, and does not hang up: for the broker, it is still there.
+            assert broker.end() == 0
+    assert "Traceback" not in broker.says + (broker.data / "broker.log").read_text()
 
 
 async def test_another_name_and_another_sites_page_are_kept_out(tmp_path: Path) -> None:
