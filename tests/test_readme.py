@@ -56,11 +56,6 @@ SETTINGS: Final[dict[Path, Callable[[], str]]] = {
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     with shell_in(tmp_path) as shell:
         yield shell

@@ -1,8 +1,5 @@
 """What becomes of peers that nobody sees for long, and of the handles they had."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from claudemesh_wire.errors import MeshError
@@ -10,28 +7,12 @@ from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import UpdatePresence
 from claudemesh_wire.search import SearchPeers
-from tests.support.broker import MemoryBroker, a_broker
-from tests.support.people import DAY, Device, Mesh, Person
+from tests.support.broker import MemoryBroker
+from tests.support.people import DAY, Device, Mesh
 from tests.support.rawpeer import ABOUT, RawPeer, Wish, join
 
 HOUR = 3600 * 1000
 ELSEWHERE = Wish(about=ABOUT.model_copy(update={"cwd": "/elsewhere"}))
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
 
 
 @pytest.fixture

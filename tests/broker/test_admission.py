@@ -1,6 +1,5 @@
 """Who is let in: the hello, claim by claim, and the attach that follows it."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,6 @@ from tests.support.people import DAY, NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, Wish, join
 
 FAR = Origin("192.0.2.7", is_local=False)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
 
 
 @pytest.fixture

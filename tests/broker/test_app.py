@@ -35,11 +35,6 @@ from tests.support.broker import (
 LIMIT_S = 30
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass
 class Process:
     """A broker that runs."""

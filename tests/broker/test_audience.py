@@ -1,7 +1,5 @@
 """Who is meant by an address: one, many, nobody, and how that is told."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,39 +12,12 @@ from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.keys import make_id
 from claudemesh_wire.membership import Custody
 from claudemesh_wire.messages import Accepted, Send
-from tests.support.broker import MemoryBroker, a_broker
-from tests.support.people import DAY, NOW, Device, Mesh, Person
+from tests.support.broker import MemoryBroker
+from tests.support.people import DAY, NOW, Device, Mesh
 from tests.support.rawpeer import RawPeer, Wish, join
 
 MINUTE = 60_000
 ID = make_id("msg_", bytes(16))
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
-
-
-@pytest.fixture
-async def bob(broker: MemoryBroker, mesh: Mesh, ada: RawPeer) -> RawPeer:
-    assert ada
-    return await join(broker, Device(mesh, mesh.founder, "bob"))
 
 
 async def refusal(peer: RawPeer, *to: str) -> MeshError:

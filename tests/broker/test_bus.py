@@ -6,11 +6,6 @@ from claudemesh_broker.bus import Bus, LocalBus
 from claudemesh_wire.errors import Unavailable
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_what_is_published_to_a_node_is_heard_there_only() -> None:
     bus: Bus = LocalBus()
     here, there = list[bytes](), list[bytes]()

@@ -27,11 +27,6 @@ from claudemesh_wire.receipts import (
 from tests.support.feeds import ADA, BOB, CAROL, MESH, GatedStore, Socket, place
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def consignment(readers: Sequence[str] = (BOB,)) -> Consignment:
     header = Header(
         mesh=MESH,

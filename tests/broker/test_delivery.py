@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
-import pytest
 from anyio.lowlevel import checkpoint
 
 from claudemesh_broker.delivery import (
@@ -28,11 +27,6 @@ from claudemesh_wire.receipts import (
     SignedReceipts,
 )
 from tests.support.feeds import ADA, BOB, LIMIT_S, GatedStore, Socket, place
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @dataclass

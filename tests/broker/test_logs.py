@@ -12,11 +12,6 @@ from claudemesh_broker.logs import LogLines
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def lines(tmp_path: Path) -> Iterator[LogLines]:
     handler = LogLines(tmp_path / "broker.log", logging.WARNING, max_bytes=400)
     yield handler

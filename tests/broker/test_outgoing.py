@@ -1,7 +1,6 @@
 """What waits for a link: how much may gather, and what comes of it when it ends."""
 
 import anyio
-import pytest
 
 from claudemesh_broker.outgoing import MAX_TEXTS, SLOW_READER, LinkClosed, Outgoing
 from claudemesh_wire.errors import MeshError
@@ -9,11 +8,6 @@ from claudemesh_wire.exchange import Answered, Exchange, Noticed
 from claudemesh_wire.handshake import Closing
 from claudemesh_wire.meshes import AskMesh
 from tests.support.broker import LIMIT_S, MemoryLink, link_pair
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def heard(link: MemoryLink) -> list[object]:

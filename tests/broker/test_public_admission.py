@@ -24,11 +24,6 @@ BARE = Wish(token=None)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def mesh() -> Mesh:
     return Mesh(ADA)
 

@@ -1,28 +1,14 @@
 """The roster: chains as they are in the store, certificates at hand and not."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from claudemesh_broker.roster import MAX_LOG_LOAD_BYTES, Roster, entries_after, read_card
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.messages import Deliver
-from tests.support.broker import MemoryBroker, a_broker
+from tests.support.broker import MemoryBroker
 from tests.support.people import Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, join
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
 
 
 @pytest.fixture

@@ -61,11 +61,6 @@ class Ran:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def store(tmp_path: Path) -> AsyncGenerator[Store]:
     with anyio.fail_after(LIMIT_S):
         async with opened(tmp_path) as store:

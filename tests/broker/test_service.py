@@ -15,11 +15,6 @@ from tests.support.people import Device, Mesh, Person
 from tests.support.rawpeer import join
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def _handlers_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "HANDLERS", {})

@@ -1,7 +1,6 @@
 """One connection: what may be said when, in which order, and how it ends."""
 
 import logging
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,29 +21,8 @@ from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.messages import Deliver
 from claudemesh_wire.presence import UpdatePresence
 from tests.support.broker import BROKER_KEY, LIMIT_S, MemoryBroker, MemoryLink, a_broker
-from tests.support.people import NOW, Device, Mesh, Person
+from tests.support.people import NOW, Device, Mesh
 from tests.support.rawpeer import RawPeer, Wish, header_of, join
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
 
 
 async def heard(link: MemoryLink) -> list[object]:

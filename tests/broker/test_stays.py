@@ -1,47 +1,17 @@
 """What is counted of a peer, and what others hear when it is back."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 from claudemesh_wire.handshake import Mode
 from claudemesh_wire.presence import Depart, PresenceChanged, Stats
 from claudemesh_wire.receipts import ReceiptStatus
 from claudemesh_wire.search import SearchPeers
 from tests.support.broker import MemoryBroker, a_broker
-from tests.support.people import NOW, Device, Mesh, Person
+from tests.support.people import NOW, Device, Mesh
 from tests.support.rawpeer import RawPeer, Wish, join
 
 LEASE_MS = 90_000
 HOUR = 3600 * 1000
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
-
-
-@pytest.fixture
-async def bob(broker: MemoryBroker, mesh: Mesh, ada: RawPeer) -> RawPeer:
-    assert ada
-    return await join(broker, Device(mesh, mesh.founder, "bob"))
 
 
 async def stats(asker: RawPeer, of: RawPeer) -> Stats:

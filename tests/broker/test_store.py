@@ -20,11 +20,6 @@ from tests.support.stores import LIMIT_S, Deaths, Gate, note, noted, noted_on_di
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def store(tmp_path: Path) -> AsyncGenerator[Store]:
     with anyio.fail_after(LIMIT_S):
         async with opened(tmp_path) as store:

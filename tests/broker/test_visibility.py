@@ -1,8 +1,5 @@
 """What others see of a peer, cell by cell: a hidden one nothing, another member's no path."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from claudemesh_wire.errors import MeshError
@@ -11,30 +8,9 @@ from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import Depart, PresenceChanged, UpdatePresence
 from claudemesh_wire.search import SearchPeers
 from tests.broker.test_audience import two_that_begin_alike
-from tests.support.broker import MemoryBroker, a_broker
-from tests.support.people import Device, Mesh, Person
+from tests.support.broker import MemoryBroker
+from tests.support.people import Device, Mesh
 from tests.support.rawpeer import RawPeer, join
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
 
 
 @pytest.fixture

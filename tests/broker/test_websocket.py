@@ -15,11 +15,6 @@ from tests.support.broker import (
 LIMIT_S = 30
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize(
     ("host", "is_this_machine"),
     [

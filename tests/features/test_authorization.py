@@ -63,11 +63,6 @@ TABLE: list[tuple[Request[Any], set[Role]]] = [
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def peers(tmp_path: Path) -> AsyncIterator[dict[Role, RawPeer]]:
     """One peer of a member of each role."""
     mesh = Mesh(Person("owner"))

@@ -35,11 +35,6 @@ class World:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     mesh = Mesh(Person("ada"))
     person = mesh.add("bob")

@@ -1,34 +1,14 @@
 """Groups at the broker: entering, leaving, who is in."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.groups import JoinGroup, LeaveGroup
 from claudemesh_wire.handshake import Mode
 from claudemesh_wire.presence import PresenceChanged
-from tests.support.broker import MemoryBroker, a_broker
-from tests.support.people import Device, Mesh, Person
+from tests.support.broker import MemoryBroker
+from tests.support.people import Device
 from tests.support.rawpeer import RawPeer, Wish, join
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker) -> RawPeer:
-    mesh = Mesh(Person("ada"))
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
 
 
 async def test_entering_tells_the_groups_one_is_in(ada: RawPeer) -> None:

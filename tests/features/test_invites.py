@@ -38,11 +38,6 @@ BOB = Person("bob")
 CLEO = Person("cleo")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass
 class Way:
     """An invite, and the one-time key that only its link holds."""

@@ -1,8 +1,5 @@
 """Meshes at the broker: the log, its growth, blocks, and what the mesh is."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from claudemesh_wire import DATA_VERSION, VERSION
@@ -10,30 +7,9 @@ from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import Closing, Mode
 from claudemesh_wire.keys import b64
 from claudemesh_wire.meshes import AppendEntry, AskMesh, LogGrew, ReadLog
-from tests.support.broker import MemoryBroker, a_broker
+from tests.support.broker import MemoryBroker
 from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, Wish, join
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
 
 
 async def refused(peer: RawPeer, entry: bytes) -> str:

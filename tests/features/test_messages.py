@@ -1,6 +1,5 @@
 """Messages at the broker: who is meant, what is accepted, what is stored, what is handed over."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +19,6 @@ from tests.support.rawpeer import RawPeer, Wish, header_of, join
 
 MINUTE = 60_000
 ID = make_id("msg_", bytes(16))
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
-
-
-@pytest.fixture
-async def bob(broker: MemoryBroker, mesh: Mesh, ada: RawPeer) -> RawPeer:
-    assert ada
-    return await join(broker, Device(mesh, mesh.founder, "bob"))
 
 
 async def refusal(peer: RawPeer, *to: str) -> MeshError:

@@ -1,6 +1,5 @@
 """Presence at the broker: handles, certificates, cards, who comes and who goes."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,6 @@ from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, Wish, join
 
 LEASE_MS = 90_000
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker, mesh: Mesh) -> RawPeer:
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
 
 
 def told(peer: RawPeer) -> list[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """Receipts at the broker: what a recipient says is kept, told to the sender, and answered."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -28,28 +27,6 @@ DELIVERED, SEEN, DECLINED = (
     ReceiptStatus.SEEN,
     ReceiptStatus.DECLINED,
 )
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-async def ada(broker: MemoryBroker) -> RawPeer:
-    mesh = Mesh(Person("ada"))
-    return await join(broker, Device(mesh, mesh.founder, "ada"))
-
-
-@pytest.fixture
-async def bob(broker: MemoryBroker, ada: RawPeer) -> RawPeer:
-    return await join(broker, Device(ada.device.mesh, ada.device.owner, "bob"))
 
 
 async def status_of(peer: RawPeer, message: str) -> RecipientReceipts:

@@ -1,7 +1,5 @@
 """Search at the broker: what is found, in which order, and how many there are."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,25 +9,9 @@ from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.handshake import Mode, Session
 from claudemesh_wire.presence import Status, UpdatePresence
 from claudemesh_wire.search import PeerFilters, SearchPeers
-from tests.support.broker import MemoryBroker, a_broker
-from tests.support.people import Device, Mesh, Person
+from tests.support.broker import MemoryBroker
+from tests.support.people import Device, Mesh
 from tests.support.rawpeer import RawPeer, Wish, join
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Succession at the broker: who is whose heir, what it may read, and whose receipts count."""
 
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -9,27 +8,11 @@ from claudemesh_wire.errors import MeshError
 from claudemesh_wire.messages import Delivery
 from claudemesh_wire.receipts import AskStatus, ReceiptStatus, Report
 from claudemesh_wire.succession import FetchInheritance, Inheritance, InheritanceGrew
-from tests.support.broker import MemoryBroker, a_broker
-from tests.support.people import DAY, Device, Mesh, Person
+from tests.support.broker import MemoryBroker
+from tests.support.people import DAY, Device, Mesh
 from tests.support.rawpeer import ABOUT, RawPeer, Wish, join
 
 LEASE_MS = 90_000
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[MemoryBroker]:
-    async with a_broker(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def mesh() -> Mesh:
-    return Mesh(Person("ada"))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import pytest
 
 from claudemesh_broker.backup import back_up
 from claudemesh_mcp.sdk import Mesh
@@ -16,11 +15,6 @@ from tests.support.shell import Shell, shell_in
 
 FAST = {"CLAUDEMESH_BROKER_CHAT_PER_S": "5000", "CLAUDEMESH_BROKER_CHAT_BURST": "5000"}
 BEFORE, BESIDE = 40, 200
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class Writer:

@@ -20,11 +20,6 @@ BOB = SigningKey(bytes(31) + b"\x12")
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     with shell_in(tmp_path) as shell:
         yield shell

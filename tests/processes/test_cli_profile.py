@@ -11,11 +11,6 @@ from tests.support.shell import LIMIT_S, Shell, shell_in
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     with shell_in(tmp_path) as shell:
         yield shell

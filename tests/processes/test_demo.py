@@ -13,11 +13,6 @@ from tests.support.shell import LIMIT_S, Shell
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
     (tmp_path / "temporary").mkdir()
     shell = Shell(tmp_path)

@@ -27,11 +27,6 @@ NAME = "mesh.example.org"
 needs_caddy = pytest.mark.skipif(not shutil.which("caddy"), reason="needs caddy")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_the_unit_runs_the_broker_and_gives_it_nothing_else() -> None:
     lines = UNIT.read_text().splitlines()
     said = [line for line in lines if line and not line.startswith(("#", "["))]

@@ -19,11 +19,6 @@ MEBIBYTE = 1024 * 1024
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with alive(tmp_path) as live:
         yield live

@@ -34,11 +34,6 @@ Headers = dict[str, str]
 PATIENT = Patience(ping_interval_s=60)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def talk(home: Path) -> None:
     """Have two sessions of a home exchange a message."""
     async with (
@@ -218,22 +213,22 @@ async def test_over_tls_a_broker_ends_and_limits_as_it_does_without(tmp_path: Pa
 async def test_whoever_is_leaving_and_keeps_the_line_open_does_not_spoil_the_end(
     tmp_path: Path,
 ) -> None:
-    with hosted(tmp_path, *ANYWHERE, "--tls", "auto") as broker:
-        with (
-            socket.create_connection(("127.0.0.1", broker.info.port)) as line,
-            unchecked().wrap_socket(line) as link,
-        ):
-            client = ClientProtocol(parse_uri(f"wss://127.0.0.1:{broker.info.port}/ws"))
-            client.send_request(client.connect())
-            link.sendall(b"".join(client.data_to_send()))
-            while client.state is not State.OPEN:
-                client.receive_data(link.recv(65536))
-            client.send_close()
-            link.sendall(b"".join(client.data_to_send()))
-            while client.close_rcvd is None:
-                client.receive_data(link.recv(65536))
-            # It has its answer, and does not hang up: for the broker, it is still there.
-            assert broker.end() == 0
+    with (
+        hosted(tmp_path, *ANYWHERE, "--tls", "auto") as broker,
+        socket.create_connection(("127.0.0.1", broker.info.port)) as line,
+        unchecked().wrap_socket(line) as link,
+    ):
+        client = ClientProtocol(parse_uri(f"wss://127.0.0.1:{broker.info.port}/ws"))
+        client.send_request(client.connect())
+        link.sendall(b"".join(client.data_to_send()))
+        while client.state is not State.OPEN:
+            client.receive_data(link.recv(65536))
+        client.send_close()
+        link.sendall(b"".join(client.data_to_send()))
+        while client.close_rcvd is None:
+            client.receive_data(link.recv(65536))
+        # It has its answer, and does not hang up: for the broker, it is still there.
+        assert broker.end() == 0
     assert "Traceback" not in broker.says + (broker.data / "broker.log").read_text()
 
 

@@ -17,11 +17,6 @@ SENDS = 40
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with alive(tmp_path) as live:
         yield live

@@ -24,11 +24,6 @@ LIMIT_S = 30
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.open(Paths.of(tmp_path / "home"))
 

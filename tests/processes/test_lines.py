@@ -14,11 +14,6 @@ PINGS = {"CLAUDEMESH_BROKER_PING_INTERVAL_S": "0.5", "CLAUDEMESH_PING_INTERVAL_S
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def settings() -> dict[str, str]:
     """What both sides are told; by default nothing, so that no ping comes in a test's time."""
     return {}

@@ -12,11 +12,6 @@ from tests.support.live import LIMIT_S, Live, alive
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with alive(tmp_path) as live:
         yield live

@@ -10,11 +10,6 @@ from tests.support.live import LIMIT_S, Live, LiveSession, alive
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with alive(tmp_path, CLAUDEMESH_BROKER_LEASE_S="1") as live:
         yield live

@@ -15,11 +15,6 @@ from tests.support.shell import Shell
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
     with a_host(tmp_path / "broker") as host:
         yield host

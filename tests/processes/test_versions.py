@@ -16,11 +16,6 @@ OLD, NEW = "0.0.1", "99.0.0"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with alive(tmp_path) as live:
         yield live

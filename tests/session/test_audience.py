@@ -19,11 +19,6 @@ GROUP = "@team"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def ada(tmp_path: Path) -> AsyncGenerator[Peer]:
     """Ada's peer, in a mesh with bob, cleo and dan."""
     async with a_peer(tmp_path / "home", Log().bring(BOB).bring(CLEO).bring(DAN)) as peer:

@@ -15,11 +15,6 @@ from tests.wire.world import ADA, BOB, CLEO, DAN, Log
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def pair(tmp_path: Path) -> AsyncGenerator[Pair]:
     """Ada's client; she knows that she founded the mesh and added bob."""
     async with a_pair(tmp_path) as made:

@@ -24,11 +24,6 @@ from tests.support.scripted import BROKER, NONCE, OTHER, TOKEN, Pair, a_pair, ch
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def pair(tmp_path: Path) -> AsyncGenerator[Pair]:
     async with a_pair(tmp_path) as made:
         yield made

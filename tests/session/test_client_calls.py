@@ -19,11 +19,6 @@ from tests.support.scripted import LIMIT_S, Broker, Pair, Wire, a_pair, running
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def pair(tmp_path: Path) -> AsyncGenerator[Pair]:
     async with a_pair(tmp_path) as made:
         yield made

@@ -27,11 +27,6 @@ KNOWN = Log().bring(BOB)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def pair(tmp_path: Path) -> AsyncGenerator[Pair]:
     """Ada's client; she knows that she founded the mesh and added bob."""
     async with a_pair(tmp_path) as made:

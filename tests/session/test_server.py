@@ -12,11 +12,6 @@ from claudemesh_mcp.offer import MAX_INSTRUCTIONS, NEWEST, PROTOCOL_VERSIONS, Of
 from tests.support.mcp_client import HELLO, LIMIT_S, NAMES, Desk, connected
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def code_of(response: dict[str, Any]) -> tuple[int, str]:
     return response["error"]["code"], response["error"]["data"]["error"]["code"]
 

@@ -12,11 +12,6 @@ from claudemesh_mcp.streams import MAX_UNWRITTEN
 from tests.support.mcp_client import LIMIT_S, Desk, connected
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def code_of(response: dict[str, Any]) -> tuple[int, str]:
     return response["error"]["code"], response["error"]["data"]["error"]["code"]
 

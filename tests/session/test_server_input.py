@@ -14,11 +14,6 @@ from claudemesh_mcp.offer import PROTOCOL_VERSIONS
 from tests.support.mcp_client import LIMIT_S, NAMES, Client, Desk, connected
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def code_of(response: dict[str, Any]) -> tuple[int, str]:
     return response["error"]["code"], response["error"]["data"]["error"]["code"]
 

@@ -15,11 +15,6 @@ from claudemesh_wire.errors import Forbidden, MeshError, Unavailable
 LIMIT_S = 10
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Door:
     """A mesh that does not open, in the way that a test wants."""
 

@@ -40,11 +40,6 @@ sys.exit(run(Noisy(), OFFER))
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def environment(tmp_path: Path, **changed: str) -> dict[str, str]:
     home = {"CLAUDEMESH_HOME": str(tmp_path / "home"), "CLAUDEMESH": "off"}
     return broker_environment() | home | changed

@@ -22,11 +22,6 @@ OFFER = Offer()
 SCHEMAS = {tool["name"]: tool["outputSchema"] for tool in OFFER.tools}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @dataclass(frozen=True)
 class Seat:
     """A client and its session in the mesh."""

@@ -28,11 +28,6 @@ CORE = {"send", "inbox", "search_peers"}
 MAX_NAME = 64 - len("mcp__plugin_claudemesh_claudemesh__")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Sum(BaseModel):
     """What a tool of this test gives."""
 

@@ -19,11 +19,6 @@ from tests.support.twopeople import World, kept, two_people
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with two_people(tmp_path) as world:
         yield world

@@ -17,11 +17,6 @@ from tests.support.twopeople import World, code, got, kept, reached, status_of, 
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with two_people(tmp_path) as world:
         yield world

@@ -24,11 +24,6 @@ MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def texts(mesh: Mesh, wait_s: float = LIMIT_S) -> list[str]:
     return [one.text for one in (await mesh.inbox(wait_s=wait_s)).messages]
 
