@@ -68,8 +68,8 @@ class Broker:
         self._sessions: set[Session] = set()
         self._is_draining = False
         self._emptied = anyio.Event()
-        self._guard = Guard(parts.settings.binding, parts.reach)
-        self._door = WebSocketDoor(self.serve, self._guard.origin_of, parts.settings.connections)
+        self.guard = Guard(parts.settings.binding, parts.reach)
+        self._door = WebSocketDoor(self.serve, self.guard.origin_of, parts.settings)
 
     @property
     def connections(self) -> int:
@@ -121,7 +121,7 @@ class Broker:
             Route(welcome.ROUTE, welcome.show, methods=["GET"]),
             WebSocketRoute("/ws", self._door),
         ]
-        return Gate(Starlette(routes=routes), self._guard)
+        return Gate(Starlette(routes=routes), self.guard)
 
 
 async def _health(request: Request) -> JSONResponse:  # noqa: ARG001 - the framework's shape
