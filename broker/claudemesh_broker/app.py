@@ -102,17 +102,26 @@ class Broker:
 
     async def rest(self) -> None:
         """Wait until an embedded broker is idle for long enough to end, or its home is gone."""
+        has_rested = False
+        while not has_rested:
+            await anyio.sleep(min(REST_S, self.parts.settings.idle_exit_s))
+            try:
+                has_rested = await self._has_rested()
+            except Exception:
+                # A disk that does not answer for a moment is no reason to end.
+                logger.exception("it could not be told whether the broker is idle")
+
+    async def _has_rested(self) -> bool:
         settings = self.parts.settings
-        while True:
-            await anyio.sleep(min(REST_S, settings.idle_exit_s))
-            if not self.connections and not (settings.run / ANNOUNCEMENT_FILE).exists():
-                logger.info("nobody can find this broker any more, ending")
-                return
-            due_ms = await self.parts.scheduler.next_due_ms()
-            rest = Rest(self.connections, self.last_activity_ms, due_ms)
-            if embedded.may_end(rest, self.parts.now_ms(), settings.idle_exit_ms):
-                logger.info("idle for %.0f s, ending", settings.idle_exit_s)
-                return
+        if not self.connections and not (settings.run / ANNOUNCEMENT_FILE).exists():
+            logger.info("nobody can find this broker any more, ending")
+            return True
+        due_ms = await self.parts.scheduler.next_due_ms()
+        rest = Rest(self.connections, self.last_activity_ms, due_ms)
+        if not embedded.may_end(rest, self.parts.now_ms(), settings.idle_exit_ms):
+            return False
+        logger.info("idle for %.0f s, ending", settings.idle_exit_s)
+        return True
 
     def application(self) -> Gate:
         """Give the ASGI application: the WebSocket and a sign of life, behind the gate."""
