@@ -146,8 +146,18 @@ def listen(host: str, port: int) -> Generator[socket.socket]:
     Raises:
         Unavailable: ``port_in_use``, or ``port_unavailable`` for any other reason.
     """
+    try:
+        listener = _listener(host, port)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    with listener:
+        yield listener
+
+
+def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
         if host == "::":
             # Some systems would leave out everybody who speaks the older version.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -155,13 +165,13 @@ def listen(host: str, port: int) -> Generator[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            raise _cannot_listen(host, port, error) from error
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
         listener.setblocking(False)  # noqa: FBT003 - the library's shape
-        yield listener
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> Unavailable:
