@@ -120,7 +120,11 @@ def _open_to_others(folder: Path) -> Iterator[Path]:
     if os.name != "posix":
         return
     for path in (folder, *folder.iterdir()):
-        found = path.lstat()
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            # A broker that runs removes files as well.
+            continue
         # A link's own mode says nothing; what the broker reads it refuses to follow.
         is_open = not stat.S_ISLNK(found.st_mode) and found.st_mode & _OTHERS
         if found.st_uid != os.getuid() or is_open:
