@@ -66,7 +66,9 @@ class TwoHomes:
         """Start the broker, make the mesh in one home and join it from the other."""
         await self._start()
         url = f"https://127.0.0.1:{self._port}"
-        await self._run(0, "mesh", "create", "team", "--broker", url)
+        secret = str(self._folder / "broker" / "admin.secret")
+        admin = ("--broker", url, "--admin-secret-file", secret)
+        await self._run(0, "mesh", "create", "team", *admin)
         link = (await self._run(0, "invite", "--json"))["link"]
         await self._run(1, "join", link, "--as", "guest", "--json")
 

@@ -10,6 +10,7 @@ import pytest
 
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.sdk import Mesh
+from tests.support.foreground import hosted
 from tests.support.hosting import Host, a_guest, a_host, ok
 from tests.support.shell import Shell
 
@@ -24,7 +25,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 def ada(tmp_path: Path, host: Host) -> Iterator[Shell]:
     """The owner of the mesh `team`."""
     with a_guest(tmp_path / "ada") as ada:
-        ok(ada.run("mesh", "create", "team", "--broker", host.url))
+        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
         yield ada
 
 
@@ -138,7 +139,7 @@ def test_an_invite_that_was_taken_back_brings_nobody_in(ada: Shell, bob: Shell) 
 def test_an_invite_into_another_mesh_is_not_believed(ada: Shell, bob: Shell, host: Host) -> None:
     """A broker that shows another mesh under the link is found out by the mesh's id."""
     link = link_of(ada)
-    ok(ada.run("mesh", "create", "other", "--broker", host.url))
+    ok(ada.run("mesh", "create", "other", *host.for_its_admin))
     other = link_of(ada)
     head, _, _ = link.partition("#")
     _, _, key = other.partition("#")
@@ -146,9 +147,20 @@ def test_an_invite_into_another_mesh_is_not_believed(ada: Shell, bob: Shell, hos
     assert refused.error["code"] == "unknown_invite"
 
 
-def test_only_this_machine_or_the_admins_secret_makes_a_mesh(
+def test_the_home_that_runs_a_broker_makes_a_mesh_there(tmp_path: Path) -> None:
+    everywhere = ("--bind", "0.0.0.0", "--tls", "auto")  # noqa: S104 - the point
+    with a_guest(tmp_path / "ada") as ada, hosted(ada.folder, *everywhere) as host:
+        made = ok(ada.run("mesh", "create", "team", "--broker", host.info.url, "--json"))
+        assert made.json["mesh"] == "team"
+
+
+def test_another_home_of_the_machine_makes_a_mesh_by_the_admins_secret_alone(
     host: Host, bob: Shell, tmp_path: Path
 ) -> None:
+    # Whatever hands connections on, as a container's port, comes from here too.
+    refused = bob.run("mesh", "create", "shop", "--broker", host.url, "--json")
+    assert (refused.code, refused.error["code"]) == (4, "may_not_found")
+    assert "--admin-secret-file" in refused.error["hint"]
     secret = tmp_path / "secret"
     secret.write_bytes(host.admin_secret_file.read_bytes())
     secret.chmod(0o644)
