@@ -108,6 +108,9 @@ class TwoHomes:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
+                if self._broker.returncode is not None:
+                    said = (self._folder / "broker.log").read_text()
+                    raise RuntimeError(f"the broker did not start:\n{said}") from None
                 await asyncio.sleep(RETRY_S)
             else:
                 writer.close()
