@@ -1,6 +1,6 @@
 """Puts the broker together: its parts, its doors, what runs beside them, and how it ends.
 
-``__main__.py`` opens a ``Broker`` on a data folder and serves its ASGI application. This is the
+``server.py`` opens a ``Broker`` on a data folder and serves its ASGI application. This is the
 only file that knows all the others.
 """
 

@@ -1,7 +1,7 @@
 """Says how a broker is set up: flag, ``CLAUDEMESH_BROKER_*``, ``broker.toml``, else the default.
 
-``__main__.py`` loads the settings once and hands the frozen result to ``app.py``. No other module
-of the broker reads the environment. Every field below is a setting of that name.
+``__main__.py`` loads the settings once and hands the frozen result to ``server.py``. No other
+module of the broker reads the environment. Every field below is a setting of that name.
 """
 
 import dataclasses
