@@ -24,6 +24,7 @@ from tests.support.foreground import LIMIT_S, environment, hosted
 from tests.support.hosting import a_guest, ok
 
 UNIT = ROOT / "broker" / "deploy" / "claudemesh-broker.service"
+README = ROOT / "broker" / "README.md"
 CADDYFILE = ROOT / "broker" / "deploy" / "Caddyfile"
 PROGRAM = "/var/lib/claudemesh/.local/bin/claudemesh"
 DATA = "/var/lib/claudemesh/broker"
@@ -74,6 +75,14 @@ def test_what_the_unit_starts_listens_as_it_says(tmp_path: Path) -> None:
     assert first.startswith("claudemesh broker listens on https://0.0.0.0:")
     assert process.returncode == 0
     assert (tmp_path / "broker" / "broker-tls.crt").exists()
+
+
+def test_the_check_of_a_service_has_its_program_data_and_settings() -> None:
+    lines = UNIT.read_text().splitlines()
+    (settings,) = [line for line in lines if line.startswith("EnvironmentFile=")]
+    (check,) = [block for block in README.read_text().split("```") if "systemd-run" in block]
+    for said in (f"--property={settings}", "--uid=claudemesh", f"{PROGRAM} broker check", DATA):
+        assert said in check
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
