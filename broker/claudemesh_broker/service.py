@@ -294,7 +294,11 @@ class Service:
         caller = context.caller
         member = context.member
         if (member.id, caller.place.device) in context.chain.revoked:
-            raise Forbidden("The keys of this device were revoked.", code="device_revoked")
+            raise Forbidden(
+                "The keys of this device were revoked.",
+                "It can come back as another peer: start a new session.",
+                code="device_revoked",
+            )
         if request.rule not in ALLOWED[member.role]:
             raise Forbidden(
                 f"{request.kind} is not for a member whose role is {member.role}.",

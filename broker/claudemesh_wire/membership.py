@@ -82,10 +82,15 @@ class Chain:
         """
         known = self.members.get(member)
         if known is None:
-            raise Forbidden(f"{member} is not a member of this mesh.", code="not_a_member")
+            raise Forbidden(
+                f"{member} is not a member of this mesh.",
+                "claudemesh members lists those who are.",
+                code="not_a_member",
+            )
         if known.removed:
             raise Forbidden(
                 f"{known.name} {'has left' if known.has_left else 'was removed from'} this mesh.",
+                f"An admin can take it back: claudemesh unban {known.name}",
                 code="member_removed",
                 details={"returns_ms": known.returns_ms} if known.returns_ms else None,
             )
@@ -111,7 +116,11 @@ class Chain:
                 code="certificate_forged",
             )
         if (member.id, b64(certificate.sign_key.fingerprint)) in self.revoked:
-            raise Forbidden(f"The device of {said.handle} was revoked.", code="device_revoked")
+            raise Forbidden(
+                f"The device of {said.handle} was revoked.",
+                "It can come back as another peer: start a new session.",
+                code="device_revoked",
+            )
         return member
 
     def head_at(self, seq: int) -> Head | None:
@@ -230,9 +239,13 @@ def _newcomer(chain: Chain, entry: Entry) -> Member:
         raise _forbidden("A new member's id is not made of its key.")
     present = [one for one in chain.members.values() if not one.removed]
     if any(one.id == member for one in present):
-        raise Conflict(f"{member} is a member already.", code="already_a_member")
+        raise Conflict(
+            f"{member} is a member already.",
+            "claudemesh members lists those who are.",
+            code="already_a_member",
+        )
     if any(one.name == said.name for one in present):
-        raise Conflict(f"A member named {said.name} is here already.", code="name_taken")
+        raise _taken(said.name)
     return Member(
         member,
         key,
@@ -264,13 +277,14 @@ def _returned(chain: Chain, signer: Member, entry: Entry) -> Chain:
     if not signer.removed or signer.returns_ms is None or said.at < signer.returns_ms:
         raise _forbidden(f"{signer.name} is not to return yet.")
     if any(one.name == signer.name and not one.removed for one in chain.members.values()):
-        raise Conflict(f"A member named {signer.name} is here already.", code="name_taken")
+        raise _taken(signer.name)
     return _with(chain, replace(signer, removed=False, removed_by="", returns_ms=None))
 
 
 def _altered(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    """Give a member another role or custody; one that is removed has it when it is back."""
     said = entry.fields
-    target = chain.member(said.member or "")
+    target = _known(chain, said.member)
     role = _role(said.role) if said.kind == EntryKind.ROLE else target.role
     custody = target.custody if said.kind == EntryKind.ROLE else _custody(said.custody)
     # Whoever else holds a member's key could make itself unseen by that member's own word.
@@ -323,7 +337,11 @@ _CHANGES: Final[dict[str, _Change]] = {
 def _keep_an_owner(chain: Chain, leaving: Member) -> None:
     others = (one for one in chain.members.values() if one.id != leaving.id and not one.removed)
     if leaving.role is Role.OWNER and not any(one.role is Role.OWNER for one in others):
-        raise Forbidden("A mesh keeps at least one owner.", code="last_owner")
+        raise Forbidden(
+            "A mesh keeps at least one owner.",
+            "Make another member one first: claudemesh role NAME owner",
+            code="last_owner",
+        )
 
 
 def _known(chain: Chain, member: str | None) -> Member:
@@ -353,5 +371,17 @@ def _custody(text: str | None) -> Custody:
         raise Invalid("A membership entry gives no known custody.", code="malformed") from error
 
 
+def _taken(name: str | None) -> MeshError:
+    return Conflict(
+        f"A member named {name} is here already.",
+        "Join under another name: claudemesh join LINK --as NAME; or an admin removes that one.",
+        code="name_taken",
+    )
+
+
 def _forbidden(reason: str) -> MeshError:
-    return Forbidden(reason, code="membership_forbidden")
+    return Forbidden(
+        reason,
+        "claudemesh members --all shows who is here, in which role, and who was removed.",
+        code="membership_forbidden",
+    )
