@@ -125,6 +125,17 @@ def test_a_removal_is_changed_by_who_could_have_made_it() -> None:
     assert log.refuses("remove", EVE, member=DAN.id, expires=LATER) == FORBIDDEN
 
 
+@pytest.mark.parametrize("kind", [{"role": "observer"}, {"custody": "connector"}])
+def test_what_a_removed_member_is_changes_for_when_it_is_back(kind: dict[str, str]) -> None:
+    ((name, value),) = kind.items()
+    log = kicked().bring(CLEO).bring(DAN, "admin")
+    assert log.refuses(name, CLEO, member=BOB.id, **kind) == FORBIDDEN
+    bob = (
+        log.add(name, DAN, member=BOB.id, **kind).add("return", BOB, at=LATER).chain.member(BOB.id)
+    )
+    assert getattr(bob, name) == value
+
+
 def test_who_left_may_be_kept_out() -> None:
     log = Log().bring(BOB).add("remove", BOB, member=BOB.id).add("remove", ADA, member=BOB.id)
     assert log.refuses("add", BOB, **joining(BOB, invite(ADA))) == FORBIDDEN
