@@ -85,6 +85,26 @@ def _hand_down(sql: Sql, late: Row, heir: str) -> None:
     )
 
 
+def come_back(sql: Sql, mesh: str, peer: str) -> None:
+    """Make an ended peer that is back a fork: what it had until now stays with its heir.
+
+    No index finds those rows: coming back is rare, and every message would pay for one.
+    """
+    heir: str | None = sql.value(
+        "UPDATE peers SET returned = 1 WHERE mesh = ? AND peer = ? AND NOT returned"
+        " AND successor IS NOT NULL RETURNING successor",
+        mesh,
+        peer,
+    )
+    if heir is not None:
+        sql.execute(
+            "UPDATE deliveries SET heir = ? WHERE recipient = ? AND heir IS NULL"
+            " AND status IN ('held', 'delivered', 'expired')",
+            heir,
+            peer,
+        )
+
+
 def succeeded_by(sql: Sql, mesh: str, peer: str, now_ms: int) -> list[str]:
     """Give the ended peers whose place a peer has taken, the latest first."""
     rows = sql.all(

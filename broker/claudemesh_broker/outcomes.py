@@ -85,24 +85,32 @@ _OWN: Final = (
     f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
     " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
 )
+_PREDECESSORS: Final = (
+    "SELECT EXISTS (SELECT 1 FROM deliveries WHERE heir = ?) AS entrusted, (SELECT"
+    " json_group_array(peer) FROM peers WHERE mesh = ? AND successor = ? AND NOT returned) AS ended"
+)
+# What waited was entrusted. What an ended peer has had, or missed, is its heir's until it is back.
 _INHERITED: Final = (
-    f"{_DELIVERY} CROSS JOIN peers AS p ON p.mesh = m.mesh AND p.successor = ?"
-    " CROSS JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = p.peer"
+    f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND (d.heir = ?"
+    " OR (d.heir IS NULL AND d.status IN ('held', 'delivered', 'expired')"
+    " AND d.recipient IN (SELECT value FROM json_each(?))))"
     " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
 )
 
 
 def _reported(sql: Sql, mesh: str, batch: SignedReceipts) -> Iterable[tuple[ReceiptItem, Row]]:
-    """Give what receipts bring news of: the signer's own rows, and those of whom it is the heir.
+    """Give what receipts bring news of: the signer's own rows, and those it has inherited.
 
     Whose word it is shows in the batch's recipient.
     """
-    is_heir = sql.one(
-        "SELECT 1 FROM peers WHERE mesh = ? AND successor = ? LIMIT 1", mesh, batch.recipient
-    )
+    signer = batch.recipient
+    (heir,) = sql.all(_PREDECESSORS, signer, mesh, signer)
+    is_heir = heir["entrusted"] or heir["ended"] != "[]"
     for item in batch.items:
-        asked = (batch.recipient, mesh, batch.sender, item.id)
-        rows = sql.all(_OWN, *asked) + (sql.all(_INHERITED, *asked) if is_heir else [])
+        asked = (mesh, batch.sender, item.id)
+        rows = sql.all(_OWN, signer, *asked)
+        if is_heir:
+            rows += sql.all(_INHERITED, signer, heir["ended"], *asked)
         for row in rows:
             is_meant = row["header_hash"] == item.header_hash
             if is_meant and item.status in _LATER[row["status"]]:

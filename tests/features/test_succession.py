@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from claudemesh_broker.delivery import Credit
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.messages import Delivery
+from claudemesh_wire.presence import UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptStatus, Report
 from claudemesh_wire.succession import FetchInheritance, Inheritance, InheritanceGrew
 from tests.support.broker import MemoryBroker
@@ -186,6 +188,72 @@ async def test_what_was_delivered_is_seen_by_the_heir(
     assert told.delivered is not None
     assert told.seen is not None
     assert (told.delivered.recipient, told.seen.recipient) == (first.peer, heir.peer)
+
+
+@pytest.mark.parametrize("status", [ReceiptStatus.DELIVERED, ReceiptStatus.SEEN])
+async def test_an_heirs_receipts_say_nothing_of_what_its_fork_is_sent(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer, status: ReceiptStatus
+) -> None:
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    fork = await join(broker, late.device, "ada")
+    await fork.leave()
+    accepted = await bob.send("*")
+    (delivery,) = await heir.receive(1)
+    assert (await heir.ack(delivery, status=status)).taken == 1
+    found = await bob.call(AskStatus(id=accepted.id))
+    assert {one.peer: one.status for one in found.recipients} == {
+        heir.peer: status,
+        fork.peer: ReceiptStatus.QUEUED,
+    }
+    back = await join(broker, late.device, "ada-2")
+    assert [one.row for one in await back.receive(1)] == [delivery.row]
+    assert (await back.ack(*back.delivered())).taken == 1
+
+
+async def test_a_fork_beside_its_heir_is_handed_more_than_its_credit(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    fork = await join(broker, late.device, "ada")
+    for count in range(1, Credit().messages + 10):
+        await bob.send("*")
+        for peer in (heir, fork):
+            assert (await peer.ack((await peer.receive(count))[-1])).taken == 1
+
+
+async def test_what_a_fork_had_before_it_came_back_is_seen_by_its_heir(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer
+) -> None:
+    first = await join(broker, Device(mesh, mesh.founder, "first"), "ada")
+    before = await bob.send("ada")
+    (old,) = await first.receive(1)
+    await first.ack(old)
+    await first.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    fork = await join(broker, first.device, "ada")
+    after = await bob.send(fork.peer)
+    (new,) = await fork.receive(1)
+    await fork.ack(new)
+    for delivery, sent, taken in ((old, before, 1), (new, after, 0)):
+        assert (await heir.ack(delivery, status=ReceiptStatus.SEEN)).taken == taken
+        (told,) = (await bob.call(AskStatus(id=sent.id))).recipients
+        assert (told.seen is not None) == bool(taken)
+
+
+async def test_a_fork_that_is_back_once_more_takes_over_nothing(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    assert await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    fork = await join(broker, late.device, "ada")
+    await fork.call(UpdatePresence(summary="mine"))
+    await fork.leave()
+    other = await ended(broker, Device(mesh, mesh.founder, "third"), "carol")
+    await bob.send(other.peer)
+    again = await join(broker, late.device, "carol", Wish(handles=("carol",)))
+    assert (again.handle, again.facts.succeeds) == ("carol", [])
+    assert (await again.call(UpdatePresence())).card.summary == "mine"
+    assert await inherited(again) == []
 
 
 async def test_the_long_ended_are_not_told_of(
