@@ -36,7 +36,7 @@ class Arrived:
 
     Args:
         last_seen_ms: When it, or the one it took over from, was here before.
-        succeeds: The peers whose keys and files it has to look after.
+        succeeds: Peers whose keys and files it has to look after, the latest.
         news: What the mesh has to hear, if anything.
     """
 
@@ -81,7 +81,7 @@ def arrive(sql: Sql, arrival: Arrival) -> Arrived:
         fence=fence,
         last_seen_ms=known["last_seen_ms"] if known else None,
         queued=heirs.backlog(sql, said.mesh, said.peer),
-        succeeds=heirs.succeeded_by(sql, said.mesh, said.peer, arrival.now_ms),
+        succeeds=heirs.succeeded_by(sql, said.mesh, said.peer),
         news=peers.publish(sql, arrival.certificate) if is_certified else None,
     )
 

@@ -13,11 +13,9 @@ from claudemesh_broker import queues
 from claudemesh_broker.queues import Waiting
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.handshake import Session
+from claudemesh_wire.succession import MOST_TOLD
 
 CLAUDE: Final = "claude"
-TOLD_MS: Final = 9 * 24 * 3600 * 1000
-"""Nothing sealed to a peer that ended longer ago can still be on its way."""
-_MOST_TOLD: Final = 32
 
 
 def may_succeed(member: str, session: Session, late: Row) -> bool:
@@ -105,17 +103,31 @@ def come_back(sql: Sql, mesh: str, peer: str) -> None:
         )
 
 
-def succeeded_by(sql: Sql, mesh: str, peer: str, now_ms: int) -> list[str]:
-    """Give the ended peers whose place a peer has taken, the latest first."""
+def succeeded_by(sql: Sql, mesh: str, peer: str) -> list[str]:
+    """Give the ended peers whose place a peer has taken, the latest first, and not too many."""
     rows = sql.all(
         "SELECT peer FROM peers WHERE mesh = ? AND successor = ? AND returned = 0"
-        " AND last_seen_ms > ? ORDER BY last_seen_ms DESC LIMIT ?",
+        " ORDER BY last_seen_ms DESC LIMIT ?",
         mesh,
         peer,
-        now_ms - TOLD_MS,
-        _MOST_TOLD,
+        MOST_TOLD,
     )
     return [row["peer"] for row in rows]
+
+
+def predecessors(
+    sql: Sql, mesh: str, peer: str, after: str, limit: int
+) -> tuple[Sequence[str], bool]:
+    """Give the ended peers whose place a peer has taken, by id; and whether more are behind."""
+    rows = sql.all(
+        "SELECT peer FROM peers WHERE mesh = ? AND successor = ? AND returned = 0 AND peer > ?"
+        " ORDER BY peer LIMIT ?",
+        mesh,
+        peer,
+        after,
+        limit + 1,
+    )
+    return [row["peer"] for row in rows[:limit]], len(rows) > limit
 
 
 def entrust(sql: Sql, seq: int, rows: Iterable[Row]) -> list[str]:

@@ -91,7 +91,7 @@ _PREDECESSORS: Final = (
 )
 # What waited was entrusted. What an ended peer has had, or missed, is its heir's until it is back.
 _INHERITED: Final = (
-    f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND (d.heir = ?"
+    f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND (d.heir = ?"  # noqa: S608 - a constant
     " OR (d.heir IS NULL AND d.status IN ('held', 'delivered', 'expired')"
     " AND d.recipient IN (SELECT value FROM json_each(?))))"
     " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"

@@ -9,7 +9,12 @@ from claudemesh_wire.errors import MeshError
 from claudemesh_wire.messages import Delivery
 from claudemesh_wire.presence import UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptStatus, Report
-from claudemesh_wire.succession import FetchInheritance, Inheritance, InheritanceGrew
+from claudemesh_wire.succession import (
+    FetchInheritance,
+    Inheritance,
+    InheritanceGrew,
+    ListPredecessors,
+)
 from tests.support.broker import MemoryBroker
 from tests.support.people import DAY, Device, Mesh
 from tests.support.rawpeer import ABOUT, RawPeer, Wish, join
@@ -256,14 +261,24 @@ async def test_a_fork_that_is_back_once_more_takes_over_nothing(
     assert await inherited(again) == []
 
 
-async def test_the_long_ended_are_not_told_of(
+async def test_all_are_listed_in_parts_however_long_ago_they_ended(
     broker: MemoryBroker, mesh: Mesh, late: RawPeer
 ) -> None:
-    assert late
-    device = Device(mesh, mesh.founder, "second")
+    second = await ended(broker, Device(mesh, mesh.founder, "second"), "ada")
+    device = Device(mesh, mesh.founder, "third")
     heir = await join(broker, device, "ada")
-    assert heir.facts.succeeds
+    fork = await join(broker, second.device, "ada")
+    assert (await heir.call(ListPredecessors())).peers == [late.peer]
+    await fork.leave()
     await heir.leave()
-    broker.clock.pass_ms(9 * DAY)
-    again = await join(broker, device.renewed(), "ada")
-    assert again.facts.succeeds == []
+    broker.clock.pass_ms(29 * DAY)
+    await ended(broker, device.renewed(), "ada")
+    last = await join(broker, Device(mesh, mesh.founder, "fourth"), "ada")
+    after, got = "", list[str]()
+    for more in (True, False):
+        found = await last.call(ListPredecessors(after=after, limit=1))
+        assert found.more == more
+        got += found.peers
+        after = got[-1]
+    assert got == sorted([late.peer, heir.peer])
+    assert set(last.facts.succeeds) == set(got)
