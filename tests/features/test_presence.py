@@ -144,6 +144,19 @@ async def test_a_returning_peer_keeps_its_handle(
         await back.leave()
 
 
+async def test_a_new_name_outlasts_the_connection_in_which_it_was_chosen(
+    broker: MemoryBroker, mesh: Mesh
+) -> None:
+    device = Device(mesh, mesh.founder, "first")
+    peer = await join(broker, device, "ada", Wish(handles=("ada",)))
+    await peer.call(UpdatePresence(handle="eve"))
+    for passed_ms in (0, 1, 2 * LEASE_MS):
+        await peer.leave()
+        broker.clock.pass_ms(passed_ms)
+        peer = await join(broker, device, "eve", Wish(handles=("ada",)))
+        assert peer.handle == "eve"
+
+
 async def test_another_wish_gives_another_handle(broker: MemoryBroker, mesh: Mesh) -> None:
     device = Device(mesh, mesh.founder, "first")
     peer = await join(broker, device, "ada", Wish(handles=("ada",)))
@@ -296,7 +309,8 @@ async def test_what_is_too_large_or_no_value_is_refused(
 async def test_a_session_that_resumes_finds_all_of_itself(broker: MemoryBroker, mesh: Mesh) -> None:
     device = Device(mesh, mesh.founder, "bob")
     bob = await join(broker, device)
-    await bob.call(UpdatePresence(summary="tests", profile={"a": 1}))
+    said = UpdatePresence(summary="tests", profile={"a": 1}, role="reviewer")
+    await bob.call(said.model_copy(update={"status": Status.DND, "share_cwd": True}))
     await bob.call(JoinGroup(group="ops", role="lead"))
     await bob.leave()
     broker.clock.pass_ms(5 * LEASE_MS)
@@ -305,4 +319,5 @@ async def test_a_session_that_resumes_finds_all_of_itself(broker: MemoryBroker, 
     assert back.facts.last_seen == NOW
     card = (await back.call(UpdatePresence())).card
     assert (card.handle, card.summary, card.profile) == ("bob", "tests", {"a": 1})
+    assert (card.role, card.status, card.share_cwd) == ("reviewer", "dnd", True)
     assert [(one.name, one.role) for one in card.groups] == [("ops", "lead")]
