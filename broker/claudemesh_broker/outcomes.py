@@ -46,13 +46,25 @@ class Expired:
     expires_ms: int
 
 
-def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tuple[int, list[int]]:
-    """Record what a recipient signed, as far as it is news.
+@dataclass(frozen=True, slots=True)
+class TakenReceipts:
+    """What a batch of receipts brought.
 
-    Returns:
-        How many items were news, and the rows that thereby left the recipient's queue.
+    Args:
+        news: How many items were news.
+        rows: The rows that thereby left a queue; one message may have left two.
+        received: How many messages the recipient has, of those that left.
     """
+
+    news: int
+    rows: list[int]
+    received: int
+
+
+def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> TakenReceipts:
+    """Record what a recipient signed, as far as it is news."""
     receipt: int | None = None
+    received = set[int]()
     news, taken = 0, list[Row]()
     for item, row in _reported(sql, mesh, batch):
         if receipt is None:
@@ -72,10 +84,12 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
         news += 1
         if row["status"] == ReceiptStatus.QUEUED:
             taken.append(row)
+            if item.status is not ReceiptStatus.DECLINED:
+                received.add(row["seq"])
     for recipient in dict.fromkeys(row["recipient"] for row in taken):
         left = [row for row in taken if row["recipient"] == recipient]
         _leave_queue(sql, mesh, recipient, left)
-    return news, [row["seq"] for row in taken]
+    return TakenReceipts(news, [row["seq"] for row in taken], len(received))
 
 
 _DELIVERY: Final = (

@@ -173,12 +173,15 @@ def depart(sql: Sql, mesh: str, peer: str, now_ms: int) -> bool:
 
 
 def count(sql: Sql, mesh: str, peer: str, tally: Tally) -> None:
-    """Add to a peer's statistics what it did in a connection."""
+    """Add to a peer's statistics what it did in a connection; to its heir's, if it has one."""
     if tally.sent or tally.received:
         sql.execute(
-            "UPDATE peers SET sent = sent + ?, received = received + ? WHERE mesh = ? AND peer = ?",
+            "UPDATE peers SET sent = sent + ?, received = received + ? WHERE mesh = ? AND peer ="
+            " (SELECT CASE WHEN returned THEN peer ELSE coalesce(successor, peer) END"
+            " FROM peers WHERE mesh = ? AND peer = ?)",
             tally.sent,
             tally.received,
+            mesh,
             mesh,
             peer,
         )

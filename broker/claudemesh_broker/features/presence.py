@@ -13,7 +13,7 @@ from claudemesh_broker.roster import check_certificate, read_card
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import Forbidden, TooMuch
+from claudemesh_wire.errors import Forbidden, MeshError, TooMuch
 from claudemesh_wire.presence import (
     MAX_PROFILE_BYTES,
     CertificatesFound,
@@ -110,10 +110,19 @@ def _profile(profile: dict[str, Any]) -> str:
 @serves
 async def depart(context: Context, request: Depart) -> Departed:  # noqa: ARG001 - the request's class is the registration
     """See the caller off: its lease ends now, and its mesh hears that it left."""
-    caller, now_ms = context.caller, context.now_ms
-    told = await context.write(
-        partial(peers.depart, mesh=caller.mesh, peer=caller.peer, now_ms=now_ms)
-    )
+    caller, now_ms, tallies = context.caller, context.now_ms, context.parts.tallies
+    # Its socket may still be open when another takes its place, and with it what it had counted.
+    tally = tallies.take(caller.mesh, caller.peer)
+
+    def change(sql: Sql) -> bool:
+        peers.count(sql, caller.mesh, caller.peer, tally)
+        return peers.depart(sql, caller.mesh, caller.peer, now_ms)
+
+    try:
+        told = await context.write(change)
+    except MeshError:
+        tallies.give_back(caller.mesh, caller.peer, tally)
+        raise
     if told:
         await context.parts.tell_presence(caller.mesh, caller.peer, News(Change.LEFT))
     return Departed()
