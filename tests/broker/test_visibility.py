@@ -5,7 +5,8 @@ import pytest
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.meshes import AskMesh
-from claudemesh_wire.presence import Depart, PresenceChanged, UpdatePresence
+from claudemesh_wire.presence import Depart, PresenceChanged, Status, UpdatePresence
+from claudemesh_wire.receipts import AskStatus, ReceiptStatus
 from claudemesh_wire.search import SearchPeers
 from tests.broker.test_audience import two_that_begin_alike
 from tests.support.broker import MemoryBroker
@@ -86,6 +87,16 @@ async def test_only_the_whole_id_reaches_a_hidden_peer_and_tells_nothing_of_it(
     assert len(await hidden.receive(1)) == 1
 
 
+async def test_an_answer_to_a_sender_does_not_tell_that_a_hidden_peer_is_here(
+    hidden: RawPeer, own: RawPeer, bob: RawPeer
+) -> None:
+    for other in (own, bob):
+        accepted = await other.send(hidden.peer)
+        (found,) = (await other.call(AskStatus(id=accepted.id))).recipients
+        assert (accepted.recipients[0].status, found.status) == (ReceiptStatus.QUEUED,) * 2
+    assert len(await hidden.receive(2)) == 2
+
+
 async def test_a_hidden_peer_is_no_candidate(broker: MemoryBroker, ada: RawPeer) -> None:
     one, two = [await join(broker, device) for device in two_that_begin_alike(ada.device)]
     await one.call(UpdatePresence(visible=False))
@@ -112,6 +123,29 @@ async def test_hiding_looks_like_leaving_and_then_nothing_is_told(
     for other in (own, bob):
         await other.resolve_nobody()
         assert told(other, "ada")[-2:] == ["left", "joined"]
+
+
+async def test_what_is_written_as_one_hides_is_told_to_nobody(
+    ada: RawPeer, own: RawPeer, bob: RawPeer
+) -> None:
+    await ada.call(UpdatePresence(summary="tests", profile={"title": "T"}, role="lead"))
+    card = await ada.call(
+        UpdatePresence(
+            visible=False,
+            summary="secret plans",
+            profile={"title": "secret"},
+            role="spy",
+            status=Status.WORKING,
+            share_cwd=True,
+        )
+    )
+    assert card.card.summary == "secret plans"
+    for other, cwd in ((own, "/work"), (bob, "")):
+        await other.resolve_nobody()
+        left = other.of(PresenceChanged)[-1]
+        assert (left.change, left.card.online, left.card.handle) == ("left", False, "ada")
+        assert (left.card.summary, left.card.profile) == ("tests", {"title": "T"})
+        assert (left.card.role, left.card.status, left.card.cwd) == ("lead", "idle", cwd)
 
 
 async def test_a_hidden_peer_sees_itself(hidden: RawPeer) -> None:

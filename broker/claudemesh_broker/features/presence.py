@@ -23,6 +23,7 @@ from claudemesh_wire.presence import (
     Depart,
     Departed,
     FetchCertificates,
+    PeerCard,
     PresenceUpdated,
     UpdatePresence,
 )
@@ -57,6 +58,7 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
 
     def change(sql: Sql) -> News | None:
         before = peers.find(sql, caller.mesh, caller.peer)
+        shown = read_card(sql, chain, caller.peer, now_ms)
         if request.handle is not None:
             handles.change(sql, caller.mesh, caller.peer, [request.handle], now_ms)
         sql.execute(
@@ -73,7 +75,7 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
             caller.mesh,
             caller.peer,
         )
-        return _news(before, peers.find(sql, caller.mesh, caller.peer))
+        return _news(before, peers.find(sql, caller.mesh, caller.peer), shown)
 
     news = await context.write(change)
     if news is not None:
@@ -83,7 +85,7 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
     return PresenceUpdated(card=card)
 
 
-def _news(before: Row | None, after: Row | None) -> News | None:
+def _news(before: Row | None, after: Row | None, shown: PeerCard) -> News | None:
     """Say what others hear of a change; for them a peer that hides leaves, and joins when it shows.
 
     Nothing of one that they were not told of, or that has left.
@@ -92,7 +94,9 @@ def _news(before: Row | None, after: Row | None) -> News | None:
         return None
     if before["visible"] == after["visible"]:
         return News(Change.UPDATED)
-    return News(Change.JOINED) if after["visible"] else News(Change.LEFT, hides=True)
+    if after["visible"]:
+        return News(Change.JOINED)
+    return News(Change.LEFT, shown=shown.model_copy(update={"online": False}))
 
 
 def _profile(profile: dict[str, Any]) -> str:
