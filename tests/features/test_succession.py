@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+import anyio
 import pytest
 
 from claudemesh_broker.delivery import Credit
 from claudemesh_wire.errors import MeshError
+from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.messages import Delivery
-from claudemesh_wire.presence import UpdatePresence
+from claudemesh_wire.presence import PresenceChanged, Stats, Status, UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptStatus, Report
+from claudemesh_wire.search import SearchPeers
 from claudemesh_wire.succession import (
     FetchInheritance,
     Inheritance,
@@ -20,6 +23,7 @@ from tests.support.people import DAY, Device, Mesh
 from tests.support.rawpeer import ABOUT, RawPeer, Wish, join
 
 LEASE_MS = 90_000
+HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -134,6 +138,63 @@ async def test_only_a_claude_session_of_the_member_host_and_folder_succeeds(
     assert await inherited(other) == []
     back = await join(broker, late.device, "ada")
     assert len(await back.receive(1)) == 1
+
+
+async def test_the_heir_is_to_others_what_the_ended_one_was(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer
+) -> None:
+    first = await join(broker, Device(mesh, mesh.founder, "first"), "ada")
+    for group, role in (("ops", "lead"), ("dev", "")):
+        await first.call(JoinGroup(group=group, role=role))
+    await first.call(UpdatePresence(status=Status.DND, share_cwd=True))
+    await bob.send("ada")
+    await first.ack(*await first.receive(1))
+    broker.clock.pass_ms(HOUR_MS)
+    await first.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    await broker.run_due()
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    broker.clock.pass_ms(HOUR_MS)
+    (card,) = (await bob.call(SearchPeers(query="ada"))).peers
+    assert (card.peer, card.online, card.status, card.cwd) == (heir.peer, True, "dnd", "/work")
+    assert sorted((one.name, one.role) for one in card.groups) == [("dev", ""), ("ops", "lead")]
+    counted = Stats(sessions=2, received=1, online_ms=2 * HOUR_MS)
+    assert card.stats == counted
+    late = await join(broker, first.device, "ada")
+    (card,) = (await bob.call(SearchPeers(query=late.peer))).peers
+    assert (card.groups, card.stats) == ([], Stats(sessions=1))
+
+
+async def test_the_heir_of_one_that_hid_hides(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer
+) -> None:
+    first = await join(broker, Device(mesh, mesh.founder, "first"), "ada")
+    await first.call(UpdatePresence(visible=False))
+    await first.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    await broker.run_due()
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    assert not (await heir.call(UpdatePresence())).card.visible
+    assert (await bob.call(SearchPeers(query="ada"))).peers == []
+    assert [one.change.value for one in bob.of(PresenceChanged)] == ["joined", "left"]
+
+
+async def test_of_two_that_come_at_once_one_is_the_heir_and_the_other_has_nothing(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    await bob.send(late.peer)
+    both = dict[str, RawPeer]()
+
+    async def come(anchor: str) -> None:
+        both[anchor] = await join(broker, Device(mesh, mesh.founder, anchor), "ada")
+
+    async with anyio.create_task_group() as tasks:
+        for anchor in ("second", "third"):
+            tasks.start_soon(come, anchor)
+    heir, other = sorted(both.values(), key=lambda one: one.handle)
+    assert (heir.handle, heir.facts.succeeds) == ("ada", [late.peer])
+    assert (other.handle, other.facts.succeeds) == ("ada-2", [])
+    assert (await inherited(heir), await inherited(other)) == ([late.peer], [])
 
 
 async def test_an_earlier_peer_that_merely_takes_the_name_is_no_heir(
