@@ -5,6 +5,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from claudemesh_mcp.sdk import Mesh
 from tests.support.twin import a_mesh, ended, until
 from tests.twin.test_conversations import LIMIT_S, texts
 
@@ -122,6 +123,34 @@ async def test_one_that_comes_back_after_all_is_a_fork_with_nothing(tmp_path: Pa
         await bob.send(late, "to the fork")
         assert await texts(fork) == ["to the fork"]
         assert (await heir.inbox()).messages == []
+
+
+async def test_what_is_sent_to_all_a_fork_and_its_heir_show_and_report_each(
+    tmp_path: Path,
+) -> None:
+    async with a_mesh(tmp_path) as twin:
+        bob = await twin.join("bob")
+        await ended(twin, "ada", anchor="claude:1")
+        heir = await twin.join("ada", anchor="claude:2")
+        fork = await twin.join("ada", anchor="claude:1")
+        sent = await bob.send("*", "to all")
+        assert await texts(heir) == ["to all"]
+        await heir.confirm()
+        await states(bob, sent.id, {"ada": "seen", "ada-2": "delivered"})
+        assert await texts(fork) == ["to all"]
+        await fork.confirm()
+        await states(bob, sent.id, {"ada": "seen", "ada-2": "seen"})
+
+
+async def states(mesh: Mesh, message: str, wanted: dict[str, str]) -> None:
+    """Wait until each recipient of a message, itself and no heir, has got so far with it."""
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            told = (await mesh.message_status(message)).recipients
+            if {one.handle: str(one.status) for one in told} == wanted:
+                assert all(one.successor is None for one in told)
+                return
+            await anyio.lowlevel.checkpoint()
 
 
 async def test_the_heir_of_an_heir_has_all_of_it(tmp_path: Path) -> None:
