@@ -2,7 +2,6 @@
 
 import pytest
 
-from claudemesh_wire.errors import MeshError
 from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import Depart, PresenceChanged, Status, UpdatePresence
@@ -41,12 +40,6 @@ def told(peer: RawPeer, of: str) -> list[str]:
     return [one.change.value for one in peer.of(PresenceChanged) if one.card.handle == of]
 
 
-async def refusal(peer: RawPeer, *to: str) -> MeshError:
-    with pytest.raises(MeshError) as caught:
-        await peer.resolve(*to)
-    return caught.value
-
-
 async def test_a_hidden_peer_is_in_no_list_no_count_and_no_audience(
     hidden: RawPeer, own: RawPeer, bob: RawPeer
 ) -> None:
@@ -57,7 +50,7 @@ async def test_a_hidden_peer_is_in_no_list_no_count_and_no_audience(
             assert found.total == len(found.peers)
         assert (await other.call(AskMesh())).peers == 2
         assert hidden.peer not in {one.peer for one in (await other.resolve("*")).recipients}
-    assert (await refusal(bob, "@ops")).code == "not_found"
+    assert (await bob.refusal("@ops")).code == "not_found"
     assert (await bob.call(JoinGroup(group="ops", role="x"))).members == 1
     assert [one.peer for one in (await own.resolve("@ops")).recipients] == [bob.peer]
 
@@ -68,19 +61,19 @@ async def test_a_hidden_name_is_refused_as_an_unknown_one(
     assert hidden
     for other in (own, bob):
         for address in ("{}", "ada/{}", "bob/{}"):
-            there = await refusal(other, address.format("ada"))
-            nowhere = await refusal(other, address.format("axa"))
+            there = await other.refusal(address.format("ada"))
+            nowhere = await other.refusal(address.format("axa"))
             assert there.as_dict() == {
                 **nowhere.as_dict(),
                 "message": nowhere.reason.replace("axa", "ada"),
             }
-        assert "ada" not in (await refusal(other, "adaa")).hint
+        assert "ada" not in (await other.refusal("adaa")).hint
 
 
 async def test_only_the_whole_id_reaches_a_hidden_peer_and_tells_nothing_of_it(
     hidden: RawPeer, bob: RawPeer
 ) -> None:
-    assert (await refusal(bob, hidden.peer[:12])).code == "not_found"
+    assert (await bob.refusal(hidden.peer[:12])).code == "not_found"
     (reached,) = (await bob.resolve(hidden.peer)).recipients
     assert (reached.peer, reached.online) == (hidden.peer, False)
     await bob.send(hidden.peer)
@@ -171,7 +164,7 @@ async def test_only_its_own_member_sees_the_folder_unless_it_is_shared(
     one, two = [await join(broker, device) for device in two_that_begin_alike(ada.device)]
     await one.call(UpdatePresence(share_cwd=shares))
     for other, sees in ((own, True), (bob, shares)):
-        candidates = (await refusal(other, two.peer[:8])).details["candidates"]
+        candidates = (await other.refusal(two.peer[:8])).details["candidates"]
         seen = {found["peer"]: found["cwd"] for found in candidates}
         hidden_path = "/work" if other is own else ""
         assert seen == {one.peer: "/work" if sees else "", two.peer: hidden_path}
