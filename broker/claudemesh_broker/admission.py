@@ -261,8 +261,7 @@ def _refuse_newcomers(known: Chain, chain: Chain, certificate: Certificate) -> N
 
     Whoever joins by an invite, or returns, has the time of its entry looked at: ``strangers.py``.
     """
-    member = known.members.get(certificate.fields.member)
-    if member is not None and not member.removed:
+    if known.is_present(certificate.fields.member):
         return
     for blob in chain.entries[known.head.seq :]:
         said = Entry.parse(blob).fields

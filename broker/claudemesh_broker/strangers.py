@@ -55,7 +55,7 @@ class Strangers:
             # The same to all who lack the key: a code alone says nothing.
             raise _unknown_invite()
         chain = await self._chain(invite.fields.mesh)
-        if not _is_present(chain, request.member):
+        if not chain.is_present(request.member):
             _check_invite(chain, invite, self._parts.now_ms())
         return InviteOpened(invite=invite.blob, log=_log(chain, request.after_seq))
 
@@ -70,7 +70,7 @@ class Strangers:
         if await self._parts.store.read(lambda sql: _find(sql, invite.fields.id)) is None:
             raise _unknown_invite()
         chain = await self._chain(said.mesh)
-        if _is_present(chain, said.by):
+        if chain.is_present(said.by):
             raise Conflict("This member is in the mesh already.", code="already_a_member")
         _check_invite(chain, invite, self._parts.now_ms())
         return await self._append(chain, entry)
@@ -129,11 +129,6 @@ def _unknown_invite() -> MeshError:
         _ASK_ANOTHER,
         code="unknown_invite",
     )
-
-
-def _is_present(chain: Chain, member: str) -> bool:
-    known = chain.members.get(member)
-    return known is not None and not known.removed
 
 
 def _log(chain: Chain, after_seq: int) -> LogEntries:
