@@ -252,6 +252,11 @@ def join(
     inviter = f", invited by {joined.inviter.name}" if joined.inviter else ""
     verb = "You are" if joined.anew else "You were already"
     show.line(f"{verb} {joined.member.name}, {joined.member.role} of {joined.mesh.name}{inviter}.")
+    if wish.called not in {None, joined.mesh.name}:
+        show.word(
+            f"It keeps the name that it has here; to change that:"
+            f" claudemesh mesh rename {joined.mesh.name} {wish.called} --here"
+        )
     if used:
         show.word(
             f"New sessions are in {joined.mesh.name} from now on;"

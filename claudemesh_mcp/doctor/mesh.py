@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from claudemesh_mcp import meshes
 from claudemesh_mcp.brokerinfo import BrokerInfo, is_newer
-from claudemesh_mcp.brokers import is_loopback
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.doctor.finding import Case, Finding, Told, fail, in_thread, ok, skip, warn
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.meshes import Place
+from claudemesh_mcp.tls import is_loopback
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.handshake import MAX_CLOCK_ERROR_MS
