@@ -22,7 +22,8 @@ _LATER: Final = {
     ReceiptStatus.HELD: _TAKEN,
     # The recipient's signed word outweighs the broker's: it had the message before it expired.
     ReceiptStatus.EXPIRED: {ReceiptStatus.HELD, *_TAKEN},
-    ReceiptStatus.DELIVERED: {ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    # Before anybody is shown it, its reader may still take back the sender's right.
+    ReceiptStatus.DELIVERED: {ReceiptStatus.HELD, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
     ReceiptStatus.SEEN: set[ReceiptStatus](),
     ReceiptStatus.DECLINED: set[ReceiptStatus](),
 }

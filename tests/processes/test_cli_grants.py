@@ -127,13 +127,11 @@ async def held_message(shell: Shell, ada: Actor) -> str:
     """Have a message held in ada's file; gives its id."""
     sent = await shell.runs("send", "ada", "first\x1b[31m line\nsecond", "--json")
     assert len((await ada.call("inbox", peek=True, wait_s=20))["messages"]) == 1
-    mesh = (await ada.call("mesh_info"))["mesh"]
-    hold(shell.home / "sessions" / ada.peer / "peer.db", mesh)
+    hold(shell.home / "sessions" / ada.peer / "peer.db")
     return sent.json["id"]
 
 
-def hold(path: Path, mesh: str) -> None:
+def hold(path: Path) -> None:
     """File all messages of a peer as held, as a session does whose member has revoked a grant."""
     with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
         connection.execute("UPDATE inbox SET held = 'message'")
-        connection.execute("INSERT INTO facts (key, value) VALUES ('mesh', ?)", (mesh,))

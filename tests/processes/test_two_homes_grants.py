@@ -49,7 +49,8 @@ def test_the_command_that_a_sender_is_told_lets_its_message_through(ada: Shell, 
     assert findings["grants"]["state"] == "ok"
     [row] = ok(bob.run("message-status", sent["id"], "--json")).json["recipients"]
     assert (row["status"], row["reason"], row["proved"]) == ("held", "message", True)
-    assert row["hint"].endswith("claudemesh allow bob")
+    mesh = ok(ada.run("inbox", "--held", "--json")).json["held"][0]["mesh"]
+    assert row["hint"].endswith(f"claudemesh --mesh {mesh} allow bob")
     ok(ada.run(*row["hint"].rpartition("claudemesh ")[2].split()))
     [row] = ok(bob.run("message-status", sent["id"], "--json")).json["recipients"]
     assert (row["status"], row["proved"]) == ("delivered", True)

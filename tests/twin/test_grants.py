@@ -34,9 +34,8 @@ async def test_a_damaged_file_of_grants_lets_nobody_else_through(world: World) -
 
 
 async def test_a_file_of_grants_that_another_wrote_is_damaged(world: World) -> None:
-    member = granting.find_member(world.bob.peer, world.ada.peer.own_name())
-    client = await world.bob.ready()
-    await granting.change(world.bob.peer, client, member, Change(allow=frozenset({"message"})))
+    change, ada = Change(allow=frozenset({"message"})), world.ada.peer.own_name()
+    await granting.change(world.bob.peer, world.bob.ready, ada, change)
     theirs = world.bob.peer.home.meshes / world.bob.peer.identity.mesh / "grants.json"
     ours = world.ada.peer.home.meshes / world.ada.peer.identity.mesh / "grants.json"
     ours.write_bytes(theirs.read_bytes())
