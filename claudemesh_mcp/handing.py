@@ -13,6 +13,7 @@ import anyio
 from claudemesh_mcp import inbox, shown
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_wire.handshake import Mode
 
@@ -53,9 +54,14 @@ class Hatch:
             await shown.messages.fetch(await self._attachment.ready(READY_S), self._receiving)
         # Before the look: what is released behind it makes another number.
         self._changes = await self._peer.file.changes_elsewhere()
+        policy = Policy(self._peer)
         if peek:
-            return await shown.messages.peeked(self._peer, limit, thread), []
-        return await self._hand_out(limit, thread)
+            found = await shown.messages.peeked(policy, limit, thread), list[str]()
+        else:
+            found = await self._hand_out(policy, limit, thread)
+        if policy.has_news:
+            self._receiving.reports_are_due()
+        return found
 
     async def next_arrival(self, arrival: anyio.Event) -> None:
         """Wait for something to arrive, or until it is time to look again."""
@@ -74,14 +80,16 @@ class Hatch:
                     return
 
     async def _hand_out(
-        self, limit: int, thread: str | None
+        self, policy: Policy, limit: int, thread: str | None
     ) -> "tuple[results.InboxResult, list[str]]":
         """Hand rows out; a caller that is cancelled in between has them given back."""
         peer, holder = self._peer, f"{self._attachment.holder}"
         handing = secrets.token_hex(4)
         handed = False
         try:
-            rows, left = await shown.messages.handed_out(peer, limit, thread, f"{holder}:{handing}")
+            rows, left = await shown.messages.handed_out(
+                policy, limit, thread, f"{holder}:{handing}"
+            )
             handed = True
         finally:
             if not handed:

@@ -36,7 +36,9 @@ class Policy:
     """
 
     def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+        self.peer = peer
+        self.has_news = False
+        """Whether ``review`` noted what is to be reported."""
 
     def judge(self, sql: sqlite3.Connection, sender: Sender, priority: str, now_ms: int) -> Ruling:
         """Judge a message.
@@ -45,13 +47,13 @@ class Policy:
             Refusal: ``blocked``: this home's member blocks the sender's; ``held_full``: as much of
                 it is held here as may be.
         """
-        own = self._peer.identity.member
+        own = self.peer.identity.member
         if sender.member == own:
             return Ruling(wakes=priority in _MAY_WAKE)
         granted = self._granted()
         if granted is not None and sender.member in granted.blocked:
             raise Refusal("The member is blocked here.", code=BLOCKED)
-        member = self._peer.trust.chain.members[sender.member]
+        member = self.peer.trust.chain.members[sender.member]
         if granted is None or not self._right(granted, member, Capability.MESSAGE).allowed:
             return _held(sql, sender)
         right = self._right(granted, member, Capability.WAKE)
@@ -59,9 +61,9 @@ class Policy:
 
     def _granted(self) -> Granted | None:
         try:
-            return self._peer.grants.read()
+            return self.peer.grants.read()
         except MeshError as error:
-            self._peer.detect(error)
+            self.peer.detect(error)
             return None
 
     def unread(self, sql: sqlite3.Connection, now_ms: int) -> int:
@@ -80,6 +82,7 @@ class Policy:
         """
         waiting = inbox.count_open(sql, now_ms, thread)
         verdicts = self._verdicts(waiting)
+        self.has_news = self.has_news or bool(verdicts)
         for member, verdict in verdicts.items():
             rows = inbox.open_of(sql, now_ms, member)
             if verdict == Capability.MESSAGE:
@@ -91,14 +94,14 @@ class Policy:
 
     def _verdicts(self, members: Iterable[str]) -> dict[str, str]:
         """Give those whose messages are not to be shown any more, each with the reason."""
-        others = [one for one in members if one != self._peer.identity.member]
+        others = [one for one in members if one != self.peer.identity.member]
         granted = self._granted() if others else None
         found = ((one, self._verdict(granted, one)) for one in others)
         return {one: verdict for one, verdict in found if verdict is not None}
 
     def _verdict(self, granted: Granted | None, sender: str) -> str | None:
         """Say why a member's messages are not shown any more: the right it lacks, or a reason."""
-        member = self._peer.trust.chain.members.get(sender)
+        member = self.peer.trust.chain.members.get(sender)
         # What somebody wrote before it left by itself was written by a member.
         if member is None or (member.removed and not member.has_left):
             return REMOVED
@@ -109,7 +112,7 @@ class Policy:
         return None
 
     def _right(self, granted: Granted, member: Member, capability: Capability) -> Right:
-        return right_here(self._peer, granted, member, capability)
+        return right_here(self.peer, granted, member, capability)
 
 
 def _let_through(sql: sqlite3.Connection, member: str, now_ms: int) -> list[sqlite3.Row]:

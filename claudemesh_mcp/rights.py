@@ -98,7 +98,7 @@ def rights(peer: Peer, found: GrantsFound) -> RightsResult:
 def _usable(
     given: Mapping[Capability, Right], subject: Member, *, is_blocked: bool = False
 ) -> dict[str, str]:
-    """Say what may be done in fact: no grant lets an observer write, or a blocked one's be shown."""
+    """Say what may be done in fact: no grant lets an observer do it, nor a blocked one write."""
     idle = _WRITTEN if is_blocked else frozenset[Capability]()
     if subject.role is Role.OBSERVER:
         idle = frozenset(Capability)

@@ -89,25 +89,25 @@ def _release_hint(peer: Peer, status: str | None) -> str | None:
 
 
 async def handed_out(
-    peer: Peer, limit: int, thread: str | None, holder: str
+    policy: Policy, limit: int, thread: str | None, holder: str
 ) -> tuple[list[sqlite3.Row], Left]:
     """Hand rows out, and count what is left."""
-    now_ms = peer.now_ms()
+    peer, now_ms = policy.peer, policy.peer.now_ms()
 
     def hand_out(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
-        there = Policy(peer).review(sql, now_ms, thread)
+        there = policy.review(sql, now_ms, thread)
         rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
         return rows, Left(there - len(rows), held.count(sql))
 
     return await peer.file.write(hand_out)
 
 
-async def peeked(peer: Peer, limit: int, thread: str | None) -> InboxResult:
+async def peeked(policy: Policy, limit: int, thread: str | None) -> InboxResult:
     """Show what waits without taking it."""
-    now_ms = peer.now_ms()
+    peer, now_ms = policy.peer, policy.peer.now_ms()
 
     def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
-        there = Policy(peer).review(sql, now_ms, thread)
+        there = policy.review(sql, now_ms, thread)
         rows = inbox.peek(sql, limit, thread, now_ms)
         return rows, Left(there - len(rows), held.count(sql))
 

@@ -97,7 +97,7 @@ async def test_what_is_held_is_told_in_one_line(shell: Shell) -> None:
         async with shell.session("ada") as ada:
             await held_message(shell, ada)
             assert (await ada.call("inbox"))["held"] == 1
-            for command in ("status", "inbox"):
+            for command in ("status", "inbox", "peers"):
                 told = await shell.runs(command)
                 assert told.code == 0
                 assert told.err.splitlines()[-1] == (

@@ -68,9 +68,9 @@ class World:
 
 
 @asynccontextmanager
-async def two_people(folder: Path) -> AsyncIterator[World]:
-    """Open all of it in a folder."""
-    async with a_mesh(folder) as twin:
+async def two_people(folder: Path, **settings: Any) -> AsyncIterator[World]:
+    """Open all of it in a folder, around a broker with these settings."""
+    async with a_mesh(folder, **settings) as twin:
         ada = await twin.join("ada")
         guest = await twin.admit("bob")
         bob = await guest.join("bob")
