@@ -83,17 +83,15 @@ class Hatch:
         self, policy: Policy, limit: int, thread: str | None
     ) -> "tuple[results.InboxResult, list[str]]":
         """Hand rows out; a caller that is cancelled in between has them given back."""
-        peer, holder = self._peer, f"{self._attachment.holder}"
-        handing = secrets.token_hex(4)
+        peer, holder = self._peer, self._attachment.holder
+        holding = f"{holder}:{secrets.token_hex(4)}"
         handed = False
         try:
-            rows, left = await shown.messages.handed_out(
-                policy, limit, thread, f"{holder}:{handing}"
-            )
+            rows, left = await shown.messages.handed_out(policy, limit, thread, holding)
             handed = True
         finally:
             if not handed:
-                peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
+                peer.file.post(lambda sql: inbox.give_back(sql, holding))
         return shown.messages.inbox_result(peer, rows, left), [str(row["row"]) for row in rows]
 
     def shown_one(self, row: int) -> None:
