@@ -18,7 +18,7 @@ from claudemesh_wire.messages import Fetch, Resolve, Send
 from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptItem, ReceiptStatus, Report, SignedReceipts
 from claudemesh_wire.search import SearchPeers
-from claudemesh_wire.succession import FetchInheritance
+from claudemesh_wire.succession import FetchInheritance, ListPredecessors
 from tests.support.broker import a_broker
 from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, join
@@ -60,6 +60,7 @@ TABLE: list[tuple[Request[Any], set[Role], str]] = [
     (Report(batches=[RECEIPTS]), ALL, "wrong_recipient"),
     (AskStatus(id=make_id("msg_", bytes(16))), ALL, "unknown_message"),
     (FetchInheritance(), ALL, ""),
+    (ListPredecessors(), ALL, ""),
 ]
 
 
