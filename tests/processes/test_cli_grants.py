@@ -123,6 +123,17 @@ async def test_what_is_held_is_listed_and_let_through(shell: Shell) -> None:
             assert (nothing.code, nothing.out) == (0, "")
 
 
+async def test_what_is_held_is_declined_for_good(shell: Shell) -> None:
+    with anyio.fail_after(LIMIT_S):
+        async with shell.session("ada") as ada:
+            sent = await held_message(shell, ada)
+            done = await shell.runs("discard", sent)
+            assert (done.code, done.err.strip()) == (0, "1 message from max declined.")
+            assert (await shell.runs("inbox", "--held", "--json")).json["held"] == []
+            assert (await ada.call("inbox"))["messages"] == []
+            assert (await shell.runs("discard", sent)).code == 3
+
+
 async def held_message(shell: Shell, ada: Actor) -> str:
     """Have a message held in ada's file; gives its id."""
     sent = await shell.runs("send", "ada", "first\x1b[31m line\nsecond", "--json")
