@@ -4,7 +4,7 @@
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from claudemesh_mcp.client import Client
     from claudemesh_mcp.granting import Reach
     from claudemesh_mcp.sdk import Mesh
+    from claudemesh_wire.handshake import Mode
 
 PEER: Final = "cli"
+_MOST_PEERS: Final = 20
 Given = TypeVar("Given")
 
 
@@ -38,13 +40,22 @@ async def open_mesh(
         Invalid: the settings make no sense.
         MeshError: why there is no broker, or no connection to it.
     """
+    from claudemesh_wire.handshake import Mode
+
+    settings = _of_this_command(settings)
+    await _ensure_broker(settings)
+    async with connected(settings, Mode.ATTACH if attach else Mode.CALL, admin_secret) as mesh:
+        yield mesh
+
+
+def _of_this_command(settings: Settings | None) -> Settings:
+    from claudemesh_mcp.logs import log_to_file
+
     # A variable with a name is what the session around this command is called, not its user.
     settings = replace(settings or chosen.settings(), name=None)
-    await _ensure_broker(settings)
-    async with _open(settings, attach=attach, admin_secret=admin_secret) as mesh:
-        await mesh.ready()
-        yield mesh
-        await mesh.depart()
+    # A connection that is lost and restored meanwhile is nothing to tell a reader of stderr.
+    log_to_file(settings.paths().logs)
+    return settings
 
 
 async def _ensure_broker(settings: Settings) -> None:
@@ -61,19 +72,57 @@ async def _ensure_broker(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def _open(
-    settings: Settings, *, attach: bool, admin_secret: bytes | None = None
+async def connected(
+    settings: Settings, mode: "Mode", admin_secret: bytes | None = None
 ) -> AsyncGenerator["Mesh"]:
+    """Connect as the command line's own peer, or as its next one when its keys were revoked.
+
+    The peer lasts as long as the home: without keys it could not even leave the mesh.
+
+    Raises:
+        MeshError: why there is no connection.
+    """
+    async with AsyncExitStack() as stack:
+        yield await _enter(stack, settings, mode, admin_secret)
+
+
+async def _enter(
+    stack: AsyncExitStack, settings: Settings, mode: "Mode", admin_secret: bytes | None
+) -> "Mesh":
+    from claudemesh_wire.errors import Forbidden
+
+    resume, number = PEER, 1
+    while True:
+        try:
+            opened = _opened(settings, mode, resume, admin_secret)
+            return await stack.enter_async_context(opened)
+        except Forbidden as error:
+            if error.code != "device_revoked" or number == _MOST_PEERS:
+                raise
+        number += 1
+        resume = f"{PEER}-{number}"
+
+
+@asynccontextmanager
+async def _opened(
+    settings: Settings, mode: "Mode", resume: str, admin_secret: bytes | None
+) -> AsyncGenerator["Mesh"]:
+    async with _at(settings, mode, resume, admin_secret) as mesh:
+        await mesh.ready()
+        yield mesh
+        await mesh.depart()
+
+
+@asynccontextmanager
+async def _at(
+    settings: Settings, mode: "Mode", resume: str, admin_secret: bytes | None = None
+) -> AsyncGenerator["Mesh"]:
+    """Open the peer, whether there will be a connection or not."""
     from claudemesh_mcp.dialling import dial
-    from claudemesh_mcp.logs import log_to_file
     from claudemesh_mcp.opening import HUMAN, set_up
     from claudemesh_mcp.sdk import Mesh
-    from claudemesh_wire.handshake import Mode
 
-    # A connection that is lost and restored meanwhile is nothing to tell a reader of stderr.
-    log_to_file(settings.paths().logs)
-    setup = replace(set_up(settings, HUMAN, resume=PEER), admin_secret=admin_secret)
-    mode = Mode.ATTACH if attach else Mode.CALL
+    setup = replace(set_up(settings, HUMAN, resume=resume), admin_secret=admin_secret)
     async with Mesh.over(setup, partial(dial, settings), mode) as mesh:
         yield mesh
 
@@ -99,14 +148,25 @@ def ask_here(
         question: Is given the mesh, and what gives the connection or raises why there is none.
         settings: As for ``open_mesh``.
     """
-    held_here = replace(settings or chosen.settings(), name=None)
+    from claudemesh_wire.errors import Forbidden
+    from claudemesh_wire.handshake import Mode
+
+    meant = _of_this_command(settings)
 
     async def asking() -> Given:
-        async with _open(held_here, attach=False) as mesh:
+        async with AsyncExitStack() as stack:
+            mesh = await stack.enter_async_context(_at(meant, Mode.CALL, PEER))
 
             async def reach() -> "Client":
-                await _ensure_broker(held_here)
-                return await mesh.ready()
+                await _ensure_broker(meant)
+                try:
+                    return await mesh.ready()
+                except Forbidden as error:
+                    if error.code != "device_revoked":
+                        raise
+                # What is said is the member's: another peer of it may carry it.
+                other = await stack.enter_async_context(connected(meant, Mode.CALL))
+                return await other.ready()
 
             return await question(mesh, reach)
 
