@@ -111,5 +111,6 @@ def _place(role: str, part: dict[str, Any]) -> Place:
 
 
 def _text(part: dict[str, Any]) -> str:
-    held = part.get("text", part.get("content", ""))
+    # A result of the tool search has references; the API puts the tools' definitions there.
+    held = part.get("text", part.get("content", part.get("tool_name", "")))
     return held if isinstance(held, str) else "\n".join(_text(inner) for inner in held)

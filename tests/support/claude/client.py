@@ -16,12 +16,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
+from anyio.abc import ByteReceiveStream, Process
 
 from claudemesh_mcp.config import broker_environment
 from tests.support.claude.model import Model
@@ -102,12 +102,14 @@ class Claude:
         model: What it asks.
         server: What its ``claudemesh mcp`` finds in its environment.
         settings: More variables for the client.
+        runs: The processes of its ``-p`` runs, the latest last.
     """
 
     folder: Path
     model: Model
     server: dict[str, str]
     settings: dict[str, str] = field(default_factory=dict)
+    runs: list[Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make the home as it is after its user has answered what the first start asks."""
@@ -160,24 +162,30 @@ class Claude:
         return [str(CLIENT), *words, *servers, "--allowedTools", f"mcp__{SERVER}"]
 
     async def ask(self, prompt: str, *words: str) -> Told:
-        """Run ``claude -p`` to its end."""
+        """Run ``claude -p`` to its end, which may be that the test kills it."""
         printed = ("--output-format", "stream-json", "--verbose")
-        return await self._run(self.command("-p", prompt, *printed, *words))
-
-    async def _run(self, command: Sequence[str]) -> Told:
+        command = self.command("-p", prompt, *printed, *words)
+        out, errors = bytearray(), bytearray()
         with anyio.fail_after(LIMIT_S):
-            done = await anyio.run_process(
-                command,
-                stdin=subprocess.DEVNULL,
-                env=self.environment,
-                cwd=self.project,
-                check=False,
-            )
-        lines = done.stdout.decode().splitlines()
-        events = [json.loads(line) for line in lines]
-        assert events, done.stderr.decode()
-        return Told(done.returncode, events, done.stderr.decode())
+            async with (
+                await anyio.open_process(
+                    command, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.project
+                ) as process,
+                anyio.create_task_group() as tasks,
+            ):
+                self.runs.append(process)
+                tasks.start_soon(_collect, process.stdout, out)
+                tasks.start_soon(_collect, process.stderr, errors)
+                code = await process.wait()
+        events = [json.loads(line) for line in out.decode().splitlines()]
+        return Told(code, events, errors.decode())
 
     @property
     def _servers(self) -> Path:
         return self.folder / "servers.json"
+
+
+async def _collect(stream: ByteReceiveStream | None, into: bytearray) -> None:
+    assert stream is not None
+    async for piece in stream:
+        into += piece

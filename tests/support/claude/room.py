@@ -7,14 +7,13 @@ so that a request says by itself whose session made it.
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+
+import anyio
 
 from tests.support.claude.client import Claude
 from tests.support.claude.model import Model, a_model
 from tests.support.claude.script import Rule
-from tests.support.live import Live, alive
-
-MACHINE: Final = "HOME"
+from tests.support.live import LIMIT_S, Live, alive
 
 
 class Room:
@@ -50,6 +49,16 @@ class Room:
         client = Claude(self.folder / f"claude-{name}", model, server, settings)
         self.clients.append(client)
         return client
+
+    async def present(self, *handles: str) -> None:
+        """Wait until another session of the mesh sees these."""
+        if not self.live.sessions:
+            await self.live.join("watcher")
+        watcher = self.live.sessions[0]
+        with anyio.fail_after(LIMIT_S):
+            for handle in handles:
+                while not (await watcher.call("search_peers", query=handle))["peers"]:
+                    await anyio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
