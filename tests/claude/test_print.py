@@ -1,16 +1,17 @@
-"""One prompt to a real Claude Code, run to its end: what its model sees of the mesh, and does there.
+"""One prompt to a real Claude Code, run to its end: what its model sees and does of the mesh.
 
-``claude -p`` is the client here; the other end is a session that an independent client drives. What
-has arrived at the model is read from the requests that its client sent.
+``claude -p`` is the client here; the other end is a session that an independent client drives.
+What has arrived at the model is read from the requests that its client sent.
 """
 
+import json
 import threading
 import uuid
-
-import anyio
+from typing import Any
 
 from claudemesh_mcp.offer import INSTRUCTIONS
 from tests.support.claude.asked import Place
+from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule, mesh
 from tests.support.documents import definitions
@@ -19,10 +20,23 @@ from tests.support.live import LiveSession
 TOOLS = {f"mcp__claudemesh__{tool['name']}" for tool in definitions()}
 
 
-async def status(session: LiveSession, sent: dict[str, str]) -> str:
+async def status(session: LiveSession, sent: dict[str, Any]) -> str:
     """Ask how far a message has come with its one recipient."""
     (row,) = (await session.call("message_status", id=sent["id"]))["recipients"]
     return row["status"]
+
+
+async def ask_ada(room: Room, bob: LiveSession) -> dict[str, Any]:
+    """Send a question, once ada is there."""
+    await room.present("ada")
+    return await bob.call("send", to="ada", text="Do you know a quokka?")
+
+
+def assert_shown_again(ada: Claude) -> None:
+    """The last result has the question, marked as one that may have been shown before."""
+    (result,) = [one for one in ada.model.turns[-1].fresh if one.place is Place.RESULT]
+    (message,) = json.loads(result.text)["messages"]
+    assert (message["text"], message["redelivered"]) == ("Do you know a quokka?", True)
 
 
 async def test_the_core_tools_are_loaded_and_the_others_named_to_the_model(room: Room) -> None:
@@ -91,10 +105,8 @@ async def test_what_the_model_reads_is_seen_only_by_a_request_that_comes_later(r
         Rule("Listen", mesh("inbox", wait_s=60)),
         Rule("quokka", mesh("search_peers"), until=read),
     )
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ada.ask, "Listen to the mesh.")
-        await room.present("ada")
-        sent = await bob.call("send", to="ada", text="Do you know a quokka?")
+    async with ada.asking("Listen to the mesh."):
+        sent = await ask_ada(room, bob)
         arrival = await ada.model.arrived("Do you know a quokka?")
         # The model has the text. Its session can't know that yet, and so does not say it.
         assert arrival.place is Place.RESULT
@@ -109,24 +121,14 @@ async def test_what_the_model_reads_is_seen_only_by_a_request_that_comes_later(r
 async def test_a_run_that_ends_with_what_it_read_has_it_offered_again_marked(room: Room) -> None:
     bob = await room.live.join("bob")
     ada = room.claude("ada", Rule("Listen", mesh("inbox", wait_s=60)))
-    told = []
-
-    async def listen(*words: str) -> None:
-        told.append(await ada.ask("Listen to the mesh.", *words))
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(listen)
-        await room.present("ada")
-        sent = await bob.call("send", to="ada", text="Do you know a quokka?")
+    async with ada.asking("Listen to the mesh.") as run:
+        sent = await ask_ada(room, bob)
     assert ada.model.arrival("quokka").place is Place.RESULT
     assert await status(bob, sent) == "delivered"
 
-    await listen("--resume", told[0].session)
-    assert told[1].session == told[0].session
-    again = ada.model.turns[-1]
-    (result,) = [one for one in again.fresh if one.place is Place.RESULT]
-    assert "quokka" in result.text
-    assert '"redelivered":true' in result.text.replace(" ", "")
+    again = await ada.ask("Listen to the mesh.", "--resume", run.told.session)
+    assert again.session == run.told.session
+    assert_shown_again(ada)
     assert await status(bob, sent) == "delivered"
 
 
@@ -139,17 +141,13 @@ async def test_a_client_killed_as_its_model_reads_saw_nothing(room: Room) -> Non
         Rule("quokka", "A small kangaroo.", until=never, times=1),
     )
     session = str(uuid.uuid4())
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ada.ask, "Listen to the mesh.", "--session-id", session)
-        await room.present("ada")
-        sent = await bob.call("send", to="ada", text="Do you know a quokka?")
+    async with ada.asking("Listen to the mesh.", "--session-id", session) as run:
+        sent = await ask_ada(room, bob)
         await ada.model.arrived("quokka")
-        ada.runs[0].kill()
+        run.process.kill()
     await bob.reached("delivered", sent)
     assert await status(bob, sent) == "delivered"
 
     told = await ada.ask("Listen to the mesh.", "--resume", session)
     assert told.session == session
-    (result,) = [one for one in ada.model.turns[-1].fresh if one.place is Place.RESULT]
-    assert "quokka" in result.text
-    assert '"redelivered":true' in result.text.replace(" ", "")
+    assert_shown_again(ada)

@@ -42,11 +42,13 @@ class Asked:
     Args:
         number: Its position among all that the model received, from 0.
         at: The monotonic clock when it had been received.
+        headers: Its headers, by their names in small letters.
         body: The body, as it came.
     """
 
     number: int
     at: float
+    headers: dict[str, str]
     body: dict[str, Any]
 
     @property
@@ -59,6 +61,11 @@ class Asked:
         """The id of the Claude session that asks."""
         told = json.loads(self.body.get("metadata", {}).get("user_id") or "{}")
         return told.get("session_id", "")
+
+    @property
+    def conversation(self) -> str:
+        """The talk it goes on with: that of a session, or of one of its subagents."""
+        return f"{self.session} {self.headers.get('x-claude-code-agent-id', '')}"
 
     @property
     def tools(self) -> dict[str, dict[str, Any]]:

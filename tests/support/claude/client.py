@@ -1,6 +1,6 @@
 """The real Claude Code, as the tests run it: a pinned client with a private home and a dummy key.
 
-``install.sh test`` puts the client beside the test environment (``package-lock.json`` here pins it).
+``install.sh test`` puts the client beside the test environment; ``package-lock.json`` here pins it.
 A ``Claude`` is one person's client; it asks a ``Model``, and its sessions have ``claudemesh mcp``.
 
 What was found out about the client by running it, beyond its documentation:
@@ -16,6 +16,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -93,6 +95,28 @@ class Told:
         return {one["name"]: one["status"] for one in started["mcp_servers"]}
 
 
+@dataclass(eq=False)
+class Run:
+    """A run of ``claude -p``, which the test may kill.
+
+    Args:
+        process: Its process.
+        out: What it has printed so far.
+        errors: What it has written to stderr so far.
+    """
+
+    process: Process
+    out: bytearray = field(default_factory=bytearray)
+    errors: bytearray = field(default_factory=bytearray)
+
+    @property
+    def told(self) -> Told:
+        """What it printed, once it has ended."""
+        assert self.process.returncode is not None
+        events = [json.loads(line) for line in self.out.decode().splitlines()]
+        return Told(self.process.returncode, events, self.errors.decode())
+
+
 @dataclass
 class Claude:
     """The client of one person, with a home of its own.
@@ -102,14 +126,12 @@ class Claude:
         model: What it asks.
         server: What its ``claudemesh mcp`` finds in its environment.
         settings: More variables for the client.
-        runs: The processes of its ``-p`` runs, the latest last.
     """
 
     folder: Path
     model: Model
     server: dict[str, str]
     settings: dict[str, str] = field(default_factory=dict)
-    runs: list[Process] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Make the home as it is after its user has answered what the first start asks."""
@@ -148,7 +170,9 @@ class Claude:
         own = {"HOME": str(self.folder), "CLAUDE_CONFIG_DIR": str(self.config)}
         asks = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": self.model.url}
         return {
-            **{**kept, **own, **asks},
+            **kept,
+            **own,
+            **asks,
             "TMPDIR": str(self.temporary),
             # A test asks nobody but its model.
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -162,23 +186,30 @@ class Claude:
         return [str(CLIENT), *words, *servers, "--allowedTools", f"mcp__{SERVER}"]
 
     async def ask(self, prompt: str, *words: str) -> Told:
-        """Run ``claude -p`` to its end, which may be that the test kills it."""
+        """Run ``claude -p`` to its end."""
+        async with self.asking(prompt, *words) as run:
+            pass
+        return run.told
+
+    @asynccontextmanager
+    async def asking(self, prompt: str, *words: str) -> AsyncGenerator["Run"]:
+        """Run ``claude -p`` beside the test; leaving waits for its end."""
         printed = ("--output-format", "stream-json", "--verbose")
         command = self.command("-p", prompt, *printed, *words)
-        out, errors = bytearray(), bytearray()
-        with anyio.fail_after(LIMIT_S):
-            async with (
-                await anyio.open_process(
-                    command, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.project
-                ) as process,
-                anyio.create_task_group() as tasks,
-            ):
-                self.runs.append(process)
-                tasks.start_soon(_collect, process.stdout, out)
-                tasks.start_soon(_collect, process.stderr, errors)
-                code = await process.wait()
-        events = [json.loads(line) for line in out.decode().splitlines()]
-        return Told(code, events, errors.decode())
+        async with await anyio.open_process(
+            command, stdin=subprocess.DEVNULL, env=self.environment, cwd=self.project
+        ) as process:
+            run = Run(process)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_collect, process.stdout, run.out)
+                tasks.start_soon(_collect, process.stderr, run.errors)
+                try:
+                    yield run
+                except BaseException:
+                    process.kill()
+                    raise
+                with anyio.fail_after(LIMIT_S):
+                    await process.wait()
 
     @property
     def _servers(self) -> Path:

@@ -25,10 +25,22 @@ _MESSAGES: Final = "/v1/messages"
 
 @dataclass(frozen=True)
 class Arrival:
-    """One time that a text was put before the model anew."""
+    """One request in which a text came up anew.
+
+    Args:
+        asked: The request.
+        places: Where it stands, once for each time. The client puts some texts there twice itself,
+            say what a Stop hook said.
+    """
 
     asked: Asked
-    place: Place
+    places: tuple[Place, ...]
+
+    @property
+    def place(self) -> Place:
+        """Give the one place where it stands."""
+        (one,) = self.places
+        return one
 
 
 class Model:
@@ -58,17 +70,18 @@ class Model:
         return [asked for asked in list(self.all) if asked.is_turn]
 
     def arrivals(self, text: str) -> list[Arrival]:
-        """Say in which requests a text came up that the request before did not have."""
+        """Say in which requests a text stands more often than in the one before of that talk."""
         found: list[Arrival] = []
         had: dict[str, int] = {}
         for asked in self.turns:
             places = asked.places_of(text)
-            found += [Arrival(asked, place) for place in places[had.get(asked.session, 0) :]]
-            had[asked.session] = len(places)
+            if fresh := places[had.get(asked.conversation, 0) :]:
+                found.append(Arrival(asked, tuple(fresh)))
+            had[asked.conversation] = len(places)
         return found
 
     def arrival(self, text: str) -> Arrival:
-        """Give the one arrival of a text that came exactly once."""
+        """Give the one request in which a text came up anew; that there is one only is checked."""
         (one,) = self.arrivals(text)
         return one
 
@@ -89,10 +102,10 @@ class Model:
             told = [f"{block.place}: {block.text[-500:]}" for block in self._last()]
             raise AssertionError(f"No {what} after {LIMIT_S} s; last asked: {told}")
 
-    def answer(self, body: dict[str, Any]) -> Answer | None:
+    def answer(self, headers: dict[str, str], body: dict[str, Any]) -> Answer | None:
         """Note a request and give the script's answer; none when the model is closed."""
         with self._changed:
-            asked = Asked(len(self.all), time.monotonic(), body)
+            asked = Asked(len(self.all), time.monotonic(), headers, body)
             self.all.append(asked)
             chosen = choose(self.rules, "\n".join(block.text for block in asked.fresh))
             if asked.is_turn and chosen:
@@ -159,7 +172,6 @@ class _Handler(BaseHTTPRequestHandler):
     """Speaks the part of the Messages API that the client uses."""
 
     protocol_version = "HTTP/1.1"
-    server: _Server
 
     def do_HEAD(self) -> None:
         self._send(200, b"")
@@ -178,9 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._converse(json.loads(body))
 
     def _converse(self, body: dict[str, Any]) -> None:
+        assert isinstance(self.server, _Server)
         model = self.server.model
         try:
-            answer = model.answer(body)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            answer = model.answer(headers, body)
         except Exception as error:  # noqa: BLE001 - of the test's own rule: raised when it ends
             model.faults.append(error)
             answer = "The script failed."

@@ -1,7 +1,7 @@
 """A real Claude Code at a terminal: tmux holds the screen, the test types and reads.
 
-Each terminal has a tmux server of its own, which ends with the test and takes the client along. What
-is waited for is looked at whenever the client writes to the screen.
+Each terminal has a tmux server of its own, which ends with the test and takes the client along.
+What is waited for is looked at whenever the client writes to the screen.
 """
 
 import os
@@ -22,7 +22,9 @@ from tests.support.claude.client import LIMIT_S, Claude
 
 WIDTH: Final = 160
 HEIGHT: Final = 50
-_READY: Final = re.compile(r"^\s*[>❯]", re.MULTILINE)
+_READY: Final = re.compile(
+    r"^\s*\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}", re.MULTILINE
+)
 
 
 @dataclass(eq=False)
