@@ -73,7 +73,7 @@ class Receiving:
         deliveries: Iterable[Delivery],
         certificates: Iterable[bytes],
         keys: Keys | None = None,
-    ) -> None:
+    ) -> bool:
         """Take in deliveries; fetch once what is lacking to believe some of them.
 
         Those that may be believed later stay unacknowledged, and are tried again with the next;
@@ -84,6 +84,9 @@ class Receiving:
             deliveries: What the broker handed over.
             certificates: Those that came along.
             keys: What opens them, if they are sealed to another peer than this.
+
+        Returns:
+            Whether all were acknowledged.
         """
         peer = self._peer
         for refused in peer.trust.learn(certificates):
@@ -103,6 +106,7 @@ class Receiving:
             if taken.is_deferred and taken.header and has_room:
                 self._deferred[taken.header.sender, taken.header.id] = copy
         self._tell(results)
+        return not any(taken.is_deferred for taken in results)
 
     def _lacking(self, copy: Copy) -> Header | None:
         """Give the header of a copy for which something is to be fetched first."""

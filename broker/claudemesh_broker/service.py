@@ -135,14 +135,14 @@ class Parts:
     async def tell_presence(self, mesh: str, peer: str, news: News) -> PeerCard:
         """Tell a mesh that a peer came, went or changed; gives the card as its own member sees it.
 
-        Of one that is hidden others hear that it left, and then nothing.
+        Of one that hides others hear that it left, with what they knew of it, and then nothing.
         """
         chain = self.roster.chain(mesh)
         card = await self.store.read(
             partial(read_card, chain=chain, peer=peer, now_ms=self.now_ms())
         )
-        if card.visible or news.hides:
-            shown = card if card.visible else card.model_copy(update={"online": False})
+        shown = card if card.visible else news.shown
+        if shown is not None:
             own, others = (
                 PresenceChanged(change=news.change, card=one, away_since_ms=news.away_since_ms)
                 for one in (shown, for_others(shown))

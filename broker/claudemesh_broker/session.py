@@ -298,6 +298,8 @@ class Session:
         except MeshError as error:
             # The next start of the broker begins the leases of all that it finds attached.
             logger.warning("a lease was not begun: %s", error)
+            # It is written with what the peer does in its next connection.
+            parts.tallies.give_back(caller.mesh, caller.peer, tally)
 
 
 def _close_code(closing: Closing | None) -> int:
