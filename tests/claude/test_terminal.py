@@ -4,9 +4,11 @@ What has arrived at a model is read from the requests that its client sent; what
 only says that the client goes on.
 """
 
+import os
 import re
 
 import anyio
+import pytest
 
 from tests.support.claude.asked import Place
 from tests.support.claude.room import Room
@@ -39,8 +41,9 @@ async def test_a_prompt_is_answered_and_a_tool_called(room: Room) -> None:
         await terminal.shows("A watcher is there.")
         _, result = ada.model.turns
         assert result.fresh[0].place is Place.RESULT
-        await terminal.leave()
         assert {asked.session for asked in ada.model.turns} == {result.session}
+    with pytest.raises(ProcessLookupError):
+        os.kill(terminal.pid, 0)
 
 
 async def test_two_sessions_converse_and_each_knows_that_it_was_read(room: Room) -> None:

@@ -7,7 +7,6 @@ What is waited for is looked at whenever the client writes to the screen.
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, Callable
@@ -22,6 +21,13 @@ from tests.support.claude.client import LIMIT_S, Claude
 
 WIDTH: Final = 160
 HEIGHT: Final = 50
+# Waits for its stdin to end, as it does when the test ends in any way, and then ends what is on the
+# screen: by the hang-up that a terminal gives, and by force if that is not enough.
+_GUARD: Final = """read -r _
+tmux -S "$0" kill-server
+for _ in $(seq 50); do kill -0 "$1" || exit 0; sleep 0.1; done
+kill -9 -- "-$1"
+"""
 _READY: Final = re.compile(
     r"^\s*\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}", re.MULTILINE
 )
@@ -40,10 +46,17 @@ class Terminal:
     folder: Path
     client: Claude
     pid: int = 0
+    _output: int = -1
+    _guard: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def socket(self) -> str:
+        """Where its tmux server listens."""
+        return str(self.folder / "socket")
 
     def tmux(self, *words: str) -> str:
         """Run a command of tmux; gives what it printed."""
-        program = ["tmux", "-S", str(self.folder / "socket"), "-f", "/dev/null"]
+        program = ["tmux", "-S", self.socket, "-f", "/dev/null"]
         done = subprocess.run(
             [*program, *words], capture_output=True, text=True, check=False, timeout=LIMIT_S
         )
@@ -109,16 +122,20 @@ class Terminal:
         self.tmux("set-option", "remain-on-exit", "on")
         self.tmux("pipe-pane", "-O", f"exec cat >'{pipe}'")
         self.pid = int(self.tmux("display-message", "-p", "#{pane_pid}"))
+        self._guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, self.socket, str(self.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self.press("Enter")
 
     def end(self) -> None:
         """End the client, whatever it does, and the server."""
+        if self._guard is not None:
+            self._guard.communicate(timeout=LIMIT_S)
         os.close(self._output)
-        if self.pid:
-            with suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-        with suppress(AssertionError):
-            self.tmux("kill-server")
 
 
 @asynccontextmanager
