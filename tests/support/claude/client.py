@@ -7,9 +7,18 @@ What was found out about the client by running it, beyond its documentation:
 
 * It is a native program: Node is needed to fetch it only, and ``npm`` leaves its install script to
   be called.
-* A request carries its session's id in ``metadata.user_id``, which is JSON in a string.
+* A request names its session in ``metadata.user_id``, which is JSON in a string, and a subagent of
+  that session in a header, ``x-claude-code-agent-id``.
 * What the client adds by itself comes as blocks of text that begin with ``<system-reminder>`` or as
-  messages with the role ``system`` between the others.
+  messages with the role ``system`` between the others; so do the instructions of servers. What a
+  Stop hook says comes twice in one request, as a user's text and as such a message.
+* At a terminal the first request may leave before the servers are connected; later ones say then
+  which tools have become available.
+* What wakes it, a monitor's line or an ``asyncRewake`` hook, passes the UserPromptSubmit hooks as
+  if it were a prompt, which begins with ``<task-notification>``.
+* In a ``-p`` run it waits for an ``asyncRewake`` hook to end, before it asks anything.
+* Killed by SIGKILL it leaves its monitors and background hooks running; SIGTERM and SIGHUP end
+  them.
 """
 
 import json
