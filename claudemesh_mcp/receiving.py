@@ -20,7 +20,6 @@ from claudemesh_mcp.client import Client
 from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.policy import Policy
-from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.keys import KemPrivateKey, public_hash
@@ -267,19 +266,11 @@ class Receiving:
 
 
 def _reader(peer: Peer, keys: Keys, now_ms: int, seen_before: Callable[[str, str], bool]) -> Reader:
-    def certificate(header: Header) -> Certificate:
-        found = peer.trust.sender_of(header)
-        try:
-            peer.trust.member_of(found)
-        except MeshError as error:
-            raise Refusal(error.reason, code="revoked") from error
-        return found
-
     return Reader(
         mesh=peer.trust.mesh,
         peer=keys.peer,
         now_ms=now_ms,
-        certificate=certificate,
+        certificate=peer.trust.sender_of,
         seen_before=seen_before,
         kem_key=keys.kem_key,
     )

@@ -193,3 +193,18 @@ async def test_more_than_256_recipients_are_too_many(broker: MemoryBroker, ada: 
 
     await broker.parts.store.write(fill)
     assert (await ada.refusal("*")).code == "too_many_recipients"
+
+
+async def test_a_member_whose_time_is_over_is_written_to_by_nobody(
+    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+) -> None:
+    dan = mesh.add("dan", expires=NOW + MINUTE)
+    peer = await join(broker, Device(mesh, dan, "dan"))
+    resolved = await ada.resolve("dan")
+    broker.clock.pass_ms(MINUTE)
+    assert (await ada.refusal("dan")).code == "member_expired"
+    assert (await ada.refusal("*")).code == "not_found"
+    # What was sealed before is taken, and handed to nobody.
+    accepted = await ada.call(await ada.seal(resolved))
+    assert statuses(accepted) == ["declined"]
+    assert peer.delivered() == []

@@ -231,7 +231,7 @@ def _store(sql: Sql, sent: Consignment, terms: Terms) -> Outcome:
 def _place(row: Row, position: int, terms: Terms) -> Place:
     member = terms.chain.members.get(row["member"])
     peer: str = row["peer"]
-    if member is None or member.removed:
+    if member is None or not member.is_good(terms.now_ms):
         return Place(peer, position, ReceiptStatus.DECLINED, "removed")
     if row["blocked_ms"] is not None:
         return Place(peer, position, ReceiptStatus.DECLINED, "blocked")
