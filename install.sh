@@ -224,6 +224,30 @@ uninstall() {
 
 # ---- test ------------------------------------------------------------------------------------
 
+# The real Claude Code, which some tests drive; without it they are skipped and say why. npm leaves
+# its install script to be called, and keeps nothing outside of the folder.
+add_client() {  # add_client FOLDER
+  local pinned="$top/tests/support/claude" stamp="$1/installed" wanted
+  wanted="$(cat "$pinned/package.json" "$pinned/package-lock.json" | checksum)"
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+  if ! command -v npm >/dev/null 2>&1; then
+    say "npm is not on this PATH, so the tests with the real Claude Code are skipped"
+    return
+  fi
+  say "installing the Claude Code that tests drive (pinned in tests/support/claude)"
+  rm -rf "$1"
+  mkdir -p "$1"
+  cp "$pinned/package.json" "$pinned/package-lock.json" "$1"
+  if (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1 --cache "$work/npm" &&
+    node node_modules/@anthropic-ai/claude-code/install.cjs) </dev/null >"$work/log" 2>&1; then
+    echo "$wanted" >"$stamp"
+  else
+    tail -n 10 "$work/log" >&2
+    rm -rf "$1"
+    say "it can't be installed, so the tests with the real Claude Code are skipped"
+  fi
+}
+
 check() {  # check NAME COMMAND...: runs it, and remembers when it failed.
   local name=$1
   shift
@@ -241,13 +265,17 @@ run_tests() {
   pip_options='--quiet --no-compile' uv_options='--quiet'
   prepare "$data/test-env" test --editable
   local tools="$data/test-env/bin" cache="$data/test-env/cache"
+  local required=${CLAUDEMESH_REQUIRE_CLAUDE:-}
   cd "$top"
   mkdir -p "$cache"
+  add_client "$cache/claude-code"
   # Nothing that a check writes lands in the checkout.
   export PATH="$tools:$PATH" PYTHONPYCACHEPREFIX="$cache/python" RUFF_CACHE_DIR="$cache/ruff" \
     HYPOTHESIS_STORAGE_DIRECTORY="$cache/hypothesis" COVERAGE_FILE="$cache/coverage"
   # What a Claude Code session or a user set for the program is none of the tests' business.
   unset ${!CLAUDE@}
+  # Except: 1 says that a test which lacks the real Claude Code fails.
+  export CLAUDEMESH_REQUIRE_CLAUDE=$required
   export PYRIGHT_PYTHON_IGNORE_WARNINGS=1  # It would ask the network for a newer version.
   failed=
   check "ruff check" ruff check

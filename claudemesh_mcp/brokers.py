@@ -3,7 +3,6 @@
 The commands ``mesh create`` and ``mesh trust`` ask it.
 """
 
-import ipaddress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,9 +12,10 @@ from claudemesh_mcp.home import Home, read_private
 from claudemesh_mcp.joining import stranger
 from claudemesh_mcp.launcher import Launcher
 from claudemesh_mcp.meshes import Place
-from claudemesh_mcp.tls import fetch_pin
-from claudemesh_wire.errors import Invalid, MeshError, NotFound
+from claudemesh_mcp.tls import fetch_pin, is_loopback
+from claudemesh_wire.errors import Invalid, MeshError, NotFound, Unauthenticated
 from claudemesh_wire.keys import KEY_BYTES, unb64
+from claudemesh_wire.links import site_of
 
 ADMIN_SECRET_FILE: Final = "admin.secret"  # noqa: S105 - the name of a file
 _PIN_DIGITS: Final = 2 * KEY_BYTES
@@ -69,15 +69,43 @@ async def locate(text: str, settings: Settings) -> Place:
 
     Raises:
         Invalid: ``bad_url``.
-        MeshError: it can't be reached, or its certificate is not to be believed.
+        Unauthenticated: ``certificate_invalid``: the URL has to say which certificate it shows.
+        MeshError: it can't be reached, or shows another certificate than that.
     """
     url, pin = _read_url(text)
     if not pin and url.startswith("https:") and is_loopback(url):
         # On its own machine: nobody stands in between.
         pin = await fetch_pin(url)
-    async with stranger(Place(url, "", pin), settings) as client:
+    try:
+        return await _met(Place(url, "", pin), settings)
+    except Unauthenticated as error:
+        if error.code != "certificate_invalid":
+            raise
+        own = await _pin_of_own(url, settings)
+        if not own:
+            raise _unvouched(url, error) from error
+        return await _met(Place(url, "", own), settings)
+
+
+async def _met(place: Place, settings: Settings) -> Place:
+    async with stranger(place, settings) as client:
         challenge = await client.meet("")
-    return Place(url, challenge.broker, pin)
+    return Place(place.url, challenge.broker, place.pin)
+
+
+async def _pin_of_own(url: str, settings: Settings) -> bytes:
+    """Give the certificate's SHA-256 if the broker that this home itself runs shows it there."""
+    info = Launcher(Home(settings.paths())).find()
+    return info.pin if info and info.pin == await fetch_pin(url) else b""
+
+
+def _unvouched(url: str, error: MeshError) -> MeshError:
+    return Unauthenticated(
+        error.reason,
+        "Write the URL with the certificate's SHA-256 behind a #, as the broker printed it:"
+        f" {url}#SHA256",
+        code=error.code,
+    )
 
 
 async def shown_certificate(url: str) -> bytes:
@@ -92,7 +120,7 @@ async def shown_certificate(url: str) -> bytes:
 def _read_url(text: str) -> tuple[str, bytes]:
     try:
         parts = urlsplit(text.strip())
-        port = parts.port
+        url = site_of(parts)
         pin = bytes.fromhex(parts.fragment.replace(":", ""))
     except ValueError as error:
         raise _bad_url(text) from error
@@ -101,8 +129,7 @@ def _read_url(text: str) -> tuple[str, bytes]:
         raise _bad_url(text)
     if len(pin) not in {0, KEY_BYTES}:
         raise _bad_url(text)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port else ""), pin
+    return url, pin
 
 
 def _bad_url(text: str) -> Invalid:
@@ -111,12 +138,3 @@ def _bad_url(text: str) -> Invalid:
         f"Write https://HOST:PORT, perhaps with # and {_PIN_DIGITS} hex digits, as it printed it.",
         code="bad_url",
     )
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether a URL leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -7,6 +7,7 @@ and ``sdk.py`` call through it. The transport is a ``Link`` that is handed in.
 import asyncio
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -47,6 +48,8 @@ logger: Final = logging.getLogger(__name__)
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CALL_TIMEOUT_S: Final = 30.0
 _MOST_NOTICES: Final = 10_000
+# As base64 in a frame of 1 MiB.
+_MOST_OFFERED_BYTES: Final = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,17 @@ class Client:
         challenge = await self._hear_challenge()
         key = check_challenge(challenge, credentials.broker)
         claims = _claims(credentials, challenge)
-        try:
-            return await self._hello(credentials, claims, key, [])
-        except MeshError as error:
-            if error.code not in {"unknown_mesh", "membership_behind"}:
-                raise
-            # The broker lost the log, or its end, with its disk, or never had it: offer ours.
-            return await self._hello(credentials, claims, key, [*credentials.trust.chain.entries])
+        entries, offered, log = credentials.trust.chain.entries, -1, list[bytes]()
+        while True:
+            try:
+                return await self._hello(credentials, claims, key, log)
+            except MeshError as error:
+                known = _known_to_broker(error)
+                # Asked for the same again, it takes nothing of what it is offered.
+                if known is None or not offered < known < len(entries):
+                    raise
+                # It lost the log, or its end, with its disk, or never had it: offer ours.
+                offered, log = known, _part(entries, known)
 
     async def meet(self, broker: str) -> Challenge:
         """Hear the broker's first words without a hello to follow, for ``ask``.
@@ -290,6 +297,23 @@ class Client:
             "It is restored by itself; try again.",
             code="connection_lost",
         )
+
+
+def _known_to_broker(error: MeshError) -> int | None:
+    """Say how many entries a broker has that wants the rest of the log; ``None`` if it doesn't."""
+    if error.code not in {"unknown_mesh", "membership_behind"}:
+        return None
+    known = error.details.get("head_seq", 0)
+    return known if isinstance(known, int) else None
+
+
+def _part(entries: Sequence[bytes], start: int) -> list[bytes]:
+    """Give the entries behind a number, as many as a hello takes but at least one."""
+    end, load = start + 1, len(entries[start])
+    while end < len(entries) and load + len(entries[end]) <= _MOST_OFFERED_BYTES:
+        load += len(entries[end])
+        end += 1
+    return list(entries[start:end])
 
 
 def _claims(credentials: Credentials, challenge: Challenge) -> bytes:

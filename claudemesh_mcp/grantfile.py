@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from claudemesh_mcp.home import atomic_write, file_lock, read_private
 from claudemesh_mcp.identity import Identity
-from claudemesh_wire.errors import Invalid, MeshError
+from claudemesh_wire.errors import Invalid, MeshError, Unavailable
 from claudemesh_wire.grants import Grant
 from claudemesh_wire.keys import b64, unb64
 
@@ -23,11 +23,37 @@ Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
+class Change:
+    """What is to be said of capabilities; those not named stay as they are."""
+
+    allow: frozenset[str] = frozenset()
+    deny: frozenset[str] = frozenset()
+
+    def then(self, later: "Change") -> "Change":
+        """Give the one change that this and a later one come to."""
+        return Change(
+            (self.allow - later.deny) | later.allow, (self.deny - later.allow) | later.deny
+        )
+
+
+@dataclass(frozen=True)
 class Granted:
-    """The latest grant for each other member, and the members that are blocked."""
+    """The latest grant for each other member, and the members that are blocked.
+
+    Args:
+        grants: By the member they are for.
+        blocked: Whom this home's member blocks.
+        untold: What was changed for a member and the broker has not taken yet.
+        unblocked: Who was admitted again before the broker's blocks were looked at.
+        is_levelled: Whether ``blocked`` is the truth; until then the broker's blocks count as well,
+            because a file that was lost may have named more.
+    """
 
     grants: Mapping[str, Grant] = field(default_factory=dict[str, Grant])
     blocked: frozenset[str] = frozenset()
+    untold: Mapping[str, Change] = field(default_factory=dict[str, Change])
+    unblocked: frozenset[str] = frozenset()
+    is_levelled: bool = False
 
     def seq(self, member: str) -> int:
         """Give the number of the latest grant for a member; 0 when there is none."""
@@ -35,11 +61,23 @@ class Granted:
         return grant.fields.seq if grant else 0
 
     def with_grant(self, grant: Grant) -> "Granted":
-        """Add a grant, unless a later one for that member is here."""
-        member = grant.fields.to
-        if grant.fields.seq <= self.seq(member):
+        """Put a grant in the place of the one for its member."""
+        return replace(self, grants={**self.grants, grant.fields.to: grant})
+
+    def with_block(self, member: str, *, blocked: bool) -> "Granted":
+        """Block a member, or admit it again."""
+        others, unblocked = self.blocked - {member}, self.unblocked - {member}
+        if blocked:
+            return replace(self, blocked=others | {member}, unblocked=unblocked)
+        again = frozenset[str]() if self.is_levelled else frozenset({member})
+        return replace(self, blocked=others, unblocked=unblocked | again)
+
+    def with_blocks_of(self, broker: frozenset[str]) -> "Granted":
+        """Take over the broker's blocks, once: into a file that never knew them."""
+        if self.is_levelled:
             return self
-        return replace(self, grants={**self.grants, member: grant})
+        blocked = self.blocked | (broker - self.unblocked)
+        return replace(self, blocked=blocked, unblocked=frozenset(), is_levelled=True)
 
 
 class GrantFile:
@@ -92,17 +130,32 @@ class GrantFile:
             fields: Any = json.loads(data)
             if fields["v"] != _VERSION:
                 raise ValueError("another version")
-            grants = [Grant.parse(unb64(blob)) for blob in fields["grants"]]
-            if not all(self._is_own(grant) for grant in grants):
-                raise ValueError("a grant of somebody else")
-            by_member = {grant.fields.to: grant for grant in grants}
-            return Granted(by_member, frozenset(map(str, fields["blocked"])))
-        except (ValueError, TypeError, LookupError, MeshError) as error:
+            return self._believed(fields)
+        except (ValueError, TypeError, LookupError, AttributeError, MeshError) as error:
             raise Invalid(
                 f"{self._path} is damaged; until it is mended other members are let do nothing.",
                 "Restore it from a backup, or remove it and grant again.",
                 code="grants_damaged",
             ) from error
+
+    def _believed(self, fields: Mapping[str, Any]) -> Granted:
+        grants = [Grant.parse(unb64(blob)) for blob in fields["grants"]]
+        if not all(self._is_own(grant) for grant in grants):
+            raise ValueError("a grant of somebody else")
+        untold = {
+            str(member): Change(
+                frozenset(map(str, said["allow"])), frozenset(map(str, said["deny"]))
+            )
+            for member, said in fields.get("untold", {}).items()
+        }
+        return Granted(
+            {grant.fields.to: grant for grant in grants},
+            frozenset(map(str, fields["blocked"])),
+            untold,
+            frozenset(map(str, fields.get("unblocked", ()))),
+            # The file of an earlier version was the whole truth.
+            bool(fields.get("levelled", True)),
+        )
 
     def _is_own(self, grant: Grant) -> bool:
         own = (self._identity.mesh, self._identity.member)
@@ -111,11 +164,21 @@ class GrantFile:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """Tell one content of a file from the next; each is a file of its own."""
+    """Tell one content of a file from the next, each being a file of its own; `None` for no file.
+
+    Raises:
+        Unavailable: ``storage_failed``: that can't be told, and what was read before is no answer.
+    """
     try:
         found = path.lstat()
-    except OSError:  # where it matters, reading says what is wrong
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise Unavailable(
+            f"{path}: {error.strerror}.",
+            "Check the disk and the permissions of its folder.",
+            code="storage_failed",
+        ) from error
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
@@ -124,5 +187,11 @@ def _written(granted: Granted) -> bytes:
         "v": _VERSION,
         "grants": [b64(grant.blob) for grant in granted.grants.values()],
         "blocked": sorted(granted.blocked),
+        "untold": {
+            member: {"allow": sorted(said.allow), "deny": sorted(said.deny)}
+            for member, said in granted.untold.items()
+        },
+        "unblocked": sorted(granted.unblocked),
+        "levelled": granted.is_levelled,
     }
     return json.dumps(fields).encode()

@@ -13,6 +13,7 @@ import anyio
 from claudemesh_mcp import inbox, shown
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_wire.handshake import Mode
 
@@ -42,6 +43,7 @@ class Hatch:
         self._attachment = attachment
         self._mode = mode
         self._shown: list[int] = []
+        self._changes = 0
 
     async def take(
         self, limit: int, thread: str | None, *, peek: bool
@@ -50,32 +52,46 @@ class Hatch:
         self._attachment.refuse_if_replaced()
         if self._mode is Mode.CALL:
             await shown.messages.fetch(await self._attachment.ready(READY_S), self._receiving)
+        # Before the look: what is released behind it makes another number.
+        self._changes = await self._peer.file.changes_elsewhere()
+        policy = Policy(self._peer)
         if peek:
-            return await shown.messages.peeked(self._peer, limit, thread), []
-        return await self._hand_out(limit, thread)
+            found = await shown.messages.peeked(policy, limit, thread), list[str]()
+        else:
+            found = await self._hand_out(policy, limit, thread)
+        if policy.has_news:
+            self._receiving.reports_are_due()
+        return found
 
     async def next_arrival(self, arrival: anyio.Event) -> None:
         """Wait for something to arrive, or until it is time to look again."""
-        # An attached process elsewhere, or the end of a lease, gives no sign of its own here.
-        with anyio.move_on_after(_POLL_S if self._mode is Mode.CALL else inbox.LEASE_MS / 1000):
-            await arrival.wait()
+        # An attached process elsewhere, a release, or a lease's end gives no sign of its own here.
+        if self._mode is Mode.CALL:
+            with anyio.move_on_after(_POLL_S):
+                await arrival.wait()
+            return
+        with anyio.move_on_after(inbox.LEASE_MS / 1000):
+            while not arrival.is_set():
+                with anyio.move_on_after(_POLL_S):
+                    await arrival.wait()
+                if await self._peer.file.changes_elsewhere() != self._changes:
+                    # Its own is what the other process noted to be reported.
+                    self._receiving.look_again()
+                    return
 
     async def _hand_out(
-        self, limit: int, thread: str | None
+        self, policy: Policy, limit: int, thread: str | None
     ) -> "tuple[results.InboxResult, list[str]]":
         """Hand rows out; a caller that is cancelled in between has them given back."""
-        peer, holder = self._peer, f"{self._attachment.holder}"
-        handing = secrets.token_hex(4)
-        now_ms, hand_out = peer.now_ms(), shown.messages.hand_out
+        peer, holder = self._peer, self._attachment.holder
+        holding = f"{holder}:{secrets.token_hex(4)}"
         handed = False
         try:
-            rows, left = await peer.file.write(
-                lambda sql: hand_out(sql, limit, thread, f"{holder}:{handing}", now_ms)
-            )
+            rows, left = await shown.messages.handed_out(policy, limit, thread, holding)
             handed = True
         finally:
             if not handed:
-                peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
+                peer.file.post(lambda sql: inbox.give_back(sql, holding))
         return shown.messages.inbox_result(peer, rows, left), [str(row["row"]) for row in rows]
 
     def shown_one(self, row: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from claudemesh_mcp import reports
 from claudemesh_mcp.cleaning import clean, clean_line
+from claudemesh_mcp.held import DECLINED, mesh_of
 from claudemesh_mcp.textindex import MOST_AT_ONCE, RECEIVED, forget
 from claudemesh_wire.content import KIND, unpack
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy
@@ -143,15 +144,14 @@ def take_in(sql: sqlite3.Connection, copy: Copy, checks: Checks, now_ms: int) ->
             int(ruling.wakes),
         ),
     )
-    reports.note(sql, header, opened.header_hash, (*_kept_as(ruling.held), now_ms))
-    if ruling.held:
-        # Whoever releases it later finds here which mesh it belongs to.
-        sql.execute("INSERT OR IGNORE INTO facts (key, value) VALUES ('mesh', ?)", (header.mesh,))
+    reports.note(sql, header, opened.header_hash, (*_kept_as(ruling.held, None), now_ms))
     return Taken(header, missed=_missed(sql, header), fresh=not ruling.held)
 
 
-def _kept_as(held: str | None) -> tuple[ReceiptStatus, str]:
+def _kept_as(held: str | None, route: str | None) -> tuple[ReceiptStatus, str]:
     """Give status and reason of the receipt for a message that is in the file."""
+    if route == DECLINED:
+        return ReceiptStatus.DECLINED, held or ""
     return (ReceiptStatus.HELD, held) if held else (ReceiptStatus.DELIVERED, "")
 
 
@@ -177,7 +177,8 @@ def _refuse(
     if kept is not None and kept["header_hash"] == copy.header_hash:
         # Taken in before, and the ack was lost on its way: say it again, whatever would speak
         # against the message now, as that it has expired meanwhile.
-        reports.note(sql, header, copy.header_hash, (*_kept_as(kept["held"]), now_ms))
+        said = _kept_as(kept["held"], kept["route"])
+        reports.note(sql, header, copy.header_hash, (*said, now_ms))
         return Taken(header)
     if refusal.permanent:
         reports.note(sql, header, copy.header_hash, (ReceiptStatus.DECLINED, refusal.code, now_ms))
@@ -225,13 +226,22 @@ def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -
     )
 
 
-def count_unread(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> int:
-    """Count the rows that ``peek`` could give."""
-    (count,) = sql.execute(
-        f"SELECT count(*) FROM inbox WHERE {_OPEN}",  # noqa: S608 - a constant
-        (now_ms, thread, thread),
-    ).fetchone()
-    return int(count)
+def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> dict[str, int]:
+    """Count the rows that could be handed out, by the member they came from."""
+    return dict(
+        sql.execute(
+            f"SELECT member, count(*) FROM inbox WHERE {_OPEN} GROUP BY member",  # noqa: S608 - a constant
+            (now_ms, thread, thread),
+        ).fetchall()
+    )
+
+
+def open_of(sql: sqlite3.Connection, now_ms: int, member: str) -> list[sqlite3.Row]:
+    """Give the rows of a member that could be handed out."""
+    return sql.execute(
+        f"SELECT * FROM inbox WHERE {_OPEN} AND member = ? ORDER BY row",  # noqa: S608 - a constant
+        (now_ms, None, None, member),
+    ).fetchall()
 
 
 def give_back(sql: sqlite3.Connection, holder: str, rows: Iterable[int] | None = None) -> None:
@@ -264,7 +274,7 @@ def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: 
     marked = 0
     for row in rows:
         found = sql.execute(
-            "UPDATE inbox SET state = 'seen', route = ?, seen_ms = ? WHERE row = ?"
+            "UPDATE inbox SET state = 'seen', route = ?, seen_ms = ?, held = NULL WHERE row = ?"
             " AND state <> 'seen' RETURNING sender, id, header_hash",
             (route, now_ms, row),
         ).fetchone()
@@ -298,8 +308,8 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
     """
     found = sql.execute(
         # The first that came: a later sender can't put a text under the id of another's.
-        "SELECT * FROM inbox WHERE id = ? ORDER BY row LIMIT 1",
-        (message,),
+        "SELECT * FROM inbox WHERE id = ? AND route IS NOT ? ORDER BY row LIMIT 1",
+        (message, DECLINED),
     ).fetchone()
     if found is None:
         raise NotFound(
@@ -309,7 +319,8 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
     if found["held"]:
         raise Forbidden(
             f"The message is held: {found['member_name']} was not granted {found['held']}.",
-            f"This session's user can let it through: claudemesh allow {found['id']}",
+            "This session's user can let it through:"
+            f" claudemesh --mesh {mesh_of(sql)} allow {found['id']}",
             code="held",
         )
     return found
@@ -332,7 +343,8 @@ def forget_old(sql: sqlite3.Connection, now_ms: int) -> bool:
 
 def _find(sql: sqlite3.Connection, sender: str, message: str) -> sqlite3.Row | None:
     return sql.execute(
-        "SELECT row, header_hash, held FROM inbox WHERE sender = ? AND id = ?", (sender, message)
+        "SELECT row, header_hash, held, route FROM inbox WHERE sender = ? AND id = ?",
+        (sender, message),
     ).fetchone()
 
 

@@ -1,25 +1,27 @@
 """Enters a mesh by the link of an invite, or makes one; both put it on this home's list.
 
 The commands ``join`` and ``mesh create`` call it. The log that a broker shows is walked from the
-mesh's own id, which the link names; each step looks first at what is there, so that one that was
-killed is finished by the next.
+mesh's own id, which the link names, or from what this home has verified of it before; each step
+looks first at what is there, so that one that was killed is finished by the next.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
+import anyio
 import anyio.to_thread
 
 from claudemesh_mcp import meshes
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.config import Settings
-from claudemesh_mcp.connection import Patience, websocket
+from claudemesh_mcp.connection import Patience, pauses, websocket
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.identity import Identity, found, open_identity
 from claudemesh_mcp.meshes import KnownMesh, Place
 from claudemesh_mcp.peer import system_ms
-from claudemesh_mcp.trust import keep_log
+from claudemesh_mcp.trust import check_head, keep_log, kept_log, rolled_back
 from claudemesh_wire.address import MAX_HANDLE
 from claudemesh_wire.entries import Entry, EntryFields, EntryKind
 from claudemesh_wire.errors import Conflict, Forbidden, Unavailable
@@ -35,8 +37,11 @@ from claudemesh_wire.keys import b64
 from claudemesh_wire.links import InviteLink
 from claudemesh_wire.membership import Chain, Member, walk
 
-_ATTEMPTS = 5
-_MOST_NAMES = 50
+_ATTEMPTS: Final = 12
+_MOST_NAMES: Final = 50
+_ANOTHER_HISTORY: Final = frozenset({"membership_gap", "membership_fork"})
+# Somebody else joined meanwhile: the entry has to follow theirs.
+_MOVED: Final = _ANOTHER_HISTORY | {"membership_moved", "already_a_member"}
 
 
 @dataclass(frozen=True)
@@ -104,52 +109,84 @@ async def join(link: InviteLink, settings: Settings, wish: Wish) -> Joined:
         NotFound: ``unknown_invite``: taken back, or the link is not whole.
         Forbidden: ``invite_expired``, ``invite_used_up``, ``invite_dead``; ``invite_forged`` when
             what the broker shows was not signed by an admin of that mesh.
-        Conflict: ``name_taken``: another member has the name that was asked for.
+        Conflict: ``name_taken``: another member has the name that was asked for;
+            ``mesh_name_taken``: this home calls another mesh so; ``membership_rollback``: the
+            broker shows less of this mesh than this home has verified, or another history.
         MeshError: the broker can't be reached, or is not the one of the link.
     """
     home = Home.open(settings.paths())
     identity = await anyio.to_thread.run_sync(open_identity, home, _local(settings))
+    chain = await anyio.to_thread.run_sync(_before, home, link.mesh, wish)
     place = Place(link.url, link.broker, link.pin)
-    async with stranger(place, settings) as client:
-        challenge = await client.meet(link.broker)
-        joiner = _Joiner(link, identity, wish, challenge.nonce, challenge.now_ms)
-        chain, invite = await _opened(client, joiner)
-        anew = not is_present(chain, identity.member)
-        for _ in range(_ATTEMPTS):
-            if is_present(chain, identity.member):
-                break
-            try:
-                entry = _entry(chain, invite, joiner)
-                grown = await client.ask(Enter(entry=entry.blob))
-                chain = chain.extend(grown.entries)
-            except Conflict as error:
-                # Somebody else joined meanwhile: the entry has to follow theirs.
-                if error.code == "name_taken":
-                    raise
-                chain, invite = await _opened(client, joiner)
-    return await anyio.to_thread.run_sync(_keep, home, identity, chain, (place, invite, wish, anew))
+    waits, anew = pauses(), None
+    for _ in range(_ATTEMPTS):
+        # Each on a connection of its own: a broker hangs up on who is refused several times.
+        async with stranger(place, settings) as client:
+            challenge = await client.meet(link.broker)
+            joiner = _Joiner(link, identity, wish, challenge.nonce, challenge.now_ms)
+            chain, invite = await _opened(client, joiner, chain)
+            anew = not chain.is_present(identity.member) if anew is None else anew
+            chain = await _entered(client, joiner, chain, invite)
+        if chain.is_present(identity.member):
+            how = (place, invite, wish, anew)
+            return await anyio.to_thread.run_sync(_keep, home, identity, chain, how)
+        await anyio.sleep(next(waits))
+    raise Unavailable("Others keep joining this mesh at the same moment.", "Join again.")
 
 
-async def _opened(client: Client, joiner: _Joiner) -> tuple[Chain, Invite]:
-    """Look at the invite and verify the whole log behind it, from the mesh's id on."""
+def _before(home: Home, mesh: str, wish: Wish) -> Chain:
+    """Give what this home has verified of the mesh before; refuses a name it can't call it by."""
+    if wish.called is not None:
+        hint = "Choose another name for this one: --called NAME."
+        meshes.check_name(home, wish.called, mesh, hint)
+    return kept_log(home, mesh)
+
+
+async def _opened(client: Client, joiner: _Joiner, chain: Chain) -> tuple[Chain, Invite]:
+    """Look at the invite and verify the log behind it, from what is known of it on."""
     link, member = joiner.link, joiner.identity.member
     proof = prove_opening(link.one_time, link.broker, joiner.nonce, link.code)
     told = prove_member(joiner.identity.key, link.broker, joiner.nonce, link.code)
-    chain = Chain(link.mesh)
+    least = chain.head.seq
     while True:
         asked = OpenInvite(
             code=link.code, proof=proof, member=member, member_proof=told, after_seq=chain.head.seq
         )
         shown = await client.ask(asked)
-        before = chain.head.seq
-        chain = chain.extend(shown.log.entries)
-        if chain.head.seq >= shown.log.head_seq:
+        grown = _grown(chain, shown.log.entries)
+        if not check_head(grown, shown.log.head_seq, shown.log.head, least):
             break
-        if chain.head.seq == before:
-            raise Unavailable("The broker did not send the membership log it speaks of.")
+        if grown.head.seq == chain.head.seq:
+            raise Unavailable(
+                "The broker did not send the membership log it speaks of.", "Join again."
+            )
+        chain = grown
     invite = Invite.parse(shown.invite)
-    _check(chain, invite, link)
-    return chain, invite
+    _check(grown, invite, link)
+    return grown, invite
+
+
+def _grown(chain: Chain, entries: Sequence[bytes]) -> Chain:
+    try:
+        return chain.extend(entries)
+    except Conflict as error:
+        if error.code not in _ANOTHER_HISTORY:
+            raise
+        raise rolled_back(chain, chain.head.seq + len(entries)) from error
+
+
+async def _entered(client: Client, joiner: _Joiner, chain: Chain, invite: Invite) -> Chain:
+    """Have one's entry appended; gives the chain as it was when somebody else was quicker."""
+    if chain.is_present(joiner.identity.member):
+        return chain
+    entry = _entry(chain, invite, joiner)
+    try:
+        grown = await client.ask(Enter(entry=entry.blob))
+    except Conflict as error:
+        if error.code not in _MOVED:
+            raise
+        return chain
+    return chain.extend(grown.entries)
 
 
 def _check(chain: Chain, invite: Invite, link: InviteLink) -> None:
@@ -212,12 +249,6 @@ def _keep(
         meshes.remember(home, mesh)
     inviter = chain.members.get(invite.fields.by)
     return Joined(mesh, chain.member(identity.member), inviter, chain, anew)
-
-
-def is_present(chain: Chain, member: str) -> bool:
-    """Tell whether a member is in the mesh now."""
-    known = chain.members.get(member)
-    return known is not None and not known.removed
 
 
 def _local(settings: Settings) -> Settings:

@@ -20,6 +20,7 @@ from claudemesh_wire.keys import b64, unb64
 LOCAL: Final = "local"
 FILE_NAME: Final = "mesh.json"
 MIN_ID_PREFIX: Final = 12
+_OTHER_NAME: Final = "Choose another name; claudemesh mesh list shows those in use."
 _MOST_BYTES: Final = 64 * 1024
 
 
@@ -100,7 +101,7 @@ def choose(meshes: Iterable[KnownMesh], wanted: str) -> KnownMesh:
     for one in known:
         if wanted in {one.name, one.id}:
             return one
-    begun = [one for one in known if len(wanted) >= MIN_ID_PREFIX and one.id.startswith(wanted)]
+    begun = [one for one in known if is_called(one, wanted)]
     if len(begun) > 1:
         raise Conflict(f"{len(begun)} meshes have ids that begin with {wanted}.", code="ambiguous")
     if begun:
@@ -113,23 +114,33 @@ def choose(meshes: Iterable[KnownMesh], wanted: str) -> KnownMesh:
     )
 
 
+def is_called(mesh: KnownMesh, wanted: str) -> bool:
+    """Tell whether a mesh goes by this name, id, or beginning of an id."""
+    is_begun = len(wanted) >= MIN_ID_PREFIX and mesh.id.startswith(wanted)
+    return wanted == mesh.name or is_begun
+
+
 def remember(home: Home, mesh: KnownMesh) -> KnownMesh:
     """Keep a mesh, under the home's lock; it replaces what was kept of it.
 
     Raises:
         Conflict: ``mesh_name_taken``: this home calls another mesh so.
     """
-    if mesh.name == LOCAL or any(
-        one.name == mesh.name and one.id != mesh.id for one in known_meshes(home)
-    ):
-        raise Conflict(
-            f"This home calls another mesh {mesh.name}.",
-            "Give this one another name: --as NAME.",
-            code="mesh_name_taken",
-        )
+    check_name(home, mesh.name, mesh.id)
     private_folder(home.meshes / mesh.id)
     atomic_write(_file(home, mesh.id), _write(mesh))
     return mesh
+
+
+def check_name(home: Home, name: str, mesh: str = "", hint: str = _OTHER_NAME) -> None:
+    """Refuse what this home calls another mesh than this one, which it need not know yet.
+
+    Raises:
+        Conflict: ``mesh_name_taken``.
+    """
+    others = (one.name for one in known_meshes(home) if one.id != mesh)
+    if name in {LOCAL, *others}:
+        raise Conflict(f"This home calls another mesh {name}.", hint, code="mesh_name_taken")
 
 
 def update_place(home: Home, mesh: str, place: Place) -> None:

@@ -161,14 +161,16 @@ class GrantsShown(Result):
 
 
 class MemberRights(Result):
-    """What one member lets another do, capability by capability."""
+    """What one member lets another do, capability by capability; nobody is told who blocks it."""
+
+    optional = frozenset({"blocked"})
 
     member: str
     member_id: str
     standing: str
     rights: dict[str, str]
     granted: bool
-    blocked: bool
+    blocked: bool | None = None
 
 
 class RightsResult(Result):
@@ -176,6 +178,7 @@ class RightsResult(Result):
 
     i_let: list[MemberRights]
     let_me: list[MemberRights]
+    more: bool = False
 
 
 class MeshInfo(Result):

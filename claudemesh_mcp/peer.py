@@ -116,7 +116,13 @@ class Peer:
 
         device, trust = await anyio.to_thread.run_sync(keys)
         path = device.identity.home.sessions / device.peer / "peer.db"
-        return cls(setup, device, trust, await PeerFile.open(path))
+        file = await PeerFile.open(path)
+        try:
+            await file.belong_to(trust.mesh)
+        except BaseException:
+            await file.close()
+            raise
+        return cls(setup, device, trust, file)
 
     @property
     def id(self) -> str:

@@ -65,6 +65,11 @@ class PeerFile:
         """
         return cls(path, await anyio.to_thread.run_sync(_open, path))
 
+    async def belong_to(self, mesh: str) -> None:
+        """Note whose file it is, for those who look into the files of all peers of a home."""
+        known = "INSERT OR IGNORE INTO facts (key, value) VALUES ('mesh', ?)"
+        await self.write(lambda sql: sql.execute(known, (mesh,)), lazily=True)
+
     async def write(self, change: Change[R], *, lazily: bool = False) -> R:
         """Make a change; it is on disk when this returns.
 
@@ -91,6 +96,15 @@ class PeerFile:
             Invalid: ``database_damaged``.
         """
         return await self._hand_in(query, Needs.NOTHING)
+
+    async def changes_elsewhere(self) -> int:
+        """Give a number that another process's change of the file makes another one."""
+
+        def version(sql: sqlite3.Connection) -> int:
+            (found,) = sql.execute("PRAGMA data_version").fetchone()
+            return int(found)
+
+        return await self.read(version)
 
     def post(self, change: Change[Any]) -> None:
         """Make a change lazily without waiting for it; it comes after those handed in before."""

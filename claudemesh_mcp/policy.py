@@ -1,24 +1,30 @@
 """Decides, for a message that was opened and proved, whether it is shown and whether it wakes.
 
-``receiving.py`` asks it inside the change that keeps the message, with this home's own copy of its
-member's grants: what the broker thinks of the sender is no matter here.
+``receiving.py`` asks it inside the change that keeps the message, ``shown_messages.py`` once more
+before messages are handed out; both with this home's own copy of its member's grants: what the
+broker thinks of the sender is no matter here.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
-from claudemesh_mcp import held
+from claudemesh_mcp import held, inbox
 from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.rights import right_here
 from claudemesh_wire.content import Priority
 from claudemesh_wire.envelope import Refusal
 from claudemesh_wire.errors import MeshError
-from claudemesh_wire.grants import Capability, Right, right_of
+from claudemesh_wire.grants import Capability, Right
+from claudemesh_wire.membership import Member
 
 HOUR_MS: Final = 3600 * 1000
 MAX_HELD: Final = 200
 """So many messages of one member are held by a peer; further ones are declined."""
+BLOCKED: Final = "blocked"
+REMOVED: Final = "removed"
 _MAY_WAKE: Final = frozenset({Priority.NOW, Priority.NEXT})
 
 
@@ -30,7 +36,9 @@ class Policy:
     """
 
     def __init__(self, peer: Peer) -> None:
-        self._peer = peer
+        self.peer = peer
+        self.has_news = False
+        """Whether ``review`` noted what is to be reported."""
 
     def judge(self, sql: sqlite3.Connection, sender: Sender, priority: str, now_ms: int) -> Ruling:
         """Judge a message.
@@ -39,33 +47,76 @@ class Policy:
             Refusal: ``blocked``: this home's member blocks the sender's; ``held_full``: as much of
                 it is held here as may be.
         """
-        own = self._peer.identity.member
+        own = self.peer.identity.member
         if sender.member == own:
             return Ruling(wakes=priority in _MAY_WAKE)
         granted = self._granted()
         if granted is not None and sender.member in granted.blocked:
-            raise Refusal("The member is blocked here.", code="blocked")
-        if granted is None or not self._right(granted, sender, Capability.MESSAGE).allowed:
+            raise Refusal("The member is blocked here.", code=BLOCKED)
+        member = self.peer.trust.chain.members[sender.member]
+        if granted is None or not self._right(granted, member, Capability.MESSAGE).allowed:
             return _held(sql, sender)
-        right = self._right(granted, sender, Capability.WAKE)
+        right = self._right(granted, member, Capability.WAKE)
         return Ruling(wakes=_wakes(sql, right, sender, priority, now_ms))
 
     def _granted(self) -> Granted | None:
         try:
-            return self._peer.grants.read()
+            return self.peer.grants.read()
         except MeshError as error:
-            self._peer.detect(error)
+            self.peer.detect(error)
             return None
 
-    def _right(self, granted: Granted, sender: Sender, capability: Capability) -> Right:
-        peer = self._peer
-        return right_of(
-            peer.identity.member,
-            peer.trust.chain.members[sender.member],
-            granted.grants.get(sender.member),
-            capability,
-            strict=peer.setup.settings.strict,
-        )
+    def unread(self, sql: sqlite3.Connection, now_ms: int) -> int:
+        """Count what ``review`` would leave to be handed out, and change nothing."""
+        waiting = inbox.count_open(sql, now_ms)
+        verdicts = self._verdicts(waiting)
+        for member, verdict in verdicts.items():
+            stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
+            waiting[member] = len(stays)
+        return sum(waiting.values())
+
+    def review(self, sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> int:
+        """Judge again by whom the rows are that could be handed out now; give how many may be.
+
+        Between arrival and look their member may have lost the right, been blocked or removed.
+        """
+        waiting = inbox.count_open(sql, now_ms, thread)
+        verdicts = self._verdicts(waiting)
+        self.has_news = self.has_news or bool(verdicts)
+        for member, verdict in verdicts.items():
+            rows = inbox.open_of(sql, now_ms, member)
+            if verdict == Capability.MESSAGE:
+                rows = [row for row in rows if row["route"] != held.RELEASED]
+                held.hold_back(sql, rows, verdict, now_ms)
+            else:
+                held.decline(sql, rows, verdict, now_ms)
+        return sum((inbox.count_open(sql, now_ms, thread) if verdicts else waiting).values())
+
+    def _verdicts(self, members: Iterable[str]) -> dict[str, str]:
+        """Give those whose messages are not to be shown any more, each with the reason."""
+        others = [one for one in members if one != self.peer.identity.member]
+        granted = self._granted() if others else None
+        found = ((one, self._verdict(granted, one)) for one in others)
+        return {one: verdict for one, verdict in found if verdict is not None}
+
+    def _verdict(self, granted: Granted | None, sender: str) -> str | None:
+        """Say why a member's messages are not shown any more: the right it lacks, or a reason."""
+        member = self.peer.trust.chain.members.get(sender)
+        # What somebody wrote before it left by itself was written by a member.
+        if member is None or (member.removed and not member.has_left):
+            return REMOVED
+        if granted is not None and sender in granted.blocked:
+            return BLOCKED
+        if granted is None or not self._right(granted, member, Capability.MESSAGE).allowed:
+            return Capability.MESSAGE
+        return None
+
+    def _right(self, granted: Granted, member: Member, capability: Capability) -> Right:
+        return right_here(self.peer, granted, member, capability)
+
+
+def _let_through(sql: sqlite3.Connection, member: str, now_ms: int) -> list[sqlite3.Row]:
+    return [row for row in inbox.open_of(sql, now_ms, member) if row["route"] == held.RELEASED]
 
 
 def _held(sql: sqlite3.Connection, sender: Sender) -> Ruling:

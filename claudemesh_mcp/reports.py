@@ -30,10 +30,21 @@ def due(sql: sqlite3.Connection) -> DueReports:
     return found_due
 
 
-def note_delivered(sql: sqlite3.Connection, row: sqlite3.Row, now_ms: int) -> None:
-    """Note the receipt of a row that was released, and is delivered only now."""
+def note_again(
+    sql: sqlite3.Connection, row: sqlite3.Row, said: tuple[ReceiptStatus, str, int]
+) -> None:
+    """Note what becomes of a row behind all that was said of it, the same perhaps among it.
+
+    Args:
+        sql: The peer file.
+        row: Of the inbox.
+        said: The status, its reason, and the time.
+    """
+    status, reason, at_ms = said
+    known = (row["sender"], row["id"], str(status))
+    sql.execute("DELETE FROM reports WHERE sender = ? AND id = ? AND status = ?", known)
     told = (row["sender"], row["id"], row["header_hash"])
-    enter(sql, (*told, str(ReceiptStatus.DELIVERED), "", "", now_ms))
+    enter(sql, (*told, str(status), "", reason, at_ms))
 
 
 def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> DueReports:

@@ -4,8 +4,9 @@
 shown of both directions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Final
 
 from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.meshresults import GrantShown, GrantsShown, MemberRights, RightsResult
@@ -23,6 +24,9 @@ from claudemesh_wire.grants import (
     standing_of,
 )
 from claudemesh_wire.membership import Member
+from claudemesh_wire.message import Role
+
+_WRITTEN: Final = frozenset({Capability.MESSAGE, Capability.TOPIC, Capability.WAKE})
 
 
 def right_here(peer: Peer, granted: Granted, member: Member, capability: Capability) -> Right:
@@ -64,6 +68,7 @@ def rights(peer: Peer, found: GrantsFound) -> RightsResult:
     lets: list[MemberRights] = []
     others = [one for one in peer.trust.chain.members.values() if not one.removed and one != own]
     for member in sorted(others, key=lambda one: one.name):
+        is_blocked = member.id in granted.blocked
         mine = {one: right_here(peer, granted, member, one) for one in Capability}
         theirs = {one: right_of(member.id, own, given.get(member.id), one) for one in Capability}
         let.append(
@@ -71,9 +76,10 @@ def rights(peer: Peer, found: GrantsFound) -> RightsResult:
                 member=member.name,
                 member_id=member.id,
                 standing=standing_of(own.id, member),
-                rights={str(one): in_words(right) for one, right in mine.items()},
-                granted=member.id in granted.grants,
-                blocked=member.id in granted.blocked,
+                rights=_usable(mine, member, is_blocked=is_blocked),
+                granted=member.id in granted.grants
+                or (member.invited_by == own.id and bool(member.invite_grants)),
+                blocked=is_blocked,
             )
         )
         lets.append(
@@ -81,12 +87,22 @@ def rights(peer: Peer, found: GrantsFound) -> RightsResult:
                 member=member.name,
                 member_id=member.id,
                 standing=standing_of(member.id, own),
-                rights={str(one): in_words(right) for one, right in theirs.items()},
-                granted=member.id in given,
-                blocked=False,
+                rights=_usable(theirs, own),
+                granted=member.id in given
+                or (own.invited_by == member.id and bool(own.invite_grants)),
             )
         )
-    return RightsResult(i_let=let, let_me=lets)
+    return RightsResult(i_let=let, let_me=lets, more=found.more)
+
+
+def _usable(
+    given: Mapping[Capability, Right], subject: Member, *, is_blocked: bool = False
+) -> dict[str, str]:
+    """Say what may be done in fact: no grant lets an observer do it, nor a blocked one write."""
+    idle = _WRITTEN if is_blocked else frozenset[Capability]()
+    if subject.role is Role.OBSERVER:
+        idle = frozenset(Capability)
+    return {str(one): "no" if one in idle else in_words(right) for one, right in given.items()}
 
 
 def in_words(right: Right) -> str:
@@ -94,9 +110,8 @@ def in_words(right: Right) -> str:
     return (str(right) or "yes") if right.allowed else "no"
 
 
-def defaults(peer: Peer) -> dict[str, list[str]]:
-    """Give the table of defaults in words, as it holds for this session's peers."""
-    strict = peer.setup.settings.strict
+def defaults(*, strict: bool) -> dict[str, list[str]]:
+    """Give the table of defaults in words, as it holds for sessions with this setting."""
     table: dict[str, list[str]] = {}
     for standing, row in DEFAULTS.items():
         told = {one: right for one, right in row.items() if right.allowed}
@@ -107,29 +122,34 @@ def defaults(peer: Peer) -> dict[str, list[str]]:
 
 
 def differing(peer: Peer, found: GrantsFound | None) -> GrantsShown:
-    """Show the grants that say something else than the defaults."""
-    made: list[Grant] = []
+    """Show what grants and invites say that is something else than the defaults."""
+    own, made = peer.member, dict[str, Grant]()
     with suppress(MeshError):  # a damaged file is named where a message is judged by it
-        made = list(peer.grants.read().grants.values())
-    given = given_to(peer, found.given) if found else []
-    return GrantsShown(
-        by_me=[one for grant in made if (one := _difference(peer, grant, grant.fields.to))],
-        to_me=[one for grant in given if (one := _difference(peer, grant, grant.fields.by))],
-    )
+        made |= peer.grants.read().grants
+    given = {one.fields.by: one for one in given_to(peer, found.given if found else ())}
+    others = [one for one in peer.trust.chain.members.values() if not one.removed and one != own]
+    by_me = [difference(own.id, one, made.get(one.id), one.name) for one in others]
+    to_me = [difference(one.id, own, given.get(one.id), one.name) for one in others]
+    return GrantsShown(by_me=list(filter(None, by_me)), to_me=list(filter(None, to_me)))
 
 
-def _difference(peer: Peer, grant: Grant, other: str) -> GrantShown | None:
-    """Give what a grant says beside the defaults; ``None`` when it is nothing, or of nobody."""
-    member = peer.trust.chain.members.get(other)
-    subject = peer.trust.chain.members.get(grant.fields.to)
-    if member is None or subject is None:
+def difference(owner: str, subject: Member, grant: Grant | None, name: str) -> GrantShown | None:
+    """Give what a member lets another do beside the defaults; ``None`` when that is nothing.
+
+    Args:
+        owner: Who lets it do something.
+        subject: Who is let.
+        grant: What was signed for it, if anything was.
+        name: Of the one of them that is not the reader.
+    """
+    invited = subject.invited_by == owner and subject.invite_grants
+    if grant is None and not invited:
         return None
-    row = DEFAULTS[standing_of(grant.fields.by, subject)]
-    denied = set(grant.fields.deny)
-    allow = [one for one in row if one in grant.fields.allow and one not in denied]
+    row = DEFAULTS[standing_of(owner, subject)]
+    held = {one: right_of(owner, subject, grant, one) for one in row}
     shown = GrantShown(
-        member=member.name,
-        allow=[one for one in allow if in_words(row[one]) != "yes"],
-        deny=[one for one in row if one in denied and row[one].allowed],
+        member=name,
+        allow=[one for one in row if held[one].allowed and held[one] != row[one]],
+        deny=[one for one in row if row[one].allowed and not held[one].allowed],
     )
     return shown if shown.allow or shown.deny else None

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from claudemesh_mcp import held, inbox, outbox, rights
+from claudemesh_mcp import held, outbox, rights
 from claudemesh_mcp.attachment import Attachment, certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
@@ -28,6 +28,7 @@ from claudemesh_mcp.meshresults import (
     StatsShown,
 )
 from claudemesh_mcp.peer import Detected, Peer
+from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.project import wished_handle
 from claudemesh_mcp.results import rfc3339
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
@@ -170,9 +171,9 @@ def _groups(mine: MyGroups) -> GroupResult:
 
 async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
     """Show where one is connected and as whom."""
-    now_ms = peer.now_ms()
-    unread, waiting, pending = await peer.file.write(
-        lambda sql: (inbox.count_unread(sql, now_ms), held.count(sql), outbox.count_waiting(sql))
+    now_ms, policy = peer.now_ms(), Policy(peer)
+    unread, waiting, pending = await peer.file.read(
+        lambda sql: (policy.unread(sql, now_ms), held.count(sql), outbox.count_waiting(sql))
     )
     facts, dialed, chain = attachment.facts, attachment.broker, peer.trust.chain
     told: dict[str, Any] = {}
@@ -213,7 +214,7 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
         held=waiting,
         pending=pending,
         key_storage=peer.identity.wrapping.storage,
-        defaults=rights.defaults(peer),
+        defaults=rights.defaults(strict=peer.setup.settings.strict),
         grants=rights.differing(peer, grants),
         problems=_problems(peer, attachment, now_ms),
         news=_news(peer),

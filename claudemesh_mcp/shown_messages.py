@@ -11,6 +11,7 @@ from claudemesh_mcp import held, inbox, outbox
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_mcp.results import (
     InboxMessage,
@@ -82,27 +83,35 @@ def _release_hint(peer: Peer, status: str | None) -> str | None:
     """Name the command by which the human of a recipient lets a held message through."""
     if status != ReceiptStatus.HELD:
         return None
-    return f"Its user can let it through: claudemesh allow {peer.own_name()}"
+    # By the mesh's id: what their home calls it is not known here.
+    command = f"claudemesh --mesh {peer.identity.mesh} allow {peer.own_name()}"
+    return f"Its user can let it through: {command}"
 
 
-def hand_out(
-    sql: sqlite3.Connection, limit: int, thread: str | None, holder: str, now_ms: int
+async def handed_out(
+    policy: Policy, limit: int, thread: str | None, holder: str
 ) -> tuple[list[sqlite3.Row], Left]:
-    """Hand rows out and count what is left."""
-    rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
-    return rows, Left(inbox.count_unread(sql, now_ms, thread), held.count(sql))
+    """Hand rows out, and count what is left."""
+    peer, now_ms = policy.peer, policy.peer.now_ms()
+
+    def hand_out(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
+        there = policy.review(sql, now_ms, thread)
+        rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
+        return rows, Left(there - len(rows), held.count(sql))
+
+    return await peer.file.write(hand_out)
 
 
-async def peeked(peer: Peer, limit: int, thread: str | None) -> InboxResult:
+async def peeked(policy: Policy, limit: int, thread: str | None) -> InboxResult:
     """Show what waits without taking it."""
-    now_ms = peer.now_ms()
+    peer, now_ms = policy.peer, policy.peer.now_ms()
 
     def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
+        there = policy.review(sql, now_ms, thread)
         rows = inbox.peek(sql, limit, thread, now_ms)
-        unread = inbox.count_unread(sql, now_ms, thread) - len(rows)
-        return rows, Left(unread, held.count(sql))
+        return rows, Left(there - len(rows), held.count(sql))
 
-    rows, left = await peer.file.read(look)
+    rows, left = await peer.file.write(look)
     # Not handed out now: whoever was offered one of them before may have shown it.
     messages = [_message(peer, row, 0, again=row["offers"] > 0) for row in rows]
     return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
@@ -116,11 +125,15 @@ def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left) -> InboxResult
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
     """Show a part of a message, from a byte offset on; of one's own if none came under its id."""
-    row = await peer.file.read(lambda sql: _find(sql, peer, message))
+    now_ms = peer.now_ms()
+
+    def look(sql: sqlite3.Connection) -> "tuple[sqlite3.Row | dict[str, Any], int]":
+        unread = Policy(peer).review(sql, now_ms)
+        return _find(sql, peer, message), unread
+
+    row, unread = await peer.file.write(look)
     if not 0 <= offset <= len(row["text"].encode()):
         raise Invalid("offset is beyond the end of the text.", "Start at 0.", code="bad_offset")
-    now_ms = peer.now_ms()
-    unread = await peer.file.read(lambda sql: inbox.count_unread(sql, now_ms))
     message_part = _message(peer, row, offset, again=row["offers"] > 1)
     return InboxResult(messages=[message_part], unread=unread)
 
@@ -277,7 +290,9 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "Do not rely on this broker's word about it.",
             code="forged_receipt",
         )
-    latest = proofs["seen"] or proofs["declined"] or proofs["delivered"] or proofs["held"]
+    # What was delivered may be held afterwards, and delivered once more.
+    latest = proofs.get(claimed)
+    latest = latest or proofs["seen"] or proofs["declined"] or proofs["delivered"] or proofs["held"]
     delivered = proofs["delivered"]
     seen = proofs["seen"]
     return RecipientStatus.model_validate(

@@ -48,7 +48,6 @@ class Left:
     reports: list[dict[str, object]]
     highest: list[tuple[str, str, int]]
     names: list[tuple[str, str, int]]
-    facts: list[tuple[str, str]]
 
 
 class Succession:
@@ -238,8 +237,6 @@ def hold(sql: sqlite3.Connection) -> Left:
         [dict(row) for row in sql.execute("SELECT * FROM reports ORDER BY row")],
         [tuple(row) for row in sql.execute("SELECT sender, conv, highest FROM inbox_seq")],
         [tuple(row) for row in sql.execute("SELECT name, member, first_ms FROM names")],
-        # Without it nobody could say later which mesh a held message belongs to.
-        [tuple(row) for row in sql.execute("SELECT key, value FROM facts WHERE key = 'mesh'")],
     )
 
 
@@ -253,7 +250,6 @@ def keep(sql: sqlite3.Connection, left: Left) -> None:
                 f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})",  # noqa: S608 - columns of our table
                 tuple(values.values()),
             )
-    sql.executemany("INSERT OR IGNORE INTO facts (key, value) VALUES (?, ?)", left.facts)
     sql.executemany(
         "INSERT INTO inbox_seq (sender, conv, highest) VALUES (?, ?, ?) ON CONFLICT (sender, conv)"
         " DO UPDATE SET highest = max(highest, excluded.highest)",

@@ -29,7 +29,7 @@ def context_for(url: str, pin: bytes) -> ssl.SSLContext | None:
     parts = urlsplit(url)
     if parts.scheme == "https":
         return _unchecked() if pin else ssl.create_default_context()
-    if pin or not _is_loopback(parts.hostname or ""):
+    if pin or not is_loopback(url):
         raise Invalid(
             f"With http:// others could read what is sent to {url}.",
             "Use its https:// address; the broker's owner runs it with TLS.",
@@ -123,7 +123,9 @@ def _short(pin: bytes) -> str:
     return f"{pin[:8].hex()}…"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to this machine."""
+    host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -80,30 +80,13 @@ class Trust:
         path = self._folder / "log"
         with file_lock(self._folder / "lock"):
             kept = tuple(_read(path))
-            chain = self._longer(kept, path)
+            chain = _longer(self.chain, kept, path)
             known = set(chain.entries)
             chain = chain.extend(entry for entry in entries if entry not in known)
             if chain.entries != kept:
                 atomic_write(path, _write(chain.entries))
             if chain.entries != self.chain.entries:
                 self._believe(chain)
-
-    def _longer(self, kept: tuple[bytes, ...], path: Path) -> Chain:
-        """Give the history known here or the one on disk, of which one continues the other."""
-        ours = self.chain.entries
-        if ours[: len(kept)] == kept:
-            # What was verified once is not forgotten because the file was cut or removed.
-            return self.chain
-        try:
-            # Another session of this home has learned more in the meantime.
-            chain = walk(self.mesh, kept)
-        except MeshError as error:
-            if error.code == "unsupported_version":
-                raise
-            raise _damaged(path) from error
-        if kept[: len(ours)] != ours:
-            raise _damaged(path)
-        return chain
 
     def _believe(self, chain: Chain) -> None:
         """Take over a longer history; certificates that it no longer bears out are dropped."""
@@ -132,17 +115,7 @@ class Trust:
         Raises:
             Conflict: ``membership_rollback``: the broker shows a shorter or another history.
         """
-        if seq > self.head.seq:
-            return True
-        ours = self.chain.head_at(seq)
-        if seq < least or ours is None or ours.hash != head:
-            raise Conflict(
-                f"The broker shows a membership log that ends at entry {seq},"
-                f" unlike the {self.head.seq} entries this home has verified.",
-                "Do not trust this broker before an admin has explained it.",
-                code="membership_rollback",
-            )
-        return False
+        return check_head(self.chain, seq, head, least)
 
     def check_seen_head(self, header: Header) -> None:
         """Compare the head a sender saw with ours.
@@ -269,10 +242,58 @@ class Trust:
                 raise Forbidden(error.reason, error.hint, code="revoked") from error
 
 
+def check_head(chain: Chain, seq: int, head: bytes, least: int = 0) -> bool:
+    """Compare a broker's head with a chain; see ``Trust.check_head``."""
+    if seq > chain.head.seq:
+        return True
+    ours = chain.head_at(seq)
+    if seq < least or ours is None or ours.hash != head:
+        raise rolled_back(chain, seq)
+    return False
+
+
+def rolled_back(chain: Chain, seq: int) -> Conflict:
+    """Say that a broker shows a shorter history than this home has verified, or another one."""
+    return Conflict(
+        f"The broker shows a membership log that ends at entry {seq},"
+        f" unlike the {chain.head.seq} entries this home has verified.",
+        "Do not trust this broker before an admin has explained it.",
+        code="membership_rollback",
+    )
+
+
+def kept_log(home: Home, mesh: str) -> Chain:
+    """Give what this home has verified of a mesh, also of one that it left; perhaps nothing.
+
+    Raises:
+        Invalid: as ``Trust.open``.
+    """
+    path = home.meshes / mesh / "log"
+    return _longer(Chain(mesh), tuple(_read(path)), path)
+
+
 def keep_log(home: Home, chain: Chain) -> None:
     """Put a verified log on disk, for a mesh that was just entered; a longer one there stays."""
     folder = private_folder(home.meshes / chain.mesh)
     Trust(folder, Chain(chain.mesh)).extend(chain.entries)
+
+
+def _longer(known: Chain, kept: tuple[bytes, ...], path: Path) -> Chain:
+    """Give the history known here or the one on disk, of which one continues the other."""
+    ours = known.entries
+    if ours[: len(kept)] == kept:
+        # What was verified once is not forgotten because the file was cut or removed.
+        return known
+    try:
+        # Another session of this home has learned more in the meantime.
+        chain = walk(known.mesh, kept)
+    except MeshError as error:
+        if error.code == "unsupported_version":
+            raise
+        raise _damaged(path) from error
+    if kept[: len(ours)] != ours:
+        raise _damaged(path)
+    return chain
 
 
 def _read(path: Path) -> list[bytes]:

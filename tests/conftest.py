@@ -4,6 +4,8 @@ import signal
 
 import pytest
 
+pytest_plugins = ["tests.support.claude.summary"]
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As when a shell starts the tests in the background; the programs they start would not be
     # interrupted either.

@@ -18,6 +18,8 @@ from claudemesh_broker.config import PREFIX, described
 from claudemesh_mcp.config import RULES
 from tests.support.checkout import BROKER, ROOT, SESSION, WIRE, python_files, strings
 from tests.support.documents import README, between_marks, definitions
+from tests.support.hosting import Guest, a_guest, a_host_at_home, ok
+from tests.support.netns import HOST, a_cable, is_possible
 from tests.support.shell import LIMIT_S, Shell, shell_in
 
 BROKER_README: Final = ROOT / "broker" / "README.md"
@@ -141,6 +143,35 @@ async def test_the_lines_for_a_shell_run(shell: Shell) -> None:
                 assert done.code == 0, f"{line}: {done.err}"
             (message,) = (await ada.call("inbox", wait_s=20))["messages"]
             assert message["text"] in example("shell")
+
+
+def test_the_four_commands_for_a_team_run_as_they_stand(tmp_path: Path) -> None:
+    with a_guest(tmp_path / "ada") as ada, a_guest(tmp_path / "bob") as bob:
+        run_the_four_commands(ada, bob)
+
+
+@pytest.mark.skipif(not is_possible(), reason="network namespaces take root, Linux and `ip`")
+def test_the_four_commands_for_a_team_run_on_two_machines(tmp_path: Path) -> None:
+    with a_cable() as cable, a_guest(tmp_path / "a") as ada, a_guest(tmp_path / "b") as bob:
+        shown = run_the_four_commands(
+            Guest(ada.folder, tuple(cable.at_host())), Guest(bob.folder, tuple(cable.at_guest()))
+        )
+    assert shown.startswith(f"https://{HOST}:")
+
+
+def run_the_four_commands(ada: Shell, bob: Shell) -> str:
+    """Do what the README says for a team; gives the address that the broker printed."""
+    lines = [shlex.split(line, comments=True) for line in example("team").splitlines()]
+    assert [line[0] for line in lines] == ["claudemesh"] * 4
+    host, create, invite, join = (line[1:] for line in lines)
+    with a_host_at_home(ada, *host) as broker:
+        address = {"URL": broker.printed_url}
+        ok(ada.run(*(address.get(word, word) for word in create)))
+        link = {"LINK": ok(ada.run(*invite)).out.strip()}
+        ok(bob.run(*(link.get(word, word) for word in join)))
+        names = [row["name"] for row in ok(ada.run("members", "--json")).json["members"]]
+        assert names == ["max", "max-2"]
+        return broker.printed_url
 
 
 def with_settings(text: str, table: str) -> str:

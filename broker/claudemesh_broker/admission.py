@@ -45,6 +45,7 @@ from claudemesh_wire.membership import Chain
 from claudemesh_wire.message import Role
 
 MAX_ENTRIES: Final = 200
+MAX_PARTS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,29 @@ class Admitted:
     arrived: Arrived
 
 
+@dataclass
+class Offered:
+    """The log that one connection offers, in as many hellos as it takes; it counts once whole.
+
+    Args:
+        chain: What is verified of it.
+        parts: In how many hellos that came.
+    """
+
+    chain: Chain | None = None
+    parts: int = 0
+
+    def behind(self, known: Chain | None) -> Chain | None:
+        """Give what a further part follows: the log known here, or what was offered behind it."""
+        before = known.entries if known else ()
+        goes_on = self.chain is not None and self.chain.entries[: len(before)] == before
+        return self.chain if goes_on else known
+
+    def keep(self, chain: Chain) -> None:
+        """Keep what was verified until the rest is here."""
+        self.chain, self.parts = chain, min(self.parts + 1, MAX_PARTS)
+
+
 class Admission:
     """The door of one broker."""
 
@@ -93,18 +117,20 @@ class Admission:
         self.parts = parts
         self.identity = identity
 
-    async def admit(self, hello: Hello, nonce: bytes, origin: Origin) -> Admitted:
+    async def admit(self, hello: Hello, nonce: bytes, origin: Origin, offered: Offered) -> Admitted:
         """Verify a hello and let its peer in.
 
         Args:
             hello: The first request of a connection.
             nonce: The one that was sent in this connection's challenge.
             origin: Where the connection comes from.
+            offered: What came of a log in earlier hellos of this connection; is added to.
 
         Raises:
             Unauthenticated: the token, a nonce, a signature or the certificate is not right.
             NotFound: ``unknown_mesh``: say hello again with the log.
-            Conflict: ``membership_fork``, or ``membership_behind``: say hello again with the log.
+            Conflict: ``membership_fork``, or ``membership_behind``: say hello again with the log
+                from ``details.head_seq`` on.
             Forbidden: the chain does not bear the certificate out, or the peer is another's;
                 ``membership_forbidden``: the log holds what this member can't vouch for.
             Invalid: ``clock``: an entry of the log is of a time to come.
@@ -113,7 +139,7 @@ class Admission:
         claims = self._read_claims(hello, nonce)
         certificate = _read_certificate(hello, claims)
         may_found = self._is_vouched_for(hello, claims) or (is_home and origin.is_local)
-        chain = await self._chain(hello, claims, certificate, may_found=may_found)
+        chain = await self._chain(hello, claims, certificate, offered, may_found=may_found)
         return await self._arrive(hello, claims, certificate, chain)
 
     def _check_token(self, hello: Hello) -> bool:
@@ -153,15 +179,26 @@ class Admission:
         return claims
 
     async def _chain(
-        self, hello: Hello, claims: Claims, certificate: Certificate, *, may_found: bool
+        self,
+        hello: Hello,
+        claims: Claims,
+        certificate: Certificate,
+        offered: Offered,
+        *,
+        may_found: bool,
     ) -> Chain:
         """Give the mesh's chain, with what the client knows beyond it; checks the certificate."""
         while True:
             known = await self.parts.roster.load(claims.mesh)
             if known is None and not (hello.log and may_found):
                 raise _unknown(claims.mesh, is_offered=bool(hello.log))
-            offer = _Offer(hello.log, certificate.fields.member, self.parts.now_ms())
-            chain = _longest(known, offer, claims)
+            member = certificate.fields.member
+            offer = _Offer(hello.log, member, self.parts.now_ms(), is_known=known is not None)
+            chain = _longest(offered.behind(known), offer, claims)
+            may_offer = may_found or (known is not None and known.is_present(member))
+            if may_offer and hello.log and chain.head.seq < claims.head_seq:
+                offered.keep(chain)
+                raise _is_behind(chain)
             self._check_member(chain, certificate, claims)
             _compare_heads(chain, claims)
             if chain is known:
@@ -260,16 +297,17 @@ def _read_certificate(hello: Hello, claims: Claims) -> Certificate:
 
 @dataclass(frozen=True)
 class _Offer:
-    """A log that comes with a hello, by whom, and when."""
+    """A log that comes with a hello, by whom, when, and whether the mesh was known before."""
 
     log: Sequence[bytes]
     member: str
     now_ms: int
+    is_known: bool
 
 
-def _longest(known: Chain | None, offer: _Offer, claims: Claims) -> Chain:
-    """Give the known chain, or one that extends it by what a client offers up to its head."""
-    chain = known or Chain(claims.mesh)
+def _longest(start: Chain | None, offer: _Offer, claims: Claims) -> Chain:
+    """Give the start, or a chain that extends it by what a client offers up to its head."""
+    chain = start or Chain(claims.mesh)
     if claims.head_seq <= chain.head.seq:
         return chain
     for blob in offer.log:
@@ -279,7 +317,7 @@ def _longest(known: Chain | None, offer: _Offer, claims: Claims) -> Chain:
         before, chain = chain, chain.extend([blob])
         if before.head.seq > 0:
             _check_time(entry, offer.now_ms)
-        if known is not None:
+        if offer.is_known:
             _check_offer(before, chain, entry, offer)
     return chain
 
@@ -326,19 +364,24 @@ def _check_offer(before: Chain, after: Chain, entry: Entry, offer: _Offer) -> No
         )
 
 
+def _is_behind(chain: Chain) -> Conflict:
+    return Conflict(
+        "The client's membership log is longer than the broker's.",
+        "Say hello again with the membership log.",
+        code="membership_behind",
+        details={"head_seq": chain.head.seq},
+    )
+
+
 def _compare_heads(chain: Chain, claims: Claims) -> None:
     """Refuse a client that believes in another history than this broker."""
     if claims.head_seq > chain.head.seq:
-        raise Conflict(
-            "The client's membership log is longer than the broker's.",
-            "Say hello again with the membership log.",
-            code="membership_behind",
-            details={"head_seq": chain.head.seq},
-        )
+        raise _is_behind(chain)
     here = chain.head_at(claims.head_seq)
     if here is None or b64(here.hash) != claims.head:
         raise Conflict(
             "The client's membership log and the broker's have parted.",
-            "One of them was tampered with or restored from a copy; put back what was replaced.",
+            "One was tampered with or restored from a copy: restore it again, and connect first"
+            " from a home that knows the newest changes of members.",
             code="membership_fork",
         )

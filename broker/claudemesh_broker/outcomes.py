@@ -22,7 +22,8 @@ _LATER: Final = {
     ReceiptStatus.HELD: _TAKEN,
     # The recipient's signed word outweighs the broker's: it had the message before it expired.
     ReceiptStatus.EXPIRED: {ReceiptStatus.HELD, *_TAKEN},
-    ReceiptStatus.DELIVERED: {ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    # Before anybody is shown it, its reader may still take back the sender's right.
+    ReceiptStatus.DELIVERED: {ReceiptStatus.HELD, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
     ReceiptStatus.SEEN: set[ReceiptStatus](),
     ReceiptStatus.DECLINED: set[ReceiptStatus](),
 }
@@ -93,7 +94,8 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> Ta
 
 
 _DELIVERY: Final = (
-    "SELECT m.seq, m.size_bytes, m.header_hash, d.status, d.recipient FROM messages AS m"
+    "SELECT m.seq, m.size_bytes, m.header_hash, d.status, d.recipient, d.delivered_ms"
+    " FROM messages AS m"
 )
 _OWN: Final = (
     f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
@@ -127,8 +129,14 @@ def _reported(sql: Sql, mesh: str, batch: SignedReceipts) -> Iterable[tuple[Rece
             rows += sql.all(_INHERITED, signer, heir["ended"], *asked)
         for row in rows:
             is_meant = row["header_hash"] == item.header_hash
-            if is_meant and item.status in _LATER[row["status"]]:
+            if is_meant and item.status in _LATER[row["status"]] and not _is_stale(item, row):
                 yield item, row
+
+
+def _is_stale(item: ReceiptItem, row: Row) -> bool:
+    """Tell whether two processes of a recipient reported a release, and this is the older word."""
+    is_back = item.status is ReceiptStatus.HELD and row["status"] == ReceiptStatus.DELIVERED
+    return is_back and item.at_ms <= (row["delivered_ms"] or 0)
 
 
 def _put_receipt(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> int:

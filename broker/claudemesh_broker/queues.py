@@ -157,6 +157,21 @@ def _put_delivery(sql: Sql, seq: int, sent: Consignment, place: Place, now_ms: i
     )
 
 
+def held_of(sql: Sql, mesh: str, peer: str, member: str) -> tuple[int, int]:
+    """Give how many messages, and bytes, of a member wait for a peer and are held."""
+    row = sql.one(
+        "SELECT count(*) AS messages, coalesce(sum(m.size_bytes), 0) AS bytes"
+        " FROM deliveries AS d CROSS JOIN messages AS m ON m.seq = d.seq"
+        " CROSS JOIN peers AS p ON p.mesh = m.mesh AND p.peer = m.sender"
+        " WHERE d.recipient = ? AND d.status = 'queued' AND d.held_ms IS NOT NULL"
+        " AND m.mesh = ? AND p.member = ?",
+        peer,
+        mesh,
+        member,
+    )
+    return (row["messages"], row["bytes"]) if row else (0, 0)
+
+
 def mark_queued(sql: Sql, mesh: str, peer: str, now_ms: int) -> None:
     """Note that what was accepted for an attached recipient now waits for its return.
 

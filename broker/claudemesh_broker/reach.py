@@ -26,6 +26,11 @@ class Reach:
     url: str
     pin: bytes = b""
 
+    @property
+    def told(self) -> str:
+        """The URL as ``claudemesh mesh create --broker`` takes it, with the certificate to meet."""
+        return f"{self.url}#{self.pin.hex()}" if self.pin else self.url
+
 
 def main_address(version: int) -> str | None:
     """Give this machine's address on the way to other networks, or ``None`` if there is no way.

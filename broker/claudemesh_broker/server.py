@@ -303,10 +303,12 @@ async def _attend(settings: BrokerSettings, broker: Broker, server: _Server, pla
 
 
 def _introduction(settings: BrokerSettings, place: _Place) -> Iterator[str]:
-    yield f"claudemesh broker listens on {place.url(for_home=False)}"
+    url = place.url(for_home=False)
+    # What it is for others is no address to give to anybody: it may well be 0.0.0.0.
+    yield f"claudemesh broker listens on {url.partition('//')[2] if place.reach else url}"
     if place.reach:
         guessed = "" if settings.public_url else " (--public-url names another address)"
-        yield f"others reach it at {place.reach.url}{guessed}"
+        yield f"others reach it at {place.reach.told}{guessed}"
     if place.shown:
         ends = f"{place.shown.ends:%Y-%m-%d}"
         yield f"its certificate, good until {ends}, has SHA-256 {place.shown.pin.hex()}"

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from claudemesh_broker import peers, upkeep
-from claudemesh_broker.admission import Admission, Admitted, Origin
+from claudemesh_broker.admission import Admission, Admitted, Offered, Origin
 from claudemesh_broker.delivery import Feed
 from claudemesh_broker.outgoing import Link, LinkClosed, Outgoing
 from claudemesh_broker.peers import News
@@ -71,6 +71,7 @@ class Session:
         self._malformed = 0
         self._hellos = 0
         self._strange = 0
+        self._offered = Offered()
         self._nonce = b""
         self._reading = anyio.CancelScope()
         self._asked: asyncio.Queue[tuple[int, Request[Any]] | None] = asyncio.Queue()
@@ -148,12 +149,14 @@ class Session:
             elif is_served(first):
                 await self._answer_stranger(event.number, first)
             else:
-                self._hellos = MAX_HELLOS
+                self._hellos = MAX_HELLOS + self._offered.parts
                 after(self._state, Step.REQUEST)
         except MeshError as refusal:
             self._outgoing.put(self._exchange.answer(event.number, refusal))
-            # A joiner is refused as often as others join meanwhile; a hello is right or wrong.
-            if self._hellos >= MAX_HELLOS or self._strange > MAX_STRANGERS:
+            # A joiner is refused as often as others join meanwhile; a hello is right or wrong,
+            # but a log that takes several of them is not held against who offers it.
+            hellos = self._hellos - self._offered.parts
+            if hellos >= MAX_HELLOS or self._strange > MAX_STRANGERS:
                 raise ProtocolError("The connection did not begin with a valid hello.") from refusal
 
     async def _answer_stranger(self, number: int, request: Request[Any]) -> None:
@@ -171,7 +174,7 @@ class Session:
         parts.limits.take(Rate.AUTH, self._origin.address)
         # Not to be cut off between the commit and its outcome: who is attached must be known here.
         with anyio.CancelScope(shield=True):
-            admitted = await self._admission.admit(hello, self._nonce, self._origin)
+            admitted = await self._admission.admit(hello, self._nonce, self._origin, self._offered)
             self._context = Context(admitted.caller, parts)
             if admitted.arrived.news is not None:
                 await self._announce(admitted.caller, admitted.arrived.news)

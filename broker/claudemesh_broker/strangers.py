@@ -87,7 +87,7 @@ class Strangers:
         if row is None or row["invite"] != invite.blob:
             raise _unknown_invite()
         chain = await self._chain(said.mesh)
-        if _is_present(chain, said.by):
+        if chain.is_present(said.by):
             raise Conflict("This member is in the mesh already.", code="already_a_member")
         _check_invite(chain, invite, self._parts.now_ms())
         return await self._append(chain, entry)
@@ -146,11 +146,6 @@ def _unknown_invite() -> MeshError:
         _ASK_ANOTHER,
         code="unknown_invite",
     )
-
-
-def _is_present(chain: Chain, member: str) -> bool:
-    known = chain.members.get(member)
-    return known is not None and not known.removed
 
 
 def _log(chain: Chain, after_seq: int) -> LogEntries:

@@ -11,7 +11,7 @@ import base64
 import re
 from dataclasses import dataclass, field
 from typing import Final, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from claudemesh_wire.errors import Invalid
 from claudemesh_wire.keys import KEY_BYTES, SigningKey, b64, make_id, unb64
@@ -68,7 +68,7 @@ class InviteLink:
         """
         try:
             parts = urlsplit(text.strip())
-            port = parts.port
+            url = site_of(parts)
         except ValueError as error:
             raise _bad("This is not a link.") from error
         if len(text) > MAX_LINK or parts.scheme not in {"https", "http"} or not parts.hostname:
@@ -78,9 +78,18 @@ class InviteLink:
         code = parts.path.removeprefix(PATH)
         if not _CODE.fullmatch(code):
             raise _bad("The link names no invite.")
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        url = f"{parts.scheme}://{host}" + (f":{port}" if port else "")
         return cls(url, code, *_unpacked(parts.fragment))
+
+
+def site_of(parts: SplitResult) -> str:
+    """Give the part of a URL that says where its server is: ``https://HOST:PORT``.
+
+    Raises:
+        ValueError: its port is no number of a port.
+    """
+    host = parts.hostname or ""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + (f":{parts.port}" if parts.port else "")
 
 
 def _unpacked(fragment: str) -> tuple[bytes, str, str, bytes]:

@@ -96,6 +96,11 @@ class Chain:
             )
         return known
 
+    def is_present(self, member: str) -> bool:
+        """Tell whether a member is in the mesh now."""
+        known = self.members.get(member)
+        return known is not None and not known.removed
+
     def member_behind(self, certificate: Certificate) -> Member:
         """Give the present member whose word a certificate is.
 

@@ -15,6 +15,8 @@ from claudemesh_mcp.cli import chosen
 from claudemesh_mcp.config import Settings
 
 if TYPE_CHECKING:
+    from claudemesh_mcp.client import Client
+    from claudemesh_mcp.granting import Reach
     from claudemesh_mcp.sdk import Mesh
     from claudemesh_wire.handshake import Mode
 
@@ -38,21 +40,35 @@ async def open_mesh(
         Invalid: the settings make no sense.
         MeshError: why there is no broker, or no connection to it.
     """
-    from claudemesh_mcp.dialling import place_of
-    from claudemesh_mcp.home import Home
-    from claudemesh_mcp.launcher import Launcher
-    from claudemesh_mcp.logs import log_to_file
     from claudemesh_wire.handshake import Mode
+
+    settings = _of_this_command(settings)
+    await _ensure_broker(settings)
+    async with connected(settings, Mode.ATTACH if attach else Mode.CALL, admin_secret) as mesh:
+        yield mesh
+
+
+def _of_this_command(settings: Settings | None) -> Settings:
+    from claudemesh_mcp.logs import log_to_file
 
     # A variable with a name is what the session around this command is called, not its user.
     settings = replace(settings or chosen.settings(), name=None)
     # A connection that is lost and restored meanwhile is nothing to tell a reader of stderr.
     log_to_file(settings.paths().logs)
-    # A session tries again for a while; somebody at a terminal wants to know at once.
+    return settings
+
+
+async def _ensure_broker(settings: Settings) -> None:
+    """Start the home's own broker if it is the one that is meant and does not run.
+
+    A session tries again for a while; somebody at a terminal wants to know at once.
+    """
+    from claudemesh_mcp.dialling import place_of
+    from claudemesh_mcp.home import Home
+    from claudemesh_mcp.launcher import Launcher
+
     if not settings.off and place_of(settings) is None:
         await Launcher(Home.open(settings.paths())).ensure()
-    async with connected(settings, Mode.ATTACH if attach else Mode.CALL, admin_secret) as mesh:
-        yield mesh
 
 
 @asynccontextmanager
@@ -91,15 +107,24 @@ async def _enter(
 async def _opened(
     settings: Settings, mode: "Mode", resume: str, admin_secret: bytes | None
 ) -> AsyncGenerator["Mesh"]:
+    async with _at(settings, mode, resume, admin_secret) as mesh:
+        await mesh.ready()
+        yield mesh
+        await mesh.depart()
+
+
+@asynccontextmanager
+async def _at(
+    settings: Settings, mode: "Mode", resume: str, admin_secret: bytes | None = None
+) -> AsyncGenerator["Mesh"]:
+    """Open the peer, whether there will be a connection or not."""
     from claudemesh_mcp.dialling import dial
     from claudemesh_mcp.opening import HUMAN, set_up
     from claudemesh_mcp.sdk import Mesh
 
     setup = replace(set_up(settings, HUMAN, resume=resume), admin_secret=admin_secret)
     async with Mesh.over(setup, partial(dial, settings), mode) as mesh:
-        await mesh.ready()
         yield mesh
-        await mesh.depart()
 
 
 def ask(
@@ -110,5 +135,39 @@ def ask(
     async def asking() -> Given:
         async with open_mesh(settings=settings) as mesh:
             return await question(mesh)
+
+    return anyio.run(asking)
+
+
+def ask_here(
+    question: Callable[["Mesh", "Reach"], Awaitable[Given]], *, settings: Settings | None = None
+) -> Given:
+    """Ask what is this home's own business: a broker is looked for once that asks for one.
+
+    Args:
+        question: Is given the mesh, and what gives the connection or raises why there is none.
+        settings: As for ``open_mesh``.
+    """
+    from claudemesh_wire.errors import Forbidden
+    from claudemesh_wire.handshake import Mode
+
+    meant = _of_this_command(settings)
+
+    async def asking() -> Given:
+        async with AsyncExitStack() as stack:
+            mesh = await stack.enter_async_context(_at(meant, Mode.CALL, PEER))
+
+            async def reach() -> "Client":
+                await _ensure_broker(meant)
+                try:
+                    return await mesh.ready()
+                except Forbidden as error:
+                    if error.code != "device_revoked":
+                        raise
+                # What is said is the member's: another peer of it may carry it.
+                other = await stack.enter_async_context(connected(meant, Mode.CALL))
+                return await other.ready()
+
+            return await question(mesh, reach)
 
     return anyio.run(asking)

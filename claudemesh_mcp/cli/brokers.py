@@ -15,7 +15,7 @@ from claudemesh_mcp.meshes import LOCAL
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
-    from claudemesh_mcp.held import Held
+    from claudemesh_mcp.held import Found
     from claudemesh_mcp.launcher import BrokerInfo, Launcher
     from claudemesh_mcp.meshresults import PeerRow
 
@@ -112,7 +112,7 @@ def status(json: Json = False) -> None:
         if shown["data"]:
             show.word(f"data: {shown['data']}")
         show.peers(seen.peers)
-    held.tell(seen.held if seen else [])
+    held.tell(seen.held if seen else anyio.run(held.find))
 
 
 _STOP_S: Final = 15.0
@@ -136,7 +136,7 @@ class _Seen:
     mesh: str
     broker: dict[str, Any]
     peers: "list[PeerRow]"
-    held: "list[Held]"
+    held: "Found"
 
 
 async def _look() -> _Seen:
@@ -145,7 +145,7 @@ async def _look() -> _Seen:
         broker = (await mesh.mesh_info()).broker
         rows = [row for row in found.peers if not row.is_self]
         said = {"pid": None, "url": broker.url, "version": broker.version, "data": None}
-        return _Seen(mesh.peer.identity.mesh_name, said, rows, await held.find(mesh))
+        return _Seen(mesh.peer.identity.mesh_name, said, rows, await held.find())
 
 
 def _shown(broker: "BrokerInfo | None") -> dict[str, Any] | None:

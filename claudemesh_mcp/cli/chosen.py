@@ -25,6 +25,15 @@ def settings() -> Settings:
     return Settings.load(_FLAGS)
 
 
+def standing() -> Settings:
+    """Read the settings that hold here for whatever starts next: without this command's options.
+
+    Raises:
+        Invalid: ``config_invalid``.
+    """
+    return Settings.load()
+
+
 def origins() -> dict[str, str]:
     """Say what gave each setting of this command that is not left at its default.
 

@@ -1,21 +1,23 @@
-"""The commands ``grant``, ``revoke``, ``grants``, ``block``, ``unblock`` and ``allow``.
+"""The commands ``grant``, ``revoke``, ``grants``, ``block``, ``unblock``, ``allow``, ``discard``.
 
 They hand on to ``granting.py`` over the command line's own peer, and print through ``show.py``.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from claudemesh_mcp.cli import show
-from claudemesh_mcp.cli.asking import ask
+from claudemesh_mcp.cli.asking import ask, ask_here
+from claudemesh_wire.errors import MeshError
 
 if TYPE_CHECKING:
-    from claudemesh_mcp.granting import Released
+    from claudemesh_mcp.granting import Reach, Released, Said
+    from claudemesh_mcp.held import Found, Held
     from claudemesh_mcp.meshresults import MemberRights, RightsResult
     from claudemesh_mcp.sdk import Mesh
-    from claudemesh_wire.membership import Member
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A member's name or id.")]
 Capabilities = Annotated[
@@ -32,21 +34,23 @@ def add_to(app: typer.Typer) -> None:
     app.command()(block)
     app.command()(unblock)
     app.command()(allow)
+    app.command()(discard)
 
 
 def grant(name: Name, capability: Capabilities) -> None:
     """Let a member do something to all of your sessions.
 
-    message and topic: have texts shown; wake: wake an idle session; task: give tasks; tool: call
-    the tools that are offered; file: read inside the share roots.
+    message: have messages shown; wake: wake an idle session. topic, task, tool and file are signed
+    and kept all the same, and decide nothing yet: this version has none of them.
 
     \b
     Examples:
       claudemesh grant bob task tool
       claudemesh grant bob wake
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    member = ask(lambda mesh: _change(mesh, name, capability, allowed=True))
-    show.word(f"{member.name} may: {', '.join(capability)}.")
+    said = ask_here(lambda mesh, reach: _change(mesh, reach, name, (capability, ())))
+    show.word(f"{said.member.name} may: {', '.join(capability)}.")
+    tell_untold(said.untold)
 
 
 def revoke(name: Name, capability: Capabilities) -> None:
@@ -57,18 +61,25 @@ def revoke(name: Name, capability: Capabilities) -> None:
       claudemesh revoke bob wake
       claudemesh revoke bob message
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    member = ask(lambda mesh: _change(mesh, name, capability, allowed=False))
-    show.word(f"{member.name} may not: {', '.join(capability)}.")
+    said = ask_here(lambda mesh, reach: _change(mesh, reach, name, ((), capability)))
+    show.word(f"{said.member.name} may not: {', '.join(capability)}.")
+    tell_untold(said.untold)
 
 
-async def _change(mesh: "Mesh", name: str, named: Sequence[str], *, allowed: bool) -> "Member":
+async def _change(
+    mesh: "Mesh", reach: "Reach", name: str, named: tuple[Sequence[str], Sequence[str]]
+) -> "Said":
     from claudemesh_mcp import granting
 
-    member = granting.find_member(mesh.peer, name)
-    what = granting.capabilities(named)
-    wanted = granting.Change(allow=what) if allowed else granting.Change(deny=what)
-    await granting.change(mesh.peer, await mesh.ready(), member, wanted)
-    return member
+    allow, deny = map(granting.capabilities, named)
+    return await granting.change(mesh.peer, reach, name, granting.Change(allow, deny))
+
+
+def tell_untold(untold: "MeshError | None") -> None:
+    """Say that something holds in this home alone so far."""
+    if untold is not None:
+        show.word(f"It holds in this home; the broker was not told: {untold.reason}")
+        show.word("It is told by the next of these commands that reaches it, as claudemesh grants.")
 
 
 def grants(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -90,6 +101,8 @@ def grants(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         show.line("")
         show.line("What others let you do:")
         _print(found.let_me)
+    if found.more:
+        show.word("The broker has more grants than it can show at once; some are missing here.")
 
 
 async def _rights(mesh: "Mesh") -> "RightsResult":
@@ -106,7 +119,8 @@ def _print(rows: "Sequence[MemberRights]") -> None:
 
 def _cells(row: "MemberRights") -> tuple[str, ...]:
     mark = "blocked" if row.blocked else "granted" if row.granted else "default"
-    return (row.member, *row.rights.values(), mark)
+    standing = f" ({row.standing})" if row.standing == "observer" else ""
+    return (f"{row.member}{standing}", *row.rights.values(), mark)
 
 
 def block(name: Name) -> None:
@@ -116,8 +130,9 @@ def block(name: Name) -> None:
     Examples:
       claudemesh block bob
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    member = ask(lambda mesh: _block(mesh, name, blocked=True))
-    show.word(f"{member.name} is blocked; claudemesh unblock {member.name} admits it again.")
+    said = ask_here(lambda mesh, reach: _block(mesh, reach, name, blocked=True))
+    show.word(f"{said.member.name} is blocked.")
+    tell_untold(said.untold)
 
 
 def unblock(name: Name) -> None:
@@ -127,16 +142,15 @@ def unblock(name: Name) -> None:
     Examples:
       claudemesh unblock bob
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    member = ask(lambda mesh: _block(mesh, name, blocked=False))
-    show.word(f"{member.name} is not blocked.")
+    said = ask_here(lambda mesh, reach: _block(mesh, reach, name, blocked=False))
+    show.word(f"{said.member.name} is not blocked.")
+    tell_untold(said.untold)
 
 
-async def _block(mesh: "Mesh", name: str, *, blocked: bool) -> "Member":
+async def _block(mesh: "Mesh", reach: "Reach", name: str, *, blocked: bool) -> "Said":
     from claudemesh_mcp import granting
 
-    member = granting.find_member(mesh.peer, name)
-    await granting.block(mesh.peer, await mesh.ready(), member, blocked=blocked)
-    return member
+    return await granting.block(mesh.peer, reach, name, blocked=blocked)
 
 
 def allow(
@@ -151,15 +165,67 @@ def allow(
       claudemesh allow bob
       claudemesh allow msg_aebagbafaydqqcikbmga2dqpca
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    done = ask(lambda mesh: _allow(mesh, what))
-    count = len(done.messages)
-    show.word(f"{count} message{'' if count == 1 else 's'} from {done.member.name} let through.")
+    done = ask_here(lambda mesh, reach: _allow(mesh, reach, what))
+    name = done.member.name
+    if done.is_granted:
+        show.word(f"{name} may: message.")
+    if done.messages:
+        show.word(f"{_messages(done.messages)} from {name} let through.")
+    else:
+        show.word(f"No message from {name} was held.")
+    _tell_skipped(done.skipped)
+    tell_untold(done.untold)
 
 
-async def _allow(mesh: "Mesh", what: str) -> "Released":
+async def _allow(mesh: "Mesh", reach: "Reach", what: str) -> "Released":
     from claudemesh_mcp import granting
 
-    done = await granting.allow(mesh.peer, await mesh.ready(), what)
-    if any(one.peer == mesh.peer.id for one in done.messages):
-        await mesh.report()
+    done = await granting.allow(mesh.peer, reach, what)
+    await _report(mesh, reach, done.messages)
     return done
+
+
+def discard(
+    what: Annotated[
+        str, typer.Argument(metavar="NAME|ID", help="A member, or the id of one held message.")
+    ],
+) -> None:
+    """Decline what is held of a member for good, or one held message by its id.
+
+    NAME may be of a member that was removed, as `claudemesh inbox --held` shows it.
+
+    \b
+    Examples:
+      claudemesh discard bob
+      claudemesh discard msg_aebagbafaydqqcikbmga2dqpca
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    done = ask_here(lambda mesh, reach: _discard(mesh, reach, what))
+    names = ", ".join(sorted({one.member_name for one in done.messages}))
+    show.word(f"{_messages(done.messages)} from {names} declined.")
+    _tell_skipped(done.skipped)
+
+
+async def _discard(mesh: "Mesh", reach: "Reach", what: str) -> "Found":
+    from claudemesh_mcp import granting
+
+    done = await granting.discard(mesh.peer, what)
+    await _report(mesh, reach, done.messages)
+    return done
+
+
+async def _report(mesh: "Mesh", reach: "Reach", messages: "Sequence[Held]") -> None:
+    """Tell the senders what became of messages to the command line's own peer, if that can be."""
+    if any(one.peer == mesh.peer.id for one in messages):
+        with suppress(MeshError):  # it stays noted, and is told with the next command
+            await reach()
+            await mesh.report()
+
+
+def _messages(messages: "Sequence[Held]") -> str:
+    count = len(messages)
+    return f"{count} message{'' if count == 1 else 's'}"
+
+
+def _tell_skipped(skipped: Sequence[str]) -> None:
+    for sentence in skipped:
+        show.word(f"Not looked into: {sentence}")

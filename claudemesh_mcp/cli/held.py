@@ -3,58 +3,74 @@
 ``messages.py``, ``peers.py`` and ``brokers.py`` tell of it in one line; ``inbox --held`` lists it.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio.to_thread
 
-from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli import chosen, show
 
 if TYPE_CHECKING:
-    from claudemesh_mcp.held import Held
-    from claudemesh_mcp.sdk import Mesh
+    from claudemesh_mcp.held import Found, Held
 
 _NAMED: Final = 3
 
 
-async def find(mesh: "Mesh") -> "list[Held]":
-    """Give what is held in all peers of this home in its mesh."""
+async def find() -> "Found":
+    """Give what is held in all peers of this home, whatever mesh it came by."""
     from claudemesh_mcp import held
+    from claudemesh_mcp.home import Home
 
-    peer = mesh.peer
-    return await anyio.to_thread.run_sync(held.find, peer.home, peer.identity.mesh)
+    home = Home.open(chosen.settings().paths())
+    return await anyio.to_thread.run_sync(held.find, home)
 
 
-def tell(found: "Sequence[Held]") -> None:
+def tell(found: "Found") -> None:
     """Say in one line that something is held, if it is."""
-    if not found:
+    count = len(found.messages)
+    if not count:
         return
-    names = list(dict.fromkeys(one.member_name for one in found))
+    names = list(dict.fromkeys(one.member_name for one in found.messages))
     shown = names[:_NAMED] + (["others"] if len(names) > _NAMED else [])
     whose = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
-    count = len(found)
     many, are = ("1 message", "is") if count == 1 else (f"{count} messages", "are")
     show.word(f"{many} from {whose} {are} held: claudemesh inbox --held")
 
 
-def list_all(found: "Sequence[Held]", *, json: bool) -> None:
+def list_all(found: "Found", *, json: bool) -> None:
     """Print what is held, and how it is let through."""
+    names = _mesh_names()
     if json:
-        show.data({"held": [_as_data(one) for one in found]})
+        show.data({"held": [_as_data(one) for one in found.messages], "skipped": found.skipped})
         return
-    if not found:
+    for sentence in found.skipped:
+        show.word(f"Not looked into: {sentence}")
+    if not found.messages:
         show.word("Nothing is held.")
         return
-    titles = ("id", "from", "member", "received", "lacks", "begins")
-    show.table(titles, (_cells(one) for one in found))
-    show.word("Let them through: claudemesh allow NAME, or one of them: claudemesh allow ID")
+    titles = ("id", "mesh", "from", "member", "received", "lacks", "begins")
+    show.table(titles, (_cells(one, names) for one in found.messages))
+    for mesh in dict.fromkeys(one.mesh for one in found.messages):
+        command = f"claudemesh --mesh {names.get(mesh, mesh)}"
+        show.word(f"Let them through: {command} allow NAME, or one of them: {command} allow ID")
+        show.word(f"Decline them for good: {command} discard NAME, or {command} discard ID")
 
 
-def _cells(one: "Held") -> tuple[str, ...]:
+def _mesh_names() -> dict[str, str]:
+    """Give what this home calls its meshes, by their ids."""
+    from claudemesh_mcp import meshes
+    from claudemesh_mcp.home import Home
+
+    home = Home.open(chosen.settings().paths())
+    local = meshes.local_id(home)
+    named = {one.id: one.name for one in meshes.known_meshes(home)}
+    return named | ({local: meshes.LOCAL} if local else {})
+
+
+def _cells(one: "Held", names: "dict[str, str]") -> tuple[str, ...]:
     from claudemesh_mcp.results import rfc3339
 
-    at = rfc3339(one.received_ms)
-    return (one.id, one.handle, one.member_name, at, one.lacks, one.text)
+    at, mesh = rfc3339(one.received_ms), names.get(one.mesh, one.mesh)
+    return (one.id, mesh, one.handle, one.member_name, at, one.lacks, one.text)
 
 
 def _as_data(one: "Held") -> dict[str, Any]:
@@ -62,6 +78,7 @@ def _as_data(one: "Held") -> dict[str, Any]:
 
     return {
         "id": one.id,
+        "mesh": one.mesh,
         "from": one.sender,
         "handle": one.handle,
         "member": one.member_name,

@@ -11,13 +11,15 @@ import anyio
 import typer
 
 from claudemesh_mcp.cli import show
-from claudemesh_mcp.cli.asking import ask
+from claudemesh_mcp.cli.asking import ask, ask_here
 from claudemesh_mcp.cli.chosen import settings
 from claudemesh_mcp.cli.durations import milliseconds
+from claudemesh_mcp.cli.grants import tell_untold
 from claudemesh_wire.errors import Conflict, MeshError
 
 if TYPE_CHECKING:
     from claudemesh_mcp.governing import Invited, OpenInvites, Terms
+    from claudemesh_mcp.granting import Reach, Said
     from claudemesh_mcp.joining import Joined
     from claudemesh_mcp.sdk import Mesh
 
@@ -252,6 +254,11 @@ def join(
     inviter = f", invited by {joined.inviter.name}" if joined.inviter else ""
     verb = "You are" if joined.anew else "You were already"
     show.line(f"{verb} {joined.member.name}, {joined.member.role} of {joined.mesh.name}{inviter}.")
+    if wish.called not in {None, joined.mesh.name}:
+        show.word(
+            f"It keeps the name that it has here; to change that:"
+            f" claudemesh mesh rename {joined.mesh.name} {wish.called} --here"
+        )
     if used:
         show.word(
             f"New sessions are in {joined.mesh.name} from now on;"
@@ -265,14 +272,15 @@ def _grant_all(joined: "Joined") -> None:
     if inviter is None:
         return
 
-    async def grant(mesh: "Mesh") -> None:
+    async def grant(mesh: "Mesh", reach: "Reach") -> "Said":
         from claudemesh_mcp import granting
 
         wanted = granting.Change(allow=frozenset(_everything()))
-        await granting.change(mesh.peer, await mesh.ready(), inviter, wanted)
+        return await granting.change(mesh.peer, reach, inviter.id, wanted)
 
-    ask(grant, settings=replace(settings(), mesh=joined.mesh.id))
+    said = ask_here(grant, settings=replace(settings(), mesh=joined.mesh.id))
     show.word(f"{inviter.name} may do all with your sessions here.")
+    tell_untold(said.untold)
     if set(joined.member.invite_grants) < set(_everything()):
         show.word(
             f"The invite was not made with --mine: on the other machine run"

@@ -14,8 +14,8 @@ import typer
 
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask, open_mesh
-from claudemesh_mcp.cli.chosen import settings
-from claudemesh_wire.errors import Invalid, MeshError
+from claudemesh_mcp.cli.chosen import settings, standing
+from claudemesh_wire.errors import Invalid, MeshError, ProtocolError, Unavailable
 
 if TYPE_CHECKING:
     from claudemesh_mcp.home import Home
@@ -28,7 +28,9 @@ Given = Annotated[
     str, typer.Argument(metavar="NAME", help="What this home calls the mesh, or its id.")
 ]
 # The mesh is gone for this home already; what is left is to take it off the list.
-_GONE: Final = frozenset({"member_removed", "mesh_ended", "not_a_member", "unknown_mesh"})
+_GONE: Final = frozenset({"member_removed", "mesh_ended", "not_a_member"})
+# Its broker lost the mesh, and takes it from this home no more.
+_LOST: Final = frozenset({"unknown_mesh", "may_not_found"})
 
 
 def add_to(app: typer.Typer) -> None:
@@ -99,8 +101,16 @@ async def _create(name: str, url: str | None, secret_file: Path | None) -> "Know
         # The broker learns of it from this first connection, and takes it or not.
         async with open_mesh(settings=replace(chosen, mesh=made.id), admin_secret=secret) as mesh:
             await mesh.ready()
-    except BaseException:
-        meshes.forget(home, made.id)
+    except BaseException as error:
+        if isinstance(error, MeshError) and not isinstance(error, (Unavailable, ProtocolError)):
+            meshes.forget(home, made.id)
+        else:
+            # The hello may have arrived: this home must not forget a mesh that is there.
+            show.word(
+                f"Whether the broker took {name} is not known; it stays on your list."
+                f" claudemesh --mesh {name} status tries again,"
+                f" claudemesh mesh leave {name} --here drops it."
+            )
         raise
     return meshes.find(home, made.id) or made
 
@@ -162,33 +172,63 @@ def use(name: Given) -> None:
         name = meshes.choose(meshes.known_meshes(home), name).name
     _write_choice(name)
     show.word(f"New sessions are in {name}.")
-    now = settings().mesh
+    now = standing().mesh
     if now != name:
         show.word(f"In this folder {now} holds: a variable or .claudemesh.toml says so.")
 
 
-def leave(name: Given, yes: Yes = False) -> None:
+def leave(
+    name: Given,
+    here: Annotated[
+        bool, typer.Option("--here", help="Only take it off this home's list.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
     """Go out of a mesh. Its messages stay on this disk; an invite brings you in again.
+
+    With --here its broker is not asked: for one that is gone for good. The other members still see
+    you as one of them.
 
     \b
     Examples:
       claudemesh mesh leave team
+      claudemesh mesh leave team --here
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    _confirm(f"Leave {name}?", yes)
+    known = _joined(name)
+    _confirm(f"Leave {known.name}?", yes)
+    if here:
+        said = f"{known.name} is off your list; its members still see you as one of them."
+    else:
+        said = _say_goodbye(known)
+    _forget(known)
+    show.word(said)
+
+
+def _say_goodbye(known: "KnownMesh") -> str:
+    """Leave a mesh at its broker; gives what there is to say of it."""
 
     async def go(mesh: "Mesh") -> None:
         from claudemesh_mcp import governing
 
         await governing.leave(mesh.peer, await mesh.ready())
 
-    known = _joined(name)
     try:
         ask(go, settings=replace(settings(), mesh=known.id))
     except MeshError as error:
-        if error.code not in _GONE:
-            raise
-    _forget(known)
-    show.word(f"You are not in {known.name} any more.")
+        if error.code in _LOST:
+            return f"The broker of {known.name} does not have it any more; it is off your list."
+        if error.code in _GONE:
+            return f"{error.reason} It is off your list."
+        if error.code == "last_owner":
+            error.hint = (
+                "Make somebody else an owner first: claudemesh role NAME owner;"
+                f" or end it for all: claudemesh mesh delete {known.name}"
+            )
+        else:
+            alone = f"To take it off your list alone: claudemesh mesh leave {known.name} --here"
+            error.hint = f"{error.hint} {alone}".lstrip()
+        raise
+    return f"You are not in {known.name} any more."
 
 
 def rename(
@@ -204,9 +244,13 @@ def rename(
       claudemesh mesh rename team work --here
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     from claudemesh_mcp import meshes
+    from claudemesh_mcp.cli.settings import written_setting
     from claudemesh_mcp.project import wished_handle
 
     known, name_ = _joined(name), wished_handle(new)
+    home = _home()
+    # Before all others are told of a name that this home can't take over.
+    meshes.check_name(home, name_, known.id)
 
     async def change(mesh: "Mesh") -> None:
         from claudemesh_mcp import governing
@@ -215,12 +259,13 @@ def rename(
 
     if not here:
         ask(change, settings=replace(settings(), mesh=known.id))
-    home = _home()
     with home.lock():
-        meshes.remember(home, replace(known, name=name_))
-    if settings().mesh == known.name:
+        # As it is now: the connection may have brought a charter.
+        meshes.remember(home, replace(meshes.find(home, known.id) or known, name=name_))
+    if written_setting("mesh") == known.name:
         _write_choice(name_)
     show.word(f"{known.name} is called {name_}.")
+    _warn_of(known)
 
 
 def delete(name: Given, yes: Yes = False) -> None:
@@ -297,10 +342,19 @@ def _joined(name: str) -> "KnownMesh":
 
 def _forget(known: "KnownMesh") -> None:
     from claudemesh_mcp import meshes
+    from claudemesh_mcp.cli.settings import written_setting
 
-    if settings().mesh in {known.name, known.id}:
+    told = written_setting("mesh")
+    if told is not None and meshes.is_called(known, told):
         _write_choice(meshes.LOCAL)
     meshes.forget(_home(), known.id)
+    _warn_of(known)
+
+
+def _warn_of(known: "KnownMesh") -> None:
+    """Say so when sessions here are still told a name that stands for nothing any more."""
+    if standing().mesh == known.name:
+        show.word(f"In this folder a variable or .claudemesh.toml still says {known.name}.")
 
 
 def _write_choice(name: str) -> None:

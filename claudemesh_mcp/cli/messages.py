@@ -111,7 +111,7 @@ def inbox(
     if held:
         if follow or peek or id or thread:
             raise typer.BadParameter("--held goes with --json only.")
-        waiting.list_all(ask(waiting.find), json=json)
+        waiting.list_all(anyio.run(waiting.find), json=json)
         return
     if follow:
         if peek or id or thread:
@@ -193,7 +193,7 @@ async def _print_waiting(limit: int, thread: str | None, peek: bool, json: bool)
         else:
             _print(found)
         await _confirm(mesh)
-        waiting.tell(await waiting.find(mesh))
+        waiting.tell(await waiting.find())
 
 
 def _print(found: "InboxResult") -> None:

@@ -11,7 +11,7 @@ from claudemesh_mcp.cli import held, show
 from claudemesh_mcp.cli.asking import ask
 
 if TYPE_CHECKING:
-    from claudemesh_mcp.held import Held
+    from claudemesh_mcp.held import Found
     from claudemesh_mcp.meshresults import PeersResult
     from claudemesh_mcp.sdk import Mesh
 
@@ -42,9 +42,9 @@ def peers(
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     filters = {"online": True} if online else {}
 
-    async def question(mesh: "Mesh") -> "tuple[PeersResult, list[Held]]":
+    async def question(mesh: "Mesh") -> "tuple[PeersResult, Found]":
         found = await mesh.search_peers(query, filters=filters, limit=limit, detail=detail)
-        return found, await held.find(mesh)
+        return found, await held.find()
 
     found, waiting = ask(question)
     if json:

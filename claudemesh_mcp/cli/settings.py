@@ -86,6 +86,13 @@ def write_setting(key: str, value: str) -> Path:
     return file
 
 
+def written_setting(key: str) -> str | None:
+    """Give what the user's file says of a setting, whatever holds instead of it here."""
+    file = _file()
+    told = _parsed(file.read_text("utf-8"), file).get(key) if file.exists() else None
+    return told if isinstance(told, str) else None
+
+
 def path() -> None:
     """Print where the config file is, or would be.
 

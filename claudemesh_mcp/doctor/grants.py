@@ -3,32 +3,30 @@
 ``doctor/__init__.py`` lists them. Both look into this home's files alone, which are the truth.
 """
 
-from collections.abc import Callable
-
 from claudemesh_mcp import held
 from claudemesh_mcp.doctor.finding import Case, Finding, in_thread, ok, skip, warn
 from claudemesh_mcp.doctor.mesh import identity_of
 from claudemesh_mcp.grantfile import GrantFile
-from claudemesh_mcp.identity import Identity
+from claudemesh_mcp.home import Home
+from claudemesh_mcp.rights import defaults, difference
 from claudemesh_mcp.trust import Trust
 
 
 async def check_grants(case: Case) -> Finding:
-    """Look whether the grants can be read, and count those beside the defaults."""
-    return await in_thread(lambda: _look(case, _count_grants))
+    """Look whether the grants can be read, count those beside the defaults, and name these."""
+    strict = case.settings is not None and case.settings.strict
+    return await in_thread(lambda: _count_grants(case, strict=strict))
 
 
 async def check_held(case: Case) -> Finding:
-    """Look whether messages wait for this home's human."""
-    return await in_thread(lambda: _look(case, _count_held))
+    """Look whether messages wait for this home's human, in whatever mesh."""
+    return await in_thread(lambda: _count_held(case))
 
 
-def _look(case: Case, look: Callable[[Identity], Finding]) -> Finding:
+def _count_grants(case: Case, *, strict: bool) -> Finding:
     identity = identity_of(case)
-    return skip("There is no mesh here yet.") if identity is None else look(identity)
-
-
-def _count_grants(identity: Identity) -> Finding:
+    if identity is None:
+        return skip("There is no mesh here yet.")
     granted = GrantFile(identity).read()
     others = [
         one
@@ -37,19 +35,31 @@ def _count_grants(identity: Identity) -> Finding:
     ]
     if not others:
         return ok("Nobody else is in this mesh.")
-    blocked = len(granted.blocked)
+    found = [difference(identity.member, one, granted.grants.get(one.id), "") for one in others]
+    blocked = sum(one.id in granted.blocked for one in others)
+    table = "; ".join(
+        f"{who} {', '.join(may) or '-'}" for who, may in defaults(strict=strict).items()
+    )
     return ok(
-        f"{len(others)} other members; {len(granted.grants)} have grants beside the defaults,"
-        f" {blocked} {'is' if blocked == 1 else 'are'} blocked."
+        f"{len(others)} other member{'' if len(others) == 1 else 's'};"
+        f" {len(found) - found.count(None)} with rights beside the defaults, {blocked} blocked."
+        f" The defaults: {table}."
     )
 
 
-def _count_held(identity: Identity) -> Finding:
-    found = held.find(identity.home, identity.mesh)
-    if not found:
+def _count_held(case: Case) -> Finding:
+    if not case.paths.sessions.is_dir():
+        return skip("No session has opened here yet.")
+    found = held.find(Home(case.paths))
+    if found.skipped:
+        return warn(
+            f"{len(found.skipped)} file(s) of sessions can't be looked into: {found.skipped[0]}",
+            "Upgrade claudemesh if a newer one wrote it; else see what the check messages says.",
+        )
+    if not found.messages:
         return ok("No message is held.")
-    names = sorted({one.member_name for one in found})
+    names = sorted({one.member_name for one in found.messages})
     return warn(
-        f"{len(found)} message(s) from {', '.join(names)} lack a grant and are held.",
-        "claudemesh inbox --held lists them, claudemesh allow lets them through.",
+        f"{len(found.messages)} message(s) from {', '.join(names)} lack a grant and are held.",
+        "claudemesh inbox --held lists them, and the commands that let through or decline them.",
     )

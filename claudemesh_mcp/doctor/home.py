@@ -15,19 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from claudemesh_mcp import held as held_messages
 from claudemesh_mcp.config import Paths, Settings
 from claudemesh_mcp.doctor.finding import Case, Finding, fail, in_thread, ok, skip, warn
 from claudemesh_mcp.home import FILE_MODE, FOLDER_MODE, Home
 from claudemesh_mcp.keystore import read_profile
 from claudemesh_mcp.logs import FILE_NAME as LOG_NAME
 from claudemesh_mcp.peerfaults import DAMAGED_HINT
-from claudemesh_mcp.peerfile import SCHEMA_VERSION
+from claudemesh_mcp.peerfile import SCHEMA_VERSION, connect_to_read
 
 _OTHERS: Final = 0o077
 _MOST_FILES: Final = 50
 _MEBI: Final = 1024 * 1024
-_HELD_SINCE: Final = 2
-"""The version of a peer's file that knows what is held."""
 
 
 async def check_settings(case: Case) -> Finding:
@@ -143,8 +142,8 @@ async def check_messages(case: Case) -> Finding:
         )
     held = f", {counted.held} held" if counted.held else ""
     return ok(
-        f"{counted.files} of {len(files)} files of sessions are whole: {counted.unread} messages"
-        f" unread{held}, {counted.pending} not yet taken by the broker."
+        f"{counted.files} of {len(files)} files of sessions were looked into and are whole:"
+        f" {counted.unread} messages unread{held}, {counted.pending} not yet taken by the broker."
     )
 
 
@@ -157,7 +156,7 @@ def _newest(files: Iterable[Path]) -> list[Path]:
 
 
 def _count(file: Path, counted: _Counted) -> None:
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=2)) as sql:
+    with closing(connect_to_read(file)) as sql:
         (version,) = sql.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             counted.newer += 1
@@ -170,11 +169,7 @@ def _count(file: Path, counted: _Counted) -> None:
             return
         (unread,) = sql.execute("SELECT count(*) FROM inbox WHERE state <> 'seen'").fetchone()
         (pending,) = sql.execute("SELECT count(*) FROM outbox WHERE state = 'waiting'").fetchone()
-        held = 0
-        if version >= _HELD_SINCE:
-            (held,) = sql.execute(
-                "SELECT count(*) FROM inbox WHERE held IS NOT NULL AND state <> 'seen'"
-            ).fetchone()
+        held = held_messages.count(sql) if version >= held_messages.FIRST_VERSION else 0
         counted.unread += unread - held
         counted.pending += pending
         counted.held += held

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from claudemesh_mcp import meshes
 from claudemesh_mcp.brokerinfo import BrokerInfo, is_newer
-from claudemesh_mcp.brokers import is_loopback
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.doctor.finding import Case, Finding, Told, fail, in_thread, ok, skip, warn
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.meshes import Place
+from claudemesh_mcp.tls import is_loopback
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.handshake import MAX_CLOCK_ERROR_MS
@@ -173,7 +173,7 @@ def _walk(case: Case) -> Finding:
 
 
 async def check_trust(case: Case) -> Finding:
-    """Tell what the broker was caught at."""
+    """Tell what the broker was caught at while the doctor was connected."""
     if case.told is None:
         return skip(_NOT_CONNECTED)
     caught = [said for code, said in case.told.unproved if code not in _TOLD_ELSEWHERE]
@@ -181,7 +181,10 @@ async def check_trust(case: Case) -> Finding:
         return fail(
             " ".join(caught), "Do not rely on this broker before its owner has explained it."
         )
-    return ok("Nothing that the broker showed had to be refused.")
+    return ok(
+        "Nothing that the broker showed just now had to be refused; what a session found, its"
+        " mesh_info lists under problems."
+    )
 
 
 async def check_quotas(case: Case) -> Finding:
@@ -193,7 +196,7 @@ async def check_quotas(case: Case) -> Finding:
     told = ", ".join(f"{key} {value:.12g}" for key, value in sorted(limits.items()))
     if room and queued > _ALMOST * room:
         return warn(
-            f"{queued} messages wait for the command line of {room} that may.",
+            f"{queued} messages wait for the command line of {room} that may; limits: {told}.",
             "Read them: claudemesh inbox",
         )
     return ok(f"{queued} messages wait for the command line of {room} that may; limits: {told}.")

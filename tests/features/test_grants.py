@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from claudemesh_broker.features import grants
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.grants import (
     Grant,
@@ -244,3 +245,21 @@ async def test_a_block_beats_a_grant(world: World) -> None:
     await put(ada, bob, allow=["message", "wake"])
     await ada.call(SetBlock(member=bob.device.owner.id, blocked=True))
     assert states(await bob.call(await bob.seal(resolved))) == ["declined"]
+
+
+async def test_a_member_says_something_of_so_many_others_and_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "MAX_KEPT", 1)
+    cleo = await join(world.broker, Device(world.mesh, world.mesh.add("cleo"), "cleo"))
+    await put(world.ada, world.bob, 1)
+    await put(world.ada, world.bob, 2)
+    assert await code(world.ada, PutGrant(grant=granted(world.ada, cleo))) == "too_many_said"
+    await put(cleo, world.bob)
+    owners = [world.bob.device.owner.id, cleo.device.owner.id]
+    for _ in range(2):
+        await world.ada.call(SetBlock(member=owners[0], blocked=True))
+    assert await code(world.ada, SetBlock(member=owners[1], blocked=True)) == "too_many_said"
+    await world.ada.call(SetBlock(member=owners[0], blocked=False))
+    found = await world.ada.call(SetBlock(member=owners[1], blocked=True))
+    assert found.blocked == [owners[1]]

@@ -97,7 +97,7 @@ async def test_what_is_held_is_told_in_one_line(shell: Shell) -> None:
         async with shell.session("ada") as ada:
             await held_message(shell, ada)
             assert (await ada.call("inbox"))["held"] == 1
-            for command in ("status", "inbox"):
+            for command in ("status", "inbox", "peers"):
                 told = await shell.runs(command)
                 assert told.code == 0
                 assert told.err.splitlines()[-1] == (
@@ -123,17 +123,26 @@ async def test_what_is_held_is_listed_and_let_through(shell: Shell) -> None:
             assert (nothing.code, nothing.out) == (0, "")
 
 
+async def test_what_is_held_is_declined_for_good(shell: Shell) -> None:
+    with anyio.fail_after(LIMIT_S):
+        async with shell.session("ada") as ada:
+            sent = await held_message(shell, ada)
+            done = await shell.runs("discard", sent)
+            assert (done.code, done.err.strip()) == (0, "1 message from max declined.")
+            assert (await shell.runs("inbox", "--held", "--json")).json["held"] == []
+            assert (await ada.call("inbox"))["messages"] == []
+            assert (await shell.runs("discard", sent)).code == 3
+
+
 async def held_message(shell: Shell, ada: Actor) -> str:
     """Have a message held in ada's file; gives its id."""
     sent = await shell.runs("send", "ada", "first\x1b[31m line\nsecond", "--json")
     assert len((await ada.call("inbox", peek=True, wait_s=20))["messages"]) == 1
-    mesh = (await ada.call("mesh_info"))["mesh"]
-    hold(shell.home / "sessions" / ada.peer / "peer.db", mesh)
+    hold(shell.home / "sessions" / ada.peer / "peer.db")
     return sent.json["id"]
 
 
-def hold(path: Path, mesh: str) -> None:
+def hold(path: Path) -> None:
     """File all messages of a peer as held, as a session does whose member has revoked a grant."""
     with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
         connection.execute("UPDATE inbox SET held = 'message'")
-        connection.execute("INSERT INTO facts (key, value) VALUES ('mesh', ?)", (mesh,))

@@ -75,7 +75,7 @@ async def test_sessions_talk_over_a_certificate_that_the_broker_made(tmp_path: P
         await talk(broker.home)
         assert broker.end() == 0
         secret = (broker.data / "admin.secret").read_text().strip()
-    assert broker.says.startswith("claudemesh broker listens on https://0.0.0.0:")
+    assert broker.says.startswith("claudemesh broker listens on 0.0.0.0:")
     assert "others reach it at https://" in broker.says
     assert info.pin.hex() in broker.says
     assert str(broker.data / "admin.secret") in broker.says

@@ -1,5 +1,6 @@
 """Two homes and a broker over TLS between them: four commands, and all that can go wrong."""
 
+import re
 import ssl
 import urllib.request
 from collections.abc import Iterator
@@ -10,8 +11,7 @@ import pytest
 
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.sdk import Mesh
-from tests.support.foreground import hosted
-from tests.support.hosting import Host, a_guest, a_host, ok
+from tests.support.hosting import Host, a_guest, a_host, a_host_at_home, ok
 from tests.support.shell import Shell
 
 
@@ -147,11 +147,22 @@ def test_an_invite_into_another_mesh_is_not_believed(ada: Shell, bob: Shell, hos
     assert refused.error["code"] == "unknown_invite"
 
 
-def test_the_home_that_runs_a_broker_makes_a_mesh_there(tmp_path: Path) -> None:
-    everywhere = ("--bind", "0.0.0.0", "--tls", "auto")  # noqa: S104 - the point
-    with a_guest(tmp_path / "ada") as ada, hosted(ada.folder, *everywhere) as host:
-        made = ok(ada.run("mesh", "create", "team", "--broker", host.info.url, "--json"))
-        assert made.json["mesh"] == "team"
+def test_the_address_that_a_broker_prints_makes_a_mesh(tmp_path: Path, bob: Shell) -> None:
+    everywhere = "0.0.0.0"  # noqa: S104 - what whoever hosts a mesh types
+    words = ("broker", "run", "--bind", everywhere, "--tls", "auto")
+    with a_guest(tmp_path / "ada") as ada, a_host_at_home(ada, *words) as host:
+        assert re.findall(r"https?://\S+", host.said) == [host.printed_url]
+        plain, _, pin = host.printed_url.partition("#")
+        assert pin == host.fingerprint
+        # Who knows its certificate from elsewhere, and who has it in the own home.
+        secret = ("--admin-secret-file", str(host.admin_secret_file))
+        ok(bob.run("mesh", "create", "shop", "--broker", host.printed_url, *secret))
+        ok(ada.run("mesh", "create", "team", "--broker", plain))
+        assert link_of(ada).startswith(f"{plain}/i/")
+        # Another home knows nothing of it, and is told what is lacking.
+        refused = bob.run("mesh", "create", "work", "--broker", plain, "--json")
+        assert (refused.code, refused.error["code"]) == (4, "certificate_invalid")
+        assert f"{plain}#SHA256" in refused.error["hint"]
 
 
 def test_another_home_of_the_machine_makes_a_mesh_by_the_admins_secret_alone(

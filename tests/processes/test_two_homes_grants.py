@@ -47,9 +47,13 @@ def test_the_command_that_a_sender_is_told_lets_its_message_through(ada: Shell, 
     findings = {one["name"]: one for one in ada.run("doctor", "--json").json["checks"]}
     assert findings["held"]["state"] == "warn"
     assert findings["grants"]["state"] == "ok"
+    said = findings["grants"]["message"]
+    assert said.startswith("1 other member; 1 with rights beside the defaults, 0 blocked.")
+    assert "member message, topic, wake (now only, 3 an hour); observer -" in said
     [row] = ok(bob.run("message-status", sent["id"], "--json")).json["recipients"]
     assert (row["status"], row["reason"], row["proved"]) == ("held", "message", True)
-    assert row["hint"].endswith("claudemesh allow bob")
+    mesh = ok(ada.run("inbox", "--held", "--json")).json["held"][0]["mesh"]
+    assert row["hint"].endswith(f"claudemesh --mesh {mesh} allow bob")
     ok(ada.run(*row["hint"].rpartition("claudemesh ")[2].split()))
     [row] = ok(bob.run("message-status", sent["id"], "--json")).json["recipients"]
     assert (row["status"], row["proved"]) == ("delivered", True)

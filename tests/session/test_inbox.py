@@ -24,6 +24,7 @@ from tests.support.letters import (
     sealed,
     take,
     told,
+    unread,
 )
 from tests.wire.world import ADAS, BOBS, CLEOS, DAY, NOW, Device, letter
 
@@ -100,7 +101,7 @@ def test_a_message_that_was_seen_is_not_offered_again_when_it_comes_again(
     hand(sql)
     inbox.mark_seen(sql, [1], "tool", NOW)
     take(sql, sealed())
-    assert inbox.count_unread(sql, NOW + DAY // 2) == 0
+    assert unread(sql, NOW + DAY // 2) == 0
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_a_message_that_lacks_a_grant_is_kept_apart_and_told_so(sql: sqlite3.Con
     taken = take(sql, sealed(), ruling=Ruling(held="message", wakes=False))
     assert (taken.fresh, taken.refusal) == (False, None)
     assert told(sql) == [("held", "message")]
-    assert (inbox.count_unread(sql, NOW), held.count(sql)) == (0, 1)
+    assert (unread(sql, NOW), held.count(sql)) == (0, 1)
     assert hand(sql) == []
     assert inbox.peek(sql, 20, None, NOW) == []
 

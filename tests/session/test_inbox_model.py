@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from claudemesh_mcp import inbox, peerfile, reports
 from claudemesh_mcp.inbox import LEASE_MS
-from tests.support.letters import message_id, sealed, take
+from tests.support.letters import message_id, sealed, take, unread
 from tests.wire.world import ADAS, CLEOS, DAY, NOW
 
 HOLDERS = ("attached:one", "attached:two", "call:three")
@@ -126,7 +126,7 @@ class InboxMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_counted_is_what_can_be_handed_out(self) -> None:
         open_rows = [one for one in self.model.values() if one.is_open(self.now_ms)]
-        assert inbox.count_unread(self.sql, self.now_ms) == len(open_rows)
+        assert unread(self.sql, self.now_ms) == len(open_rows)
         assert len(inbox.peek(self.sql, 999, None, self.now_ms)) == len(open_rows)
 
     @invariant()

@@ -12,7 +12,17 @@ from claudemesh_mcp.inbox import LEASE_MS
 from claudemesh_wire.content import ContentFields
 from claudemesh_wire.errors import NotFound
 from claudemesh_wire.receipts import MAX_BATCH
-from tests.support.letters import due, hand, message_id, report_all, rows, sealed, take, told
+from tests.support.letters import (
+    due,
+    hand,
+    message_id,
+    report_all,
+    rows,
+    sealed,
+    take,
+    told,
+    unread,
+)
 from tests.wire.world import ADAS, CLEOS, DAY, NOW
 
 
@@ -126,7 +136,7 @@ def test_a_sender_s_messages_come_in_its_order_and_senders_do_not_wait_for_each_
 def test_looking_takes_nothing(sql: sqlite3.Connection) -> None:
     take(sql, sealed())
     assert [row["seq"] for row in inbox.peek(sql, 9, None, NOW)] == [1]
-    assert inbox.count_unread(sql, NOW) == 1
+    assert unread(sql, NOW) == 1
     (row,) = inbox.hand_out(sql, 9, None, "a:1", NOW)
     assert row["offers"] == 1
 
@@ -134,14 +144,14 @@ def test_looking_takes_nothing(sql: sqlite3.Connection) -> None:
 def test_a_thread_is_handed_out_and_counted_by_itself(sql: sqlite3.Connection) -> None:
     take(sql, sealed(1, fields=ContentFields(thread="plan")))
     take(sql, sealed(2))
-    assert (inbox.count_unread(sql, NOW, "plan"), inbox.count_unread(sql, NOW)) == (1, 2)
+    assert (unread(sql, NOW, "plan"), unread(sql, NOW)) == (1, 2)
     assert [row["seq"] for row in inbox.hand_out(sql, 9, "plan", "a:1", NOW)] == [1]
     assert hand(sql) == [2]
 
 
 def test_no_rows_are_handed_out_of_an_empty_inbox(sql: sqlite3.Connection) -> None:
     assert hand(sql) == hand(sql, 0) == []
-    assert inbox.count_unread(sql, NOW) == 0
+    assert unread(sql, NOW) == 0
 
 
 def test_any_number_of_rows_can_be_asked_for(sql: sqlite3.Connection) -> None:
@@ -202,7 +212,7 @@ def test_looking_for_what_is_not_seen_does_not_read_the_whole_history(
 ) -> None:
     asked: list[str] = []
     sql.set_trace_callback(asked.append)
-    inbox.count_unread(sql, NOW)
+    unread(sql, NOW)
     inbox.peek(sql, 5, None, NOW)
     inbox.give_back(sql, "a:1")
     inbox.release_orphans(sql, "a:1")

@@ -45,6 +45,13 @@ class Host:
         return f"https://127.0.0.1:{self.port}"
 
     @property
+    def printed_url(self) -> str:
+        """The address for others, as it printed it."""
+        found = re.search(r"others reach it at (\S+)", self.said)
+        assert found, self.said
+        return found[1]
+
+    @property
     def fingerprint(self) -> str:
         """The certificate's, as it printed it."""
         found = re.search(r"SHA-256 ([0-9a-f]{64})", self.said)
@@ -71,17 +78,36 @@ def a_host(
     shell = Shell(folder.parent)
     said = ["--bind", "0.0.0.0", "--tls", "auto", "--public-url", f"https://127.0.0.1:{port}"]  # noqa: S104 - the point
     command = [*through, *shell.command("broker", "run", "--port", str(port))]
+    command += ["--data", str(folder), *(words or said)]
+    with _run(command, shell.environment(**environment), folder.parent) as (process, greeting):
+        yield Host(folder, port, greeting, process)
+
+
+@contextmanager
+def a_host_at_home(shell: Shell, *words: str) -> Iterator[Host]:
+    """Run a broker by a command of a user's own, on the data of that user's home."""
+    port = free_port()
+    environment = shell.environment(CLAUDEMESH_BROKER_PORT=str(port))
+    with _run(shell.command(*words), environment, shell.folder) as (process, greeting):
+        yield Host(shell.home / "broker", port, greeting, process)
+
+
+@contextmanager
+def _run(
+    command: list[str], environment: dict[str, str], folder: Path
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run a broker; gives it, and what it printed when it began to listen."""
     with subprocess.Popen(
-        [*command, "--data", str(folder), *(words or said)],
-        env=shell.environment(**environment),
-        cwd=folder.parent,
+        command,
+        env=environment,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         try:
-            yield Host(folder, port, _greeting(process), process)
+            yield process, _greeting(process)
         finally:
             process.kill()
 

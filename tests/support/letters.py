@@ -92,3 +92,8 @@ def hand(
 ) -> list[int]:
     """Hand rows out; gives their numbers."""
     return [row["seq"] for row in inbox.hand_out(sql, limit, None, holder, now)]
+
+
+def unread(sql: sqlite3.Connection, now: int = NOW, thread: str | None = None) -> int:
+    """Count the messages that could be handed out."""
+    return sum(inbox.count_open(sql, now, thread).values())

@@ -67,6 +67,9 @@ def a_cable() -> Iterator[Cable]:
         for name, end, address in places:
             _ip("-n", name, "address", "add", f"{address}/24", "dev", end)
             _ip("-n", name, "link", "set", end, "up")
+        # Each knows a way to everywhere, as machines do: by that a broker tells its own address.
+        for name, beyond in ((cable.host, GUEST), (cable.guest, HOST)):
+            _ip("-n", name, "route", "add", "default", "via", beyond)
         yield cable
     finally:
         for name in (cable.host, cable.guest):

@@ -75,12 +75,14 @@ class Shell:
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    async def runs(self, *words: str, stdin: bytes = b"") -> Done:
+    async def runs(self, *words: str, stdin: bytes = b"", **environment: str) -> Done:
         """Run a command while the test's own sessions go on."""
-        return await anyio.to_thread.run_sync(lambda: self.run(*words, stdin=stdin))
+        return await anyio.to_thread.run_sync(lambda: self.run(*words, stdin=stdin, **environment))
 
     @contextmanager
-    def running(self, *words: str, **environment: str) -> "Iterator[subprocess.Popen[bytes]]":
+    def running(
+        self, *words: str, stderr: int = subprocess.PIPE, **environment: str
+    ) -> "Iterator[subprocess.Popen[bytes]]":
         """Run a command beside the test, and end it."""
         with subprocess.Popen(
             self.command(*words),
@@ -88,7 +90,7 @@ class Shell:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         ) as process:
             try:
                 yield process

@@ -43,24 +43,23 @@ class World:
 
     async def say(self, change: Change) -> None:
         """Let ada's human sign a change for bob."""
-        member = granting.find_member(self.human.peer, "bob")
-        await granting.change(self.human.peer, await self.human.ready(), member, change)
+        said = await granting.change(self.human.peer, self.human.ready, "bob", change)
+        assert said.untold is None
 
     async def allow(self, what: str = "bob") -> list[str]:
         """Let bob, or one message, through; gives the texts that were released."""
-        done = await granting.allow(self.human.peer, await self.human.ready(), what)
+        done = await granting.allow(self.human.peer, self.human.ready, what)
         return [one.text for one in done.messages]
 
     async def block(self, *, blocked: bool) -> None:
         """Block bob, or admit him again."""
-        member = granting.find_member(self.human.peer, "bob")
-        client = await self.human.ready()
-        await granting.block(self.human.peer, client, member, blocked=blocked)
+        said = await granting.block(self.human.peer, self.human.ready, "bob", blocked=blocked)
+        assert said.untold is None
 
     def held(self) -> list[str]:
         """Give the texts that are held in ada's home."""
         peer = self.human.peer
-        return [one.text for one in held.find(peer.home, peer.identity.mesh)]
+        return [one.text for one in held.find(peer.home).messages]
 
     async def at_broker(self, statement: str, *values: Any) -> None:
         """Change the broker's tables as no honest broker would."""
@@ -69,9 +68,9 @@ class World:
 
 
 @asynccontextmanager
-async def two_people(folder: Path) -> AsyncIterator[World]:
-    """Open all of it in a folder."""
-    async with a_mesh(folder) as twin:
+async def two_people(folder: Path, **settings: Any) -> AsyncIterator[World]:
+    """Open all of it in a folder, around a broker with these settings."""
+    async with a_mesh(folder, **settings) as twin:
         ada = await twin.join("ada")
         guest = await twin.admit("bob")
         bob = await guest.join("bob")

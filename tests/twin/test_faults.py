@@ -115,6 +115,24 @@ async def test_a_message_sealed_before_a_long_outage_is_sealed_anew_and_goes_out
         assert expires_ms == row.expires_ms
 
 
+async def test_a_message_that_is_always_said_to_be_stale_is_sealed_four_times_and_given_up(
+    tmp_path: Path,
+) -> None:
+    def long_ago(body: dict[str, Any]) -> None:
+        body["resolved_ms"] = 1
+
+    async with a_mesh(tmp_path) as twin:
+        ada, _ = await twin.join("ada"), await twin.join("bob")
+        twin.lie = changed("messages.resolved", long_ago)
+        with pytest.raises(MeshError) as caught, anyio.fail_after(LIMIT_S):
+            await ada.send("bob", "hello")
+        assert caught.value.code == "stale_recipients"
+        (sealings,) = await ada.peer.file.read(
+            lambda sql: sql.execute("SELECT sealings FROM outbox").fetchone()
+        )
+        assert sealings == 4
+
+
 async def test_a_message_that_expired_during_an_outage_is_not_delivered_late(
     tmp_path: Path,
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from claudemesh_mcp import granting, rights
@@ -11,11 +12,14 @@ from claudemesh_mcp.granting import Change
 from claudemesh_mcp.meshresults import RightsResult
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError
-from claudemesh_wire.grants import Grant
+from claudemesh_wire.grants import Grant, GrantFields
 from claudemesh_wire.keys import b64
+from claudemesh_wire.membership import EntryKind
+from claudemesh_wire.message import Role
 from tests.support.lies import changed
 from tests.support.twin import a_mesh
-from tests.support.twopeople import World, kept, two_people
+from tests.support.twopeople import LIMIT_S, World, kept, two_people
+from tests.wire.world import ADA, BOB, MESH, NOW, Log, invite, joining
 
 
 @pytest.fixture
@@ -34,9 +38,8 @@ async def test_a_damaged_file_of_grants_lets_nobody_else_through(world: World) -
 
 
 async def test_a_file_of_grants_that_another_wrote_is_damaged(world: World) -> None:
-    member = granting.find_member(world.bob.peer, world.ada.peer.own_name())
-    client = await world.bob.ready()
-    await granting.change(world.bob.peer, client, member, Change(allow=frozenset({"message"})))
+    change, ada = Change(allow=frozenset({"message"})), world.ada.peer.own_name()
+    await granting.change(world.bob.peer, world.bob.ready, ada, change)
     theirs = world.bob.peer.home.meshes / world.bob.peer.identity.mesh / "grants.json"
     ours = world.ada.peer.home.meshes / world.ada.peer.identity.mesh / "grants.json"
     ours.write_bytes(theirs.read_bytes())
@@ -99,6 +102,7 @@ async def test_mesh_info_shows_the_defaults_and_what_differs_to_both(world: Worl
     [given] = theirs.grants.to_me
     assert (given.allow, given.deny) == (["task"], ["wake"])
     assert info.grants.to_me == theirs.grants.by_me == []
+    assert theirs.defaults == info.defaults
 
 
 async def test_a_grant_that_the_broker_made_up_is_named_and_not_shown(world: World) -> None:
@@ -115,6 +119,40 @@ async def test_a_grant_that_the_broker_made_up_is_named_and_not_shown(world: Wor
     assert info.grants.to_me == []
     again = await world.bob.mesh_info()
     assert "grant_forged" in [one.code for one in again.problems]
+
+
+async def test_what_a_blocked_member_and_an_observer_may_is_shown_as_it_is(world: World) -> None:
+    await world.grant("wake", "task")
+    await world.block(blocked=True)
+    [mine] = (await shown_rights(world.human)).i_let
+    [theirs] = (await shown_rights(world.bob)).let_me
+    assert (mine.blocked, mine.rights["message"], mine.rights["wake"]) == (True, "no", "no")
+    assert mine.rights["task"] == "yes"
+    # Nobody is told who blocks it, so nothing is said of it.
+    assert "blocked" not in theirs.model_dump()
+    await world.block(blocked=False)
+    await world.twin.say(EntryKind.ROLE, member=world.guest.member, role=Role.OBSERVER)
+    await observes(world.ada, world.guest.member)
+    [mine] = (await shown_rights(world.ada)).i_let
+    assert (mine.standing, set(mine.rights.values())) == ("observer", {"no"})
+
+
+async def observes(mesh: Mesh, member: str) -> None:
+    """Wait until a peer has heard that a member is an observer."""
+    with anyio.fail_after(LIMIT_S):
+        while mesh.peer.trust.chain.members[member].role is not Role.OBSERVER:
+            await anyio.lowlevel.checkpoint()
+
+
+def test_what_an_invite_gave_differs_from_the_defaults_until_it_is_denied() -> None:
+    log = Log()
+    log.add("add", BOB, **joining(BOB, invite(ADA, grants=["task", "message"])))
+    bob = log.chain.member(BOB.id)
+    shown = rights.difference(ADA.id, bob, None, "bob")
+    assert shown is not None
+    assert (shown.member, shown.allow, shown.deny) == ("bob", ["task"], [])
+    fields = GrantFields(mesh=MESH, by=ADA.id, to=BOB.id, seq=1, at=NOW, allow=[], deny=["task"])
+    assert rights.difference(ADA.id, bob, Grant.issue(fields, ADA.key), "bob") is None
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,12 @@ async def test_what_lacks_a_grant_is_held_and_its_sender_told_the_command(world:
     [to] = sent.recipients
     assert to.status == "held"
     assert to.hint is not None
-    assert "claudemesh allow bob" in to.hint
+    command = f"claudemesh --mesh {world.ada.peer.identity.mesh} allow bob"
+    assert to.hint.endswith(command)
     status = await reached(world.bob, sent.id, "held")
     assert (status.reason, status.proved, status.held_at is not None) == ("message", True, True)
     assert status.hint is not None
-    assert "claudemesh allow bob" in status.hint
+    assert status.hint.endswith(command)
     assert world.held() == ["psst"]
 
 

@@ -7,11 +7,12 @@ import anyio
 import pytest
 
 from claudemesh_broker import heirs
-from claudemesh_mcp import inbox, reports, succession
+from claudemesh_mcp import reports, succession
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.keys import b64
 from claudemesh_wire.membership import EntryKind
+from tests.support import letters
 from tests.support.lies import changed, refusing
 from tests.support.twin import Twin, a_mesh, dying_at, ended, until
 from tests.twin.test_conversations import LIMIT_S, Tokens, texts
@@ -282,7 +283,7 @@ async def left_unread(twin: Twin, bob: Mesh) -> None:
 async def unread(mesh: Mesh, count: int) -> None:
     """Wait until so many messages lie in a session's file."""
     with anyio.fail_after(LIMIT_S):
-        while (await mesh.peer.file.read(lambda sql: inbox.count_unread(sql, 0))) < count:
+        while (await mesh.peer.file.read(lambda sql: letters.unread(sql, 0))) < count:
             await anyio.lowlevel.checkpoint()
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Row, Sql
-from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound, TooMuch
 from claudemesh_wire.grants import (
     BlockSet,
     GrantChanged,
@@ -24,6 +24,8 @@ from claudemesh_wire.grants import (
 MAX_LOAD_BYTES: Final = 256 * 1024
 """For each of two lists, so that both fit into one frame."""
 _MOST: Final = 2048
+MAX_KEPT: Final = 1024
+"""So many other members one may have grants, and blocks, for at the broker."""
 
 
 @serves
@@ -36,6 +38,7 @@ async def put(context: Context, request: PutGrant) -> GrantPut:
     _check_other(context, said.to)
 
     def change(sql: Sql) -> None:
+        _check_room(sql, "grants", ("owner", "subject"), (said.mesh, said.by, said.to))
         taken = sql.execute(
             "INSERT INTO grants (mesh, owner, subject, seq, entry, made_ms)"
             " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (mesh, owner, subject) DO UPDATE"
@@ -65,6 +68,23 @@ def _check_other(context: Context, member: str) -> None:
         )
     if member not in context.chain.members:
         raise NotFound(f"There is no member {member} in this mesh.", code="unknown_member")
+
+
+def _check_room(sql: Sql, table: str, columns: tuple[str, str], said: tuple[str, str, str]) -> None:
+    """Refuse what would be one more than a member may keep here; an observer may ask for it too."""
+    owner, other = columns
+    row = sql.one(
+        f"SELECT count(*) AS kept, coalesce(sum({other} = ?), 0) AS known FROM {table}"  # noqa: S608 - names
+        f" WHERE mesh = ? AND {owner} = ?",
+        said[2],
+        *said[:2],
+    )
+    if row is not None and row["kept"] >= MAX_KEPT and not row["known"]:
+        raise TooMuch(
+            f"The broker keeps what one member says of {MAX_KEPT} others, and not of more.",
+            "It holds in its home all the same.",
+            code="too_many_said",
+        )
 
 
 def _moved(sql: Sql, mesh: str, owner: str, subject: str) -> Conflict:
@@ -146,6 +166,8 @@ async def block(context: Context, request: SetBlock) -> BlockSet:
 
     def change(sql: Sql) -> list[str]:
         if request.blocked:
+            told = (caller.mesh, caller.member, request.member)
+            _check_room(sql, "blocks", ("owner", "blocked"), told)
             sql.execute(
                 "INSERT INTO blocks (mesh, owner, blocked, since_ms) VALUES (?, ?, ?, ?)"
                 " ON CONFLICT DO NOTHING",

@@ -6,7 +6,7 @@ whether each recipient may have it and can open it, whether there is room; then 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final
 
@@ -37,6 +37,8 @@ from claudemesh_wire.receipts import ReceiptStatus
 from claudemesh_wire.succession import InheritanceGrew
 
 MAX_FETCH_BYTES: Final = 512 * 1024
+_HELD_SHARE: Final = 50
+"""What is held of one member takes a fiftieth of a recipient's queue at most."""
 
 
 @serves
@@ -218,6 +220,7 @@ def _store(sql: Sql, sent: Consignment, terms: Terms) -> Outcome:
     if cannot:
         raise _stale(cannot)
     places = [_place(rows[peer], position, terms) for position, peer in enumerate(header.to)]
+    places = [_within_share(sql, sent, place, terms) for place in places]
     _check_room(sent, [rows[place.peer] for place in places if not place.reason], terms)
     seq = queues.put(sql, sent, places, terms.now_ms)
     states = [
@@ -242,6 +245,20 @@ def _place(row: Row, position: int, terms: Terms) -> Place:
         # Handed over all the same: the recipient's own grants decide, these are a copy of them.
         status = ReceiptStatus.HELD
     return Place(peer, position, status, node=row["node"])
+
+
+def _within_share(sql: Sql, sent: Consignment, place: Place, terms: Terms) -> Place:
+    """Decline what is held when there is much of that kind: it must not take others' room."""
+    if place.status is not ReceiptStatus.HELD:
+        return place
+    settings = terms.settings
+    count, held_bytes = queues.held_of(sql, sent.header.mesh, place.peer, terms.member)
+    has_room = (count + 1) * _HELD_SHARE <= settings.queue_messages
+    has_room &= (held_bytes + sent.size_bytes) * _HELD_SHARE <= settings.queue_bytes
+    # One may always be there, however small the queue is.
+    if has_room or not count:
+        return place
+    return replace(place, status=ReceiptStatus.DECLINED, reason="held_full", node=None)
 
 
 def _may_message(row: Row, terms: Terms) -> bool:

@@ -1,0 +1,19 @@
+"""Opens a room for real Claude Code clients, or says why there can be none."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.claude.client import is_required, lacking
+from tests.support.claude.room import Room, a_room
+from tests.support.claude.summary import note
+
+
+@pytest.fixture
+async def room(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Room]:
+    if missing := lacking():
+        (pytest.fail if is_required() else pytest.skip)(missing)
+    async with a_room(tmp_path) as room:
+        yield room
+        note(request.node, room.requests)

@@ -1,0 +1,170 @@
+"""How somebody comes into a mesh: the moment, the name and the history that a join respects."""
+
+import os
+import pty
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+
+from claudemesh_mcp.cli.durations import milliseconds
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.joining import Joined, Wish, join
+from claudemesh_wire.errors import Invalid
+from claudemesh_wire.links import InviteLink
+from tests.support.hosting import Host, a_guest, a_host, ok
+from tests.support.shell import LIMIT_S, Shell
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with a_host(tmp_path / "broker") as host:
+        yield host
+
+
+@pytest.fixture
+def ada(tmp_path: Path, host: Host) -> Iterator[Shell]:
+    """The owner of the mesh `team`; as her system calls her, she is max."""
+    with a_guest(tmp_path / "ada") as ada:
+        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
+        yield ada
+
+
+@pytest.fixture
+def bob(tmp_path: Path) -> Iterator[Shell]:
+    with a_guest(tmp_path / "bob") as bob:
+        yield bob
+
+
+def link_of(ada: Shell, *words: str) -> str:
+    link: str = ok(ada.run("invite", *words, "--json")).json["link"]
+    return link
+
+
+def names(ada: Shell) -> list[str]:
+    return sorted(row["name"] for row in ok(ada.run("members", "--json")).json["members"])
+
+
+async def test_all_who_join_at_the_same_moment_come_in(ada: Shell, tmp_path: Path) -> None:
+    link = InviteLink.parse(link_of(ada, "--uses", "8"))
+    came: list[Joined] = []
+
+    async def come(number: int) -> None:
+        settings = Settings(home=tmp_path / f"home-{number}", keyring=False)
+        came.append(await join(link, settings, Wish(name=f"guest-{number}")))
+
+    with anyio.fail_after(LIMIT_S):
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(come, number)
+    assert sorted(one.chain.head.seq for one in came) == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert all(one.anew for one in came)
+    assert names(ada) == [*(f"guest-{number}" for number in range(8)), "max"]
+
+
+def test_a_mesh_whose_broker_shows_less_than_was_verified_is_not_entered(
+    host: Host, ada: Shell, bob: Shell, tmp_path: Path
+) -> None:
+    link = link_of(ada, "--uses", "3")
+
+    def stop(running: Host) -> list[Path]:
+        running.process.kill()
+        running.process.wait()
+        return list(host.folder.glob("broker.sqlite3*"))
+
+    older = tmp_path / "older"
+    older.mkdir()
+    for file in stop(host):
+        shutil.copy2(file, older)
+    with a_host(host.folder, port=host.port) as running:
+        ok(bob.run("join", link, "--as", "bob"))
+        ok(bob.run("mesh", "leave", "team", "--yes"))
+        for file in stop(running):
+            file.unlink()
+    for file in older.iterdir():
+        shutil.copy2(file, host.folder)
+    with a_host(host.folder, port=host.port):
+        refused = bob.run("join", link, "--json")
+        assert (refused.code, refused.error["code"]) == (1, "membership_rollback")
+        assert refused.error["hint"]
+        # Nothing was signed: the history that bob knows of can still be brought back.
+        assert names(ada) == ["max"]
+
+
+@pytest.mark.parametrize("called", ["local", "spare"])
+def test_a_name_that_this_home_can_not_use_is_refused_before_joining(
+    ada: Shell, bob: Shell, called: str
+) -> None:
+    ok(bob.run("mesh", "create", "spare"))
+    link = link_of(ada)
+    refused = bob.run("join", link, "--called", called, "--json")
+    assert (refused.code, refused.error["code"]) == (1, "mesh_name_taken")
+    assert "--called" in refused.error["hint"]
+    assert names(ada) == ["max"]
+    assert ok(bob.run("join", link, "--called", "work", "--json")).json["mesh"] == "work"
+    again = ok(bob.run("join", link, "--called", "shop"))
+    assert "claudemesh mesh rename work shop --here" in again.err
+
+
+def test_a_link_is_read_from_stdin(ada: Shell, bob: Shell) -> None:
+    link = link_of(ada)
+    told = ok(bob.run("join", "-", "--as", "bob", "--json", stdin=f" {link}\n".encode())).json
+    assert (told["mesh"], told["name"]) == ("team", "bob")
+    refused = bob.run("join", "-", "--json")
+    assert (refused.code, refused.error["code"]) == (2, "bad_invite")
+
+
+def test_an_invite_is_good_for_the_time_that_was_said(ada: Shell) -> None:
+    for said, lasts in (("90m", timedelta(minutes=90)), ("30D", timedelta(days=30))):
+        earliest = datetime.now(UTC).replace(microsecond=0) + lasts
+        told = ok(ada.run("invite", "--expires", said, "--json")).json["expires_at"]
+        assert earliest <= datetime.fromisoformat(told) <= datetime.now(UTC) + lasts
+    refused = ada.run("invite", "--expires", "31d", "--json")
+    assert (refused.code, refused.error["code"]) == (2, "invalid")
+
+
+def test_a_time_that_is_none_is_refused(bob: Shell) -> None:
+    refused = bob.run("invite", "--expires", "soon", "--json")
+    assert (refused.code, refused.error["code"]) == (2, "bad_duration")
+    assert "7d" in refused.error["hint"]
+
+
+@pytest.mark.parametrize("said", ["", "0h", "-1d", "1.5h", "7", "7w", "1h30m", "\u0661h"])
+def test_what_is_no_span_of_time_is_refused(said: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        milliseconds(said)
+    assert caught.value.code == "bad_duration"
+
+
+@pytest.mark.parametrize("words", [(), ("--no-qr",)])
+def test_on_a_terminal_an_invite_shows_its_qr_code_by_itself(
+    ada: Shell, words: tuple[str, ...]
+) -> None:
+    assert "▄" not in ok(ada.run("invite")).err
+    screen, terminal = pty.openpty()
+    try:
+        with ada.running("invite", *words, stderr=terminal) as process:
+            os.close(terminal)
+            shown = everything_on(screen).decode()
+            link, _ = process.communicate(timeout=LIMIT_S)
+    finally:
+        os.close(screen)
+    assert link.startswith(b"https://127.0.0.1:")
+    assert "Whoever has the link can use it." in shown
+    assert ("▄" in shown) is not bool(words)
+
+
+def everything_on(screen: int) -> bytes:
+    """Read a terminal until nobody writes to it any more, which Linux tells by an error."""
+    shown = b""
+    while True:
+        try:
+            data = os.read(screen, 4096)
+        except OSError:
+            return shown
+        if not data:
+            return shown
+        shown += data
