@@ -26,17 +26,17 @@ DAMAGED_HINT: Final = (
 )
 
 
-def refusal(error: Exception) -> Exception:
+def refusal(error: BaseException) -> Exception:
     """Say in our words what the file did not do; an error of the change itself stays as it is."""
-    if isinstance(error, StopIteration):
-        # A future refuses to carry this one.
-        wrapped = RuntimeError("a change ran out of its iterator")
+    if isinstance(error, StopIteration) or not isinstance(error, Exception):
+        # A future refuses to carry the one, and its awaiter would take the others for its own end.
+        wrapped = RuntimeError(f"a change raised {type(error).__name__}")
         wrapped.__cause__ = error
         return wrapped
     return _storage_error(error) or error
 
 
-def batch_refusal(error: Exception) -> MeshError:
+def batch_refusal(error: BaseException) -> MeshError:
     """Say why a whole batch, or the opening, failed."""
     return _storage_error(error) or Unavailable(
         "The session's file could not be written.",
@@ -45,7 +45,7 @@ def batch_refusal(error: Exception) -> MeshError:
     )
 
 
-def _storage_error(error: Exception) -> MeshError | None:
+def _storage_error(error: BaseException) -> MeshError | None:
     # Errors that the driver raises by itself carry no name.
     name: str = getattr(error, "sqlite_errorname", "")
     if name in _FULL:

@@ -58,14 +58,15 @@ class Job:
         self.result: Any = None
         self.error: Exception | None = None
 
-    def run(self, connection: sqlite3.Connection) -> Exception | None:
+    def run(self, connection: sqlite3.Connection) -> BaseException | None:
         """Make the change and keep what came of it; gives the error that undoes it.
 
         It may be run again, once all that it did was undone because of another's error.
         """
         try:
             self.result = self.change(connection) if self.change else None
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever handed the change in
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever handed the change in
+            # Also one that would end the thread, for which all others of its files would then wait.
             self.error = refusal(error)
             return error
         self.error = None
@@ -161,7 +162,7 @@ class Worker:
         """Do all of it and tell those who wait after the commit."""
         try:
             self._run(batch, max(job.needs for job in batch))
-        except Exception as error:  # noqa: BLE001 - whatever it is, this thread has to live on
+        except BaseException as error:  # noqa: BLE001 - whatever it is, this thread has to live on
             for job in batch:
                 # A new error each: a shared one would gather the tracebacks of all who raise it.
                 job.error = batch_refusal(error)
@@ -195,7 +196,7 @@ class Worker:
                 _apply(connection, job)
         connection.execute("COMMIT")
 
-    def _alone(self, job: Job) -> Exception | None:
+    def _alone(self, job: Job) -> BaseException | None:
         inside = self._connection.in_transaction
         error = job.run(self._connection)
         if error is not None and inside and not self._connection.in_transaction:

@@ -1,9 +1,10 @@
 """Lets a peer in: verifies its hello against the membership chain, then attaches or admits it.
 
 A broker that other machines reach demands the local token of nobody; a mesh is made there by who
-proves that token or the admin secret, or is on the broker's own machine. ``session.py`` hands in
-the first request of a connection. Everything the hello claims is checked before anything is stored;
-what it proves becomes the connection's ``Caller``.
+proves that token or the admin secret, since an address proves nothing: whatever hands connections
+on has its own machine's. ``session.py`` hands in the first request of a connection. Everything the
+hello claims is checked before anything is stored; what it proves becomes the connection's
+``Caller``.
 """
 
 from collections.abc import Sequence
@@ -137,8 +138,7 @@ class Admission:
         is_home = self._check_token(hello)
         claims = self._read_claims(hello, nonce)
         certificate = _read_certificate(hello, claims)
-        may_found = origin.is_local and (is_home or self.parts.reach is not None)
-        may_found = may_found or self._is_vouched_for(hello, claims)
+        may_found = self._is_vouched_for(hello, claims) or (is_home and origin.is_local)
         chain = await self._chain(hello, claims, certificate, offered, may_found=may_found)
         return await self._arrive(hello, claims, certificate, chain)
 
@@ -275,7 +275,7 @@ def _unknown(mesh: str, *, is_offered: bool) -> MeshError:
     if not is_offered:
         return unknown_mesh(mesh)
     return Forbidden(
-        "This broker takes new meshes from its own machine, or with its admin secret.",
+        "This broker takes new meshes from its own home, or with its admin secret.",
         "Give claudemesh mesh create the file that its admin has: --admin-secret-file FILE.",
         code="may_not_found",
     )

@@ -1,6 +1,6 @@
 """Puts the broker together: its parts, its doors, what runs beside them, and how it ends.
 
-``__main__.py`` opens a ``Broker`` on a data folder and serves its ASGI application. This is the
+``server.py`` opens a ``Broker`` on a data folder and serves its ASGI application. This is the
 only file that knows all the others.
 """
 
@@ -68,8 +68,8 @@ class Broker:
         self._sessions: set[Session] = set()
         self._is_draining = False
         self._emptied = anyio.Event()
-        self._guard = Guard(parts.settings.binding, parts.reach)
-        self._door = WebSocketDoor(self.serve, self._guard.origin_of, parts.settings.connections)
+        self.guard = Guard(parts.settings.binding, parts.reach)
+        self._door = WebSocketDoor(self.serve, self.guard.origin_of, parts.settings)
 
     @property
     def connections(self) -> int:
@@ -102,17 +102,26 @@ class Broker:
 
     async def rest(self) -> None:
         """Wait until an embedded broker is idle for long enough to end, or its home is gone."""
+        has_rested = False
+        while not has_rested:
+            await anyio.sleep(min(REST_S, self.parts.settings.idle_exit_s))
+            try:
+                has_rested = await self._has_rested()
+            except Exception:
+                # A disk that does not answer for a moment is no reason to end.
+                logger.exception("it could not be told whether the broker is idle")
+
+    async def _has_rested(self) -> bool:
         settings = self.parts.settings
-        while True:
-            await anyio.sleep(min(REST_S, settings.idle_exit_s))
-            if not self.connections and not (settings.run / ANNOUNCEMENT_FILE).exists():
-                logger.info("nobody can find this broker any more, ending")
-                return
-            due_ms = await self.parts.scheduler.next_due_ms()
-            rest = Rest(self.connections, self.last_activity_ms, due_ms)
-            if embedded.may_end(rest, self.parts.now_ms(), settings.idle_exit_ms):
-                logger.info("idle for %.0f s, ending", settings.idle_exit_s)
-                return
+        if not self.connections and not (settings.run / ANNOUNCEMENT_FILE).exists():
+            logger.info("nobody can find this broker any more, ending")
+            return True
+        due_ms = await self.parts.scheduler.next_due_ms()
+        rest = Rest(self.connections, self.last_activity_ms, due_ms)
+        if not embedded.may_end(rest, self.parts.now_ms(), settings.idle_exit_ms):
+            return False
+        logger.info("idle for %.0f s, ending", settings.idle_exit_s)
+        return True
 
     def application(self) -> Gate:
         """Give the ASGI application: the WebSocket and a sign of life, behind the gate."""
@@ -121,7 +130,7 @@ class Broker:
             Route(welcome.ROUTE, welcome.show, methods=["GET"]),
             WebSocketRoute("/ws", self._door),
         ]
-        return Gate(Starlette(routes=routes), self._guard)
+        return Gate(Starlette(routes=routes), self.guard)
 
 
 async def _health(request: Request) -> JSONResponse:  # noqa: ARG001 - the framework's shape

@@ -5,26 +5,20 @@ accepted before the backup began is in it.
 """
 
 import os
-import secrets
 import sqlite3
 import time
-from collections.abc import Generator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from claudemesh_broker.archive import NEEDED, OPTIONAL, Manifest, sum_of, write_archive
 from claudemesh_broker.datafile import connect_beside, examine_datafile
-from claudemesh_broker.embedded import DATABASE_FILE, KEY_FILE
-from claudemesh_broker.folders import FILE_MODE, read_private, storage_errors, sync_folder
+from claudemesh_broker.embedded import DATABASE_FILE, KEY_FILE, check_owner, read_signing_key
+from claudemesh_broker.folders import storage_errors, sync_folder, temporary_beside
 from claudemesh_broker.sql import storage_failure
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, Invalid, NotFound, Unavailable
-from claudemesh_wire.keys import KEY_BYTES, SigningKey, broker_id
-
-_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(frozen=True)
@@ -46,15 +40,22 @@ def back_up(data: Path, to: Path) -> Backup:
         Conflict: ``file_exists``; ``key_changed``: database and key are of two brokers.
         NotFound: ``no_broker_data`` or ``no_folder``.
         Invalid: ``in_data_folder``: it would lie where a broker expects its own files.
-        Unavailable: ``data_corrupt``, ``key_missing``, ``storage_full``, ``storage_failed``.
+        Unavailable: ``data_corrupt``, ``key_missing``, ``key_damaged``, ``storage_full``,
+            ``storage_failed``.
     """
     now_ms = time.time_ns() // 1_000_000
     path = _destination(data, to, now_ms)
-    key = read_private(data / KEY_FILE)
-    with _temporary(path) as copy, _temporary(path) as archive:
+    key = read_signing_key(data)
+    with temporary_beside(path) as copy, temporary_beside(path) as archive:
         _copy_database(data / DATABASE_FILE, copy)
         broker = examine_datafile(copy, DATA_VERSION).broker
-        _check_key(data, key, broker)
+        if key is None:
+            raise Unavailable(
+                f"{data / KEY_FILE} is missing, so this would be no broker's backup.",
+                "Put an older backup of it in its place.",
+                code="key_missing",
+            )
+        check_owner(broker, key)
         there = [name for name in OPTIONAL if (data / name).exists()]
         files = {name: data / name for name in (*NEEDED, *there)} | {DATABASE_FILE: copy}
         manifest = Manifest(broker, now_ms, {name: sum_of(one) for name, one in files.items()})
@@ -108,33 +109,6 @@ def _copy_database(source: Path, copy: Path) -> None:
             "Run `claudemesh broker check`.",
             code="data_corrupt",
         ) from error
-
-
-def _check_key(data: Path, key: bytes | None, broker: str) -> None:
-    if key is None or len(key) != KEY_BYTES:
-        raise Unavailable(
-            f"{data / KEY_FILE} is missing or damaged, so this would be no broker's backup.",
-            "Put an older backup of it in its place.",
-            code="key_missing",
-        )
-    if broker_id(SigningKey(key).public) != broker:
-        raise Conflict(
-            f"The database in {data} and the key beside it are of two brokers.",
-            f"Bring back the {KEY_FILE} that was there.",
-            code="key_changed",
-        )
-
-
-@contextmanager
-def _temporary(path: Path) -> Generator[Path]:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with storage_errors(path):
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, FILE_MODE))
-    try:
-        yield temporary
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def _publish(archive: Path, path: Path) -> None:

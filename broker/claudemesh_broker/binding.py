@@ -156,12 +156,13 @@ def as_file(value: object) -> Path | None:
     """Read the path of a file."""
     if value is None:
         return None
-    if isinstance(value, (str, Path)) and str(value).strip() and "\0" not in str(value):
-        try:
-            return Path(value).expanduser().absolute()
-        except RuntimeError as error:  # `~nobody` names no user of this machine
-            raise ValueError("the path of a file") from error
-    raise ValueError("the path of a file")
+    text = str(value) if isinstance(value, (str, Path)) else ""
+    if not text.strip() or "\0" in text:
+        raise ValueError("the path of a file")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:  # `~nobody` names no user of this machine
+        raise ValueError("the path of a file") from error
 
 
 def as_public_url(value: object) -> str:

@@ -18,11 +18,11 @@ from claudemesh_broker.binding import Tls
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.datafile import examine_datafile, owner_of_datafile
 from claudemesh_broker.embedded import ADMIN_SECRET_FILE, DATABASE_FILE, KEY_FILE
-from claudemesh_broker.folders import FolderLock, read_private
+from claudemesh_broker.folders import FolderLock
 from claudemesh_broker.tls import certificate_of, self_made
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, NotFound, Unavailable
-from claudemesh_wire.keys import KEY_BYTES, SigningKey, broker_id
+from claudemesh_wire.keys import broker_id
 
 _SOON: Final = timedelta(days=30)
 _LITTLE_BYTES: Final = 1024 * 1024 * 1024
@@ -120,7 +120,11 @@ def _open_to_others(folder: Path) -> Iterator[Path]:
     if os.name != "posix":
         return
     for path in (folder, *folder.iterdir()):
-        found = path.lstat()
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            # A broker that runs removes files as well.
+            continue
         # A link's own mode says nothing; what the broker reads it refuses to follow.
         is_open = not stat.S_ISLNK(found.st_mode) and found.st_mode & _OTHERS
         if found.st_uid != os.getuid() or is_open:
@@ -136,22 +140,16 @@ def _database(settings: BrokerSettings) -> str:
 
 
 def _key(settings: BrokerSettings) -> str:
-    path = settings.data / KEY_FILE
-    key = read_private(path)
-    if key is None or len(key) != KEY_BYTES:
-        code = "key_missing" if key is None else "key_damaged"
+    key = embedded.read_signing_key(settings.data)
+    if key is None:
         raise Unavailable(
-            f"{path} is {code.removeprefix('key_')}.", "Put a backup in its place.", code=code
+            f"{settings.data / KEY_FILE} is missing.",
+            "Put a backup in its place.",
+            code="key_missing",
         )
-    mine = broker_id(SigningKey(key).public)
+    # A kill may have come before the database was claimed.
     owner = owner_of_datafile(settings.data / DATABASE_FILE, DATA_VERSION)
-    if owner not in {"", mine}:
-        raise Conflict(
-            f"The database belongs to broker {owner}, the key beside it is of {mine}.",
-            f"Bring back the {KEY_FILE} that was there; sessions trust that key.",
-            code="key_changed",
-        )
-    return f"is that of broker {mine}"
+    return f"is that of broker {embedded.check_owner(owner or broker_id(key.public), key)}"
 
 
 def _certificate(settings: BrokerSettings) -> Finding | str:
@@ -160,7 +158,7 @@ def _certificate(settings: BrokerSettings) -> Finding | str:
     data = settings.data
     shown = certificate_of(data, settings.binding) if is_own else self_made(data)
     if shown is None:
-        return "none: TLS is off, a proxy's, or was never started"
+        return "none by these settings: TLS is off, a proxy's, or was never started"
     left = shown.ends - datetime.now(UTC)
     says = f"{shown.certificate.name}, SHA-256 {shown.pin.hex()}, good until {shown.ends:%Y-%m-%d}"
     if left > _SOON:

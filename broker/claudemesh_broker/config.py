@@ -1,7 +1,7 @@
 """Says how a broker is set up: flag, ``CLAUDEMESH_BROKER_*``, ``broker.toml``, else the default.
 
-``__main__.py`` loads the settings once and hands the frozen result to ``app.py``. No other module
-of the broker reads the environment. Every field below is a setting of that name.
+``__main__.py`` loads the settings once and hands the frozen result to ``server.py``. No other
+module of the broker reads the environment. Every field below is a setting of that name.
 """
 
 import dataclasses
@@ -88,6 +88,9 @@ class BrokerSettings:
     ping_interval_s: float = seconds(20, "How often a connection is asked whether it lives.")
     frame_bytes: int = whole(MAX_FRAME_BYTES, "The largest frame.", 4096, MAX_FRAME_BYTES)
     connections: int = whole(2000, "Connections at once.", most=100_000)
+    connections_per_address: int = whole(
+        250, "Connections at once from one other machine.", most=100_000
+    )
     backlog_changes: int = whole(20_000, "Changes that may wait for the disk.")
 
     chat_per_s: float = rate(50, "Messages a second from one member.")

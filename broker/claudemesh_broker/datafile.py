@@ -66,7 +66,7 @@ def examine_datafile(path: Path, data_version: int) -> Examination:
         Conflict: ``data_newer``, ``data_foreign``.
         Unavailable: ``data_corrupt``, ``storage_failed``.
     """
-    with _said_in_our_words(path), closing(connect_beside(path)) as database:
+    with _said_in_our_words(path), closing(_connect_to_look(path)) as database:
         _check_version(database, path, data_version)
         found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
@@ -81,7 +81,7 @@ def owner_of_datafile(path: Path, data_version: int) -> str:
     Raises:
         MeshError: as ``examine_datafile`` lists.
     """
-    with _said_in_our_words(path), closing(connect_beside(path)) as database:
+    with _said_in_our_words(path), closing(_connect_to_look(path)) as database:
         _check_version(database, path, data_version)
         return _owner_in(database)
 
@@ -100,18 +100,28 @@ def connect_beside(path: Path) -> sqlite3.Connection:
     Raises:
         NotFound: ``no_broker_data``: there is none.
     """
+    _refuse_none(path)
+    # Not as read-only: then SQLite would leave files of its own, where no broker runs.
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
+    )
+    database.execute("PRAGMA query_only = ON")
+    return database
+
+
+def _connect_to_look(path: Path) -> sqlite3.Connection:
+    _refuse_none(path)
+    # Only what a broker has open, or was killed over, has a log.
+    return _connect_to_read(path, with_log=path.with_name(f"{path.name}-wal").exists())
+
+
+def _refuse_none(path: Path) -> None:
     if not _size(path):
         raise NotFound(
             f"There is no broker's database at {path}.",
             "Name the broker's data folder by --data.",
             code="no_broker_data",
         )
-    # Not as read-only: then SQLite could not read what a killed broker left in the log.
-    database = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None
-    )
-    database.execute("PRAGMA query_only = ON")
-    return database
 
 
 def open_datafile(path: Path, steps: Sequence[Migration] | None = None) -> Connections:

@@ -86,10 +86,25 @@ def load_signing_key(data: Path) -> SigningKey:
             make this another broker, which no session of the home would trust.
     """
     path = private_folder(data) / KEY_FILE
-    if read_private(path) is None:
-        _refuse_second_key(data, path)
-        create_private(path, secrets.token_bytes(KEY_BYTES))
-    seed = read_private(path) or b""
+    found = read_signing_key(data)
+    if found is not None:
+        return found
+    _refuse_second_key(data, path)
+    seed = secrets.token_bytes(KEY_BYTES)
+    create_private(path, seed)
+    return SigningKey(seed)
+
+
+def read_signing_key(data: Path) -> SigningKey | None:
+    """Give the signing key in a broker's data folder, or ``None`` when there is none.
+
+    Raises:
+        Unavailable: ``key_damaged``.
+    """
+    path = data / KEY_FILE
+    seed = read_private(path)
+    if seed is None:
+        return None
     if len(seed) != KEY_BYTES:
         raise Unavailable(
             f"{path} is damaged: it is not {KEY_BYTES} bytes long.",
@@ -97,6 +112,22 @@ def load_signing_key(data: Path) -> SigningKey:
             code="key_damaged",
         )
     return SigningKey(seed)
+
+
+def check_owner(owner: str, key: SigningKey) -> str:
+    """Give the id of the broker that a key makes, if a database of that owner is its own.
+
+    Raises:
+        Conflict: ``key_changed``: the database belongs to another key.
+    """
+    mine = broker_id(key.public)
+    if owner != mine:
+        raise Conflict(
+            f"The database belongs to broker {owner}, the key beside it is of {mine}.",
+            f"Bring back the {KEY_FILE} that was there; sessions trust that key.",
+            code="key_changed",
+        )
+    return mine
 
 
 def load_admin_secret(data: Path) -> bytes:
@@ -139,17 +170,11 @@ def claim_database(sql: Sql, key: SigningKey) -> str:
     Raises:
         Conflict: ``key_changed``: the database belongs to another key.
     """
-    mine = broker_id(key.public)
     owner = sql.value("SELECT value FROM meta WHERE key = 'broker_id'")
     if owner is None:
-        sql.execute("INSERT INTO meta (key, value) VALUES ('broker_id', ?)", mine)
-    elif owner != mine:
-        raise Conflict(
-            f"The database belongs to broker {owner}, the key beside it is of {mine}.",
-            f"Bring back the {KEY_FILE} that was there; sessions trust that key.",
-            code="key_changed",
-        )
-    return mine
+        owner = broker_id(key.public)
+        sql.execute("INSERT INTO meta (key, value) VALUES ('broker_id', ?)", owner)
+    return check_owner(owner, key)
 
 
 def announce(run: Path, announcement: Announcement) -> None:

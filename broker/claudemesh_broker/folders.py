@@ -56,7 +56,7 @@ def create_private(path: Path, data: bytes = b"") -> bool:
     Returns:
         Whether this call made it; if not, one is there already.
     """
-    with storage_errors(path), _temporary(path, data) as temporary:
+    with storage_errors(path), temporary_beside(path, data) as temporary:
         try:
             # A link, unlike a rename, refuses to replace; unlike O_EXCL it shows no half file.
             os.link(temporary, path)
@@ -68,7 +68,7 @@ def create_private(path: Path, data: bytes = b"") -> bool:
 
 def replace_private(path: Path, data: bytes) -> None:
     """Replace a file so that a reader, or a crash, meets the old content or the new, whole."""
-    with storage_errors(path), _temporary(path, data) as temporary:
+    with storage_errors(path), temporary_beside(path, data) as temporary:
         temporary.replace(path)
         sync_folder(path.parent)
 
@@ -225,9 +225,11 @@ def _refuse_unsafe(path: Path, found: os.stat_result, mode: int) -> None:
 
 
 @contextmanager
-def _temporary(path: Path, data: bytes) -> Generator[Path]:
+def temporary_beside(path: Path, data: bytes = b"") -> Generator[Path]:
+    """Make a private file beside another, to take its place when it is whole; removes it if not."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, FILE_MODE)
+    with storage_errors(path):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, FILE_MODE)
     try:
         with open(handle, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
             file.write(data)

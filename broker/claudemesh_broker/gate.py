@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from claudemesh_broker.admission import Origin
 from claudemesh_broker.binding import Binding, Tls, is_loopback, plain_address
+from claudemesh_broker.crowd import place_of
 from claudemesh_broker.reach import Reach
 from claudemesh_broker.websocket import Receive, Scope, Send
 
@@ -97,6 +98,18 @@ class Guard:
         # No other machine can speak from the very address that it speaks to.
         is_own = binding.is_public and bool(peer) and peer == _arrived_at(scope)
         return Origin(peer, is_local=is_loopback(peer) or is_own)
+
+    def counted_as(self, peer: str, arrived_at: str) -> str:
+        """Give the place whose connections are counted together, empty for one that has no limit.
+
+        Those of the machine itself and of a declared proxy have none: nobody else comes from there,
+        or everybody.
+        """
+        address = _plain(peer)
+        is_own = is_loopback(address) or address == _plain(arrived_at)
+        if not address or is_own or (self._is_behind_proxy and self._is_proxy(address)):
+            return ""
+        return place_of(address)
 
     @cached_property
     def _names(self) -> frozenset[str]:

@@ -25,7 +25,7 @@ from claudemesh_broker.folders import (
     sync_folder,
 )
 from claudemesh_wire import DATA_VERSION
-from claudemesh_wire.errors import Conflict, Invalid
+from claudemesh_wire.errors import Conflict, Invalid, NotFound
 from claudemesh_wire.keys import KEY_BYTES, SigningKey, broker_id
 
 _SIDE_FILES: Final = (f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm")
@@ -51,9 +51,16 @@ def restore(archive: Path, data: Path, *, force: bool) -> Restored:
     Raises:
         Conflict: ``data_in_use``: a broker runs on it; ``data_exists``; ``data_newer``;
             ``key_changed``: the backup's key is not that of its database.
+        NotFound: ``no_backup``.
         Invalid: ``backup_damaged``.
         Unavailable: ``storage_full``, ``storage_failed``.
     """
+    if not archive.exists():
+        raise NotFound(
+            f"There is no file {archive}.",
+            "Name the file that `claudemesh broker backup` wrote.",
+            code="no_backup",
+        )
     with FolderLock.take(private_folder(data)):
         there = [name for name in (*MEMBERS, *_SIDE_FILES) if (data / name).exists()]
         if there and not force:

@@ -15,7 +15,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -23,9 +23,6 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
 
 from claudemesh_broker import embedded
 from claudemesh_broker.app import Broker, Opening, announcement, open_broker
@@ -33,6 +30,7 @@ from claudemesh_broker.binding import Tls
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.folders import FolderLock, private_folder
 from claudemesh_broker.logs import LogLines
+from claudemesh_broker.protocols import protocols
 from claudemesh_broker.reach import Reach, address_for_others, https_url
 from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.keys import SigningKey
@@ -44,8 +42,6 @@ LOG_FILE: Final = "broker.log"
 _COLLECT_AFTER: Final = (10_000, 20, 20)
 BACKLOG: Final = 512
 GRACE_S: Final = 5
-SPARE: Final = 64
-"""Connections beyond those that may be sessions: for them to be told so, and for signs of life."""
 
 logger: Final = logging.getLogger(__name__)
 
@@ -150,8 +146,18 @@ def listen(host: str, port: int) -> Generator[socket.socket]:
     Raises:
         Unavailable: ``port_in_use``, or ``port_unavailable`` for any other reason.
     """
+    try:
+        listener = _listener(host, port)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    with listener:
+        yield listener
+
+
+def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
         if host == "::":
             # Some systems would leave out everybody who speaks the older version.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -159,13 +165,13 @@ def listen(host: str, port: int) -> Generator[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            raise _cannot_listen(host, port, error) from error
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
         listener.setblocking(False)  # noqa: FBT003 - the library's shape
-        yield listener
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> Unavailable:
@@ -200,6 +206,30 @@ class _Server(uvicorn.Server):
         """End in good order, told by a signal."""
         super().handle_exit(sig, frame)
         self._loop.call_soon_threadsafe(self._told.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; unlike the original, give TLS no more time than a hello."""
+        config = self.config
+        await self.lifespan.startup()
+        accepted = partial(
+            config.http_protocol_class,
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        # Without TLS there is no such limit to be set.
+        limit_s = self._broker.parts.settings.auth_timeout_s if config.ssl else None
+        self.servers = [
+            await self._loop.create_server(
+                accepted,
+                sock=listener,
+                ssl=config.ssl,
+                ssl_handshake_timeout=limit_s,
+                backlog=config.backlog,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     async def main_loop(self) -> None:
         """Wait to be told; the original looks ten times a second, also on an idle machine."""
@@ -293,10 +323,11 @@ async def _end_when_idle(broker: Broker, server: _Server) -> None:
 
 
 def _config(settings: BrokerSettings, broker: Broker, shown: "Shown | None") -> uvicorn.Config:
+    http, websocket = protocols(settings, broker.guard)
     config = uvicorn.Config(
         broker.application(),
-        http=_hurried(settings),
-        ws=_WebSocket,
+        http=http,
+        ws=websocket,
         ws_max_size=settings.frame_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.ping_interval_s,
@@ -318,32 +349,3 @@ def _config(settings: BrokerSettings, broker: Broker, shown: "Shown | None") -> 
         # Said here, because the system's own settings may allow less.
         config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return config
-
-
-class _WebSocket(WebSocketsSansIOProtocol):
-    """The server's WebSocket, which at its end also leaves those that a client is leaving."""
-
-    def shutdown(self) -> None:
-        # The original says goodbye to whoever has said so itself, which is an error, and then the
-        # server would end by that.
-        with suppress(InvalidState):
-            super().shutdown()
-        self.transport.close()
-
-
-def _hurried(settings: BrokerSettings) -> type[H11Protocol]:
-    """Give the server's HTTP, made to hang up on whoever takes too long to say anything."""
-
-    class Hurried(H11Protocol):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self.loop.call_later(settings.auth_timeout_s, self._look_at_it)
-            if len(self.connections) > settings.connections + SPARE:
-                transport.abort()
-
-        def _look_at_it(self) -> None:
-            # A connection that has become a WebSocket is the session's, which has a limit too.
-            if self in self.connections and not self.cycle:
-                self.transport.abort()
-
-    return Hurried

@@ -185,7 +185,8 @@ def _names_for(binding: Binding) -> list[x509.GeneralName]:
     main = [main_address(version) for version in (4, 6)]
     hosts = [urlsplit(binding.public_url).hostname, socket.gethostname(), "localhost", *main]
     hosts += ["127.0.0.1", "::1", None if bound.is_unspecified else str(bound)]
-    return [_general_name(host) for host in dict.fromkeys(hosts) if host]
+    # A machine may be called what no certificate can say; others reach it by its address.
+    return [_general_name(host) for host in dict.fromkeys(hosts) if host and host.isascii()]
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -1,7 +1,7 @@
 """The shell around a session: one WebSocket of the server as a link of texts.
 
 ``app.py`` mounts it under ``/ws``; it hands each accepted connection to a ``Session``. Text frames
-only. Size limit, pings and their deadline are the server's, which ``__main__.py`` sets up.
+only. Size limit, pings and their deadline are the server's, which ``server.py`` sets up.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -11,6 +11,9 @@ from typing import Any, Final
 import anyio
 
 from claudemesh_broker.admission import Origin
+from claudemesh_broker.binding import is_loopback
+from claudemesh_broker.config import BrokerSettings
+from claudemesh_broker.crowd import Crowd, place_of
 from claudemesh_broker.outgoing import Link, LinkClosed
 
 WS_UNSUPPORTED: Final = 1003
@@ -73,13 +76,14 @@ class WebSocketDoor:
     Args:
         serve: Serves one connection to its end.
         origin_of: Says where a connection comes from.
-        most: How many there may be.
+        settings: How many there may be, of all and of one address.
     """
 
-    def __init__(self, serve: Serve, origin_of: OriginOf, most: int) -> None:
+    def __init__(self, serve: Serve, origin_of: OriginOf, settings: BrokerSettings) -> None:
         self._serve = serve
         self._origin_of = origin_of
-        self._most = most
+        self._most = settings.connections
+        self._crowd = Crowd(settings.connections_per_address)
         self.open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,11 +91,16 @@ class WebSocketDoor:
         await receive()
         await send({"type": "websocket.accept"})
         link = WebSocketLink(receive, send)
-        if self.open >= self._most:
-            await link.close(WS_TRY_LATER, "too_many_connections")
-            return
+        origin = self._origin_of(scope)
+        is_near = origin.is_local or is_loopback(origin.address)
+        place = "" if is_near else place_of(origin.address)
+        is_crowd = self._crowd.enter(place)
         self.open += 1
         try:
-            await self._serve(link, self._origin_of(scope))
+            if is_crowd or self.open > self._most:
+                await link.close(WS_TRY_LATER, "too_many_connections")
+                return
+            await self._serve(link, origin)
         finally:
             self.open -= 1
+            self._crowd.leave(place)

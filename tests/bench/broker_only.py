@@ -352,8 +352,8 @@ def running(*flags: str, profiled: Sequence[str] = ()) -> Iterator[Running]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main() -> None:
-    """Start a broker, measure it, print one line."""
+def main() -> int:
+    """Start a broker, measure it, print one line; gives whether all came through once."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("peers", type=int, nargs="?", default=50)
     parser.add_argument("messages", type=int, nargs="?", default=200)
@@ -364,7 +364,8 @@ def main() -> None:
     with running(profiled=profiled) as broker:
         result = asyncio.run(measure(broker.url, broker.token, options, broker.pid))
     print(json.dumps(result))
+    return 1 if result["lost"] or result["repeated"] else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

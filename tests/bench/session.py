@@ -40,6 +40,8 @@ from claudemesh_mcp.offer import NEWEST
 from claudemesh_mcp.sdk import Mesh
 
 PATIENCE_S = 60
+QUICK_MS = 100
+SMALL_MIB = 50
 _POLL_S = 0.1
 
 
@@ -221,7 +223,13 @@ def main() -> int:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # noqa: TID251 - as above
         figures = anyio.run(run, options, home, broker_environment())
     print(json.dumps(figures))
-    return 0
+    return 0 if _holds(figures) else 1
+
+
+def _holds(figures: dict[str, Any]) -> bool:
+    """Tell whether a session is as quick and as small as it is to be, as far as it was measured."""
+    is_quick = figures["initialize_ms"].get("p50", 0) < QUICK_MS
+    return is_quick and figures["idle_rss_mib"].get("p50", 0) <= SMALL_MIB
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def one_round(mode: str, options: argparse.Namespace) -> tuple[list[float], dict
         return taken, asyncio.run(measure(broker.url, broker.token, options, broker.pid))
 
 
-def main() -> None:
-    """Measure both in turns, and print one line."""
+def main() -> int:
+    """Measure both in turns, and print one line; gives whether all came through once."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("peers", type=int, nargs="?", default=10)
     parser.add_argument("messages", type=int, nargs="?", default=200)
@@ -55,7 +55,9 @@ def main() -> None:
             times, result = one_round(mode, options)
             taken[mode] += times
             measured[mode].append(result)
-    print(json.dumps({mode: summary(taken[mode], measured[mode]) for mode in taken}))
+    summaries = {mode: summary(taken[mode], measured[mode]) for mode in taken}
+    print(json.dumps(summaries))
+    return 1 if any(one["lost"] or one["repeated"] for one in summaries.values()) else 0
 
 
 def summary(taken: list[float], measured: list[dict[str, Any]]) -> dict[str, Any]:
@@ -77,4 +79,4 @@ def median(measured: list[dict[str, Any]], name: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

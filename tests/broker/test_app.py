@@ -1,14 +1,16 @@
 """The broker as a process: where it listens, whom it lets in, how it ends, why it won't start."""
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +18,14 @@ from urllib.error import HTTPError
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from claudemesh_broker.app import Opening, open_broker
+from claudemesh_broker import embedded
+from claudemesh_broker.app import Opening, announcement, open_broker
 from claudemesh_wire import DATA_VERSION, VERSION
+from claudemesh_wire.errors import TooMuch
 from claudemesh_wire.exchange import Exchange, Noticed
 from claudemesh_wire.handshake import Challenge, Closing
 from tests.support.broker import (
@@ -303,3 +308,31 @@ async def test_an_embedded_broker_with_a_session_does_not_end(
         await there.close()
         with anyio.fail_after(LIMIT_S):
             await broker.rest()
+
+
+async def test_an_embedded_broker_that_is_too_busy_to_look_does_not_end_by_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("claudemesh_broker.app.REST_S", 0)
+    told = settings(tmp_path, embedded=True, idle_exit_s=0.01, backlog_changes=1)
+    opening = Opening(told, BROKER_KEY, TOKEN, list[BaseException]().append)
+    async with open_broker(opening) as broker, anyio.create_task_group() as tasks:
+        embedded.announce(told.run, announcement(broker, "http://127.0.0.1:7467"))
+        answers = threading.Event()
+        asked = [broker.parts.store.read(lambda _: answers.wait(LIMIT_S))]
+        with suppress(TooMuch):
+            while True:
+                asked.append(broker.parts.store.read(lambda _: True))
+        rested = anyio.Event()
+
+        async def rest() -> None:
+            await broker.rest()
+            rested.set()
+
+        with anyio.fail_after(LIMIT_S):
+            tasks.start_soon(rest)
+            while "TooMuch" not in caplog.text:
+                await checkpoint()
+            answers.set()
+            await asyncio.gather(*asked)
+            await rested.wait()

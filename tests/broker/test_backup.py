@@ -124,6 +124,12 @@ def test_data_that_is_there_is_replaced_only_by_force_and_kept(data: Path, archi
     assert content(data).keys() == MADE
 
 
+def test_a_backup_that_is_not_there_is_said_and_nothing_is_made(tmp_path: Path) -> None:
+    error = refusal(lambda: restore(tmp_path / "missing.tar", tmp_path / "new", force=False))
+    assert (error.category, error.code) == ("not_found", "no_backup")
+    assert not (tmp_path / "new").exists()
+
+
 def test_under_a_running_broker_nothing_is_replaced(data: Path, archive: Path) -> None:
     before = content(data)
     with FolderLock.take(data):

@@ -1,9 +1,12 @@
 """Where a broker may listen: what is refused, and what each refusal says to do instead."""
 
+import errno
+import socket
 from typing import Any
 
 import pytest
 
+from claudemesh_broker import server
 from claudemesh_broker.binding import (
     Binding,
     Tls,
@@ -13,7 +16,7 @@ from claudemesh_broker.binding import (
     plain_address,
 )
 from claudemesh_broker.config import BrokerSettings
-from claudemesh_wire.errors import Invalid
+from claudemesh_wire.errors import Invalid, Unavailable
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what is asked for and refused
 URL = "https://mesh.example.org"
@@ -152,3 +155,17 @@ def test_an_address_of_ipv4_in_the_clothes_of_ipv6_is_what_it_is() -> None:
 def test_tls_can_be_off_in_the_words_of_a_file() -> None:
     assert settings(tls=False).tls is Tls.OFF
     assert not Binding("127.0.0.1").tls.is_served
+
+
+@pytest.mark.parametrize("call", ["__init__", "setsockopt"])
+def test_a_system_without_that_protocol_is_said_in_our_words(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket.socket, call, fail)
+    with pytest.raises(Unavailable) as caught, server.listen("::", 0):
+        pass
+    assert caught.value.code == "port_unavailable"
+    assert caught.value.hint

@@ -1,7 +1,11 @@
 """The check of a broker's data: a healthy one is found so; each fault has its line and remedy."""
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +46,47 @@ def test_a_healthy_broker_is_found_so(data: Path) -> None:
     with FolderLock.take(data):
         assert str(os.getpid()) in checked(told)["broker"].says
         assert faults(told) == {}
+
+
+def sums(contents: Iterable[bytes]) -> list[str]:
+    return [hashlib.sha256(one).hexdigest() for one in contents]
+
+
+def test_what_a_killed_broker_left_is_looked_at_and_left_so(tmp_path: Path) -> None:
+    killed = tmp_path / "killed" / "broker"
+    shutil.copytree(broker_data(tmp_path / "whole"), killed)
+    with closing(sqlite3.connect(killed / "broker.sqlite3", isolation_level=None)) as writer:
+        writer.execute("INSERT INTO meta VALUES ('last', 'row')")
+        copies = [killed / f"broker.sqlite3{end}" for end in ("", "-wal")]
+        left = {path: path.read_bytes() for path in copies}
+    for path, data in left.items():
+        path.write_bytes(data)
+        path.chmod(0o600)
+    assert faults(settings(killed.parent)) == {}
+    # The sums, since what differs would be long to show.
+    before, after = sums(left.values()), sums(path.read_bytes() for path in left)
+    assert after == before
+
+
+def test_a_file_that_a_running_broker_removes_meanwhile_is_no_fault(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = Path.iterdir
+
+    def with_one_that_is_gone(folder: Path) -> Iterator[Path]:
+        yield from listed(folder)
+        yield folder / "broker.sqlite3-wal"
+
+    monkeypatch.setattr(Path, "iterdir", with_one_that_is_gone)
+    assert faults(settings(data.parent)) == {}
+
+
+def test_a_check_leaves_no_file_behind(data: Path) -> None:
+    before = sorted(data.iterdir())
+    assert faults(settings(data.parent)) == {}
+    assert [path for path in sorted(data.iterdir()) if path.name != "lock"] == [
+        path for path in before if path.name != "lock"
+    ]
 
 
 def test_without_a_broker_there_is_nothing_to_check(tmp_path: Path) -> None:

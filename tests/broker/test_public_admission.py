@@ -11,7 +11,7 @@ from claudemesh_broker.reach import Reach
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.meshes import AppendEntry, EndMesh, LogGrew, Return
 from claudemesh_wire.message import Role
-from tests.support.broker import ADMIN_SECRET, MemoryBroker, a_broker
+from tests.support.broker import ADMIN_SECRET, LOCAL, MemoryBroker, a_broker
 from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, Wish, join
 
@@ -65,14 +65,15 @@ async def test_a_broker_on_loopback_alone_demands_the_token(tmp_path: Path, mesh
         assert (await refusal(broker, Device(mesh, ADA, "ada"))).code == "bad_token"
 
 
-async def test_a_mesh_is_made_from_the_brokers_own_machine(tmp_path: Path, mesh: Mesh) -> None:
+async def test_a_mesh_is_made_from_the_brokers_own_home(tmp_path: Path, mesh: Mesh) -> None:
     async with a_broker(tmp_path, reach=REACH) as broker:
-        assert (await join(broker, Device(mesh, ADA, "ada"), wish=BARE)).handle == "ada"
+        assert (await join(broker, Device(mesh, ADA, "ada"))).handle == "ada"
 
 
-async def test_a_stranger_from_elsewhere_makes_no_mesh(tmp_path: Path, mesh: Mesh) -> None:
+@pytest.mark.parametrize("origin", [FAR, LOCAL], ids=["elsewhere", "a forwarder of its machine"])
+async def test_a_stranger_makes_no_mesh(tmp_path: Path, mesh: Mesh, origin: Origin) -> None:
     async with a_broker(tmp_path, reach=REACH) as broker:
-        refused = await refusal(far(broker), Device(mesh, ADA, "ada"))
+        refused = await refusal(replace(broker, origin=origin), Device(mesh, ADA, "ada"))
         assert refused.code == "may_not_found"
         assert await broker.sql("SELECT count(*) FROM meshes") == [(0,)]
 

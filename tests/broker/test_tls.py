@@ -1,6 +1,7 @@
 """The certificate of a broker: made once and kept, or the user's own, or refused with a remedy."""
 
 import hashlib
+import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_it_names_every_way_to_the_broker_for_ten_years(data: Path) -> None:
     assert named <= set(shown.names)
     assert shown.is_self_made
     assert shown.ends - datetime.now(UTC) > timedelta(days=3650)
+
+
+def test_a_machine_whose_name_no_certificate_can_say_is_named_by_the_rest(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "büro")
+    named = {"mesh.example.org", "localhost", "192.0.2.7", "127.0.0.1", "::1"}
+    assert named <= set(made(data).names)
 
 
 def test_its_pin_is_the_hash_of_what_is_shown_on_the_wire(data: Path) -> None:

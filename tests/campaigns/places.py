@@ -66,7 +66,9 @@ class TwoHomes:
         """Start the broker, make the mesh in one home and join it from the other."""
         await self._start()
         url = f"https://127.0.0.1:{self._port}"
-        await self._run(0, "mesh", "create", "team", "--broker", url)
+        secret = str(self._folder / "broker" / "admin.secret")
+        admin = ("--broker", url, "--admin-secret-file", secret)
+        await self._run(0, "mesh", "create", "team", *admin)
         link = (await self._run(0, "invite", "--json"))["link"]
         await self._run(1, "join", link, "--as", "guest", "--json")
 
@@ -106,6 +108,9 @@ class TwoHomes:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError:
+                if self._broker.returncode is not None:
+                    said = (self._folder / "broker.log").read_text()
+                    raise RuntimeError(f"the broker did not start:\n{said}") from None
                 await asyncio.sleep(RETRY_S)
             else:
                 writer.close()

@@ -1,9 +1,11 @@
 """The files of ``broker/deploy``: a unit that systemd takes, a real Caddy before a real broker."""
 
+import shlex
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +21,13 @@ from claudemesh_wire.handshake import Challenge, Hello
 from tests.support.authority import Authority
 from tests.support.checkout import ROOT
 from tests.support.foreground import LIMIT_S, environment, hosted
+from tests.support.hosting import a_guest, ok
 
 UNIT = ROOT / "broker" / "deploy" / "claudemesh-broker.service"
+README = ROOT / "broker" / "README.md"
 CADDYFILE = ROOT / "broker" / "deploy" / "Caddyfile"
 PROGRAM = "/var/lib/claudemesh/.local/bin/claudemesh"
+DATA = "/var/lib/claudemesh/broker"
 NAME = "mesh.example.org"
 needs_caddy = pytest.mark.skipif(not shutil.which("caddy"), reason="needs caddy")
 
@@ -47,6 +52,37 @@ def test_the_unit_runs_the_broker_and_gives_it_nothing_else() -> None:
     }
     assert closed <= set(said)
     assert not [line for line in said if "secret" in line.lower() or "token" in line.lower()]
+
+
+def test_what_the_unit_starts_listens_as_it_says(tmp_path: Path) -> None:
+    said = [line.partition("=") for line in UNIT.read_text().splitlines()]
+    (words,) = [shlex.split(value) for name, _, value in said if name == "ExecStart"]
+    told = [pair for name, _, value in said if name == "Environment" for pair in value.split()]
+    variables = dict(pair.split("=", 1) for pair in told) | {"CLAUDEMESH_BROKER_PORT": "0"}
+    own = {PROGRAM: [sys.executable, "-m", "claudemesh_mcp"], DATA: [str(tmp_path / "broker")]}
+    assert own.keys() <= set(words)
+    with subprocess.Popen(
+        [part for word in words for part in own.get(word, [word])],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(**variables, HOME=str(tmp_path)),
+        cwd=tmp_path,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.terminate()
+        process.communicate(timeout=LIMIT_S)
+    assert first.startswith("claudemesh broker listens on https://0.0.0.0:")
+    assert process.returncode == 0
+    assert (tmp_path / "broker" / "broker-tls.crt").exists()
+
+
+def test_the_check_of_a_service_has_its_program_data_and_settings() -> None:
+    lines = UNIT.read_text().splitlines()
+    (settings,) = [line for line in lines if line.startswith("EnvironmentFile=")]
+    (check,) = [block for block in README.read_text().split("```") if "systemd-run" in block]
+    for said in (f"--property={settings}", "--uid=claudemesh", f"{PROGRAM} broker check", DATA):
+        assert said in check
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
@@ -140,7 +176,7 @@ async def refused_hello(link: ClientConnection) -> MeshError:
 
 
 @needs_caddy
-async def test_a_session_reaches_the_broker_through_caddy(
+async def test_a_client_that_trusts_the_authority_is_challenged_through_caddy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = Authority(tmp_path)
@@ -152,6 +188,24 @@ async def test_a_session_reaches_the_broker_through_caddy(
         assert isinstance(event, Noticed)
         assert isinstance(event.notice, Challenge)
         assert event.notice.broker == broker.info.id
+
+
+@needs_caddy
+async def test_two_sessions_talk_through_caddy(tmp_path: Path) -> None:
+    public = ("--tls", "proxy", "--public-url", f"https://{NAME}")
+    with (
+        hosted(tmp_path, *public) as broker,
+        caddy(tmp_path, broker.info.port, Authority(tmp_path)) as port,
+        a_guest(tmp_path / "ada") as ada,
+    ):
+        secret = str(broker.data / "admin.secret")
+        made = ("mesh", "create", "team", "--broker", f"https://localhost:{port}")
+        ok(await ada.runs(*made, "--admin-secret-file", secret))
+        async with ada.session("anna") as one, ada.session("bert") as two:
+            sent = await one.call("send", to="bert", text="through the proxy")
+            assert [row["e2e"] for row in sent["recipients"]] == [True]
+            (message,) = (await two.call("inbox", wait_s=30))["messages"]
+            assert message["text"] == "through the proxy"
 
 
 @needs_caddy

@@ -25,7 +25,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 def ada(tmp_path: Path, host: Host) -> Iterator[Shell]:
     """The owner of the mesh `team`."""
     with a_guest(tmp_path / "ada") as ada:
-        ok(ada.run("mesh", "create", "team", "--broker", host.url))
+        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
         yield ada
 
 
@@ -139,7 +139,7 @@ def test_an_invite_that_was_taken_back_brings_nobody_in(ada: Shell, bob: Shell) 
 def test_an_invite_into_another_mesh_is_not_believed(ada: Shell, bob: Shell, host: Host) -> None:
     """A broker that shows another mesh under the link is found out by the mesh's id."""
     link = link_of(ada)
-    ok(ada.run("mesh", "create", "other", "--broker", host.url))
+    ok(ada.run("mesh", "create", "other", *host.for_its_admin))
     other = link_of(ada)
     head, _, _ = link.partition("#")
     _, _, key = other.partition("#")
@@ -154,8 +154,8 @@ def test_the_address_that_a_broker_prints_makes_a_mesh(tmp_path: Path, bob: Shel
         assert re.findall(r"https?://\S+", host.said) == [host.printed_url]
         plain, _, pin = host.printed_url.partition("#")
         assert pin == host.fingerprint
-        # Who knows its certificate from elsewhere, and who has it in the own home.
-        ok(bob.run("mesh", "create", "shop", "--broker", host.printed_url))
+        # The home that runs it knows its certificate without the printed fingerprint too.
+        ok(ada.run("mesh", "create", "shop", "--broker", host.printed_url))
         ok(ada.run("mesh", "create", "team", "--broker", plain))
         assert link_of(ada).startswith(f"{plain}/i/")
         # Another home knows nothing of it, and is told what is lacking.
@@ -164,9 +164,13 @@ def test_the_address_that_a_broker_prints_makes_a_mesh(tmp_path: Path, bob: Shel
         assert f"{plain}#SHA256" in refused.error["hint"]
 
 
-def test_only_this_machine_or_the_admins_secret_makes_a_mesh(
+def test_another_home_of_the_machine_makes_a_mesh_by_the_admins_secret_alone(
     host: Host, bob: Shell, tmp_path: Path
 ) -> None:
+    # Whatever hands connections on, as a container's port, comes from here too.
+    refused = bob.run("mesh", "create", "shop", "--broker", host.url, "--json")
+    assert (refused.code, refused.error["code"]) == (4, "may_not_found")
+    assert "--admin-secret-file" in refused.error["hint"]
     secret = tmp_path / "secret"
     secret.write_bytes(host.admin_secret_file.read_bytes())
     secret.chmod(0o644)

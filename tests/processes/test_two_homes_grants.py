@@ -13,7 +13,7 @@ from tests.support.shell import Shell
 def ada(tmp_path: Path) -> Iterator[Shell]:
     """The owner of the mesh `team`; as her system calls her, she is max."""
     with a_host(tmp_path / "broker") as host, a_guest(tmp_path / "ada") as ada:
-        ok(ada.run("mesh", "create", "team", "--broker", host.url))
+        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
         yield ada
 
 

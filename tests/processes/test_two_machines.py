@@ -21,7 +21,7 @@ def test_four_commands_join_two_machines(tmp_path: Path) -> None:
             a_guest(tmp_path / "bob") as bob_here,
         ):
             bob = Guest(bob_here.folder, tuple(cable.at_guest()))
-            ok(ada.run("mesh", "create", "team", "--broker", host.url))
+            ok(ada.run("mesh", "create", "team", *host.for_its_admin))
             link = ok(ada.run("invite")).out.strip()
             assert link.startswith(f"https://{HOST}:{PORT}/i/")
             ok(bob.run("join", link, "--as", "bob"))

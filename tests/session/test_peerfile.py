@@ -1,5 +1,6 @@
 """The peer file: what it acknowledged is on disk, and what it can't use it leaves as it is."""
 
+import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncGenerator, Callable
@@ -120,6 +121,21 @@ async def test_a_change_that_runs_out_of_its_iterator_is_told_as_an_error(file: 
     with pytest.raises(RuntimeError), anyio.fail_after(LIMIT_S):
         await file.write(fail)
     assert await file.write(insert("ada")) == "ada"
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_no_error_of_a_change_ends_the_thread_that_others_wait_for(
+    file: PeerFile, kind: type[BaseException]
+) -> None:
+    def fail(sql: sqlite3.Connection) -> None:
+        insert("half-done")(sql)
+        raise kind("on purpose")
+
+    with anyio.fail_after(LIMIT_S):
+        with pytest.raises(RuntimeError) as caught:
+            await file.write(fail)
+        assert isinstance(caught.value.__cause__, kind)
+        assert await file.write(names) == []
 
 
 async def test_a_mistake_in_a_statement_is_not_called_a_failure_of_the_disk(file: PeerFile) -> None:

@@ -63,6 +63,11 @@ class Host:
         """Where the secret for making meshes is."""
         return self.folder / "admin.secret"
 
+    @property
+    def for_its_admin(self) -> tuple[str, ...]:
+        """What `mesh create` is told to make a mesh here from any home."""
+        return ("--broker", self.url, "--admin-secret-file", str(self.admin_secret_file))
+
 
 @contextmanager
 def a_host(
