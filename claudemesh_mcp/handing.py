@@ -5,8 +5,9 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 READY_S: Final = 10.0
 _POLL_S: Final = 0.5
 _ROUTE: Final = "tool"
+R = TypeVar("R")
 
 
 class Hatch:
@@ -47,12 +49,25 @@ class Hatch:
         self, limit: int, thread: str | None, *, peek: bool
     ) -> "tuple[results.InboxResult, list[str]]":
         """Take what is there, from the broker first when no attached process brings it."""
+        await self._look()
+        if peek:
+            return await shown.messages.peeked(self._peer, limit, thread), []
+        hand_out = shown.messages.hand_out
+        rows, left = await self._handed(partial(hand_out, limit=limit, thread=thread))
+        shown_rows = shown.messages.inbox_result(self._peer, rows, left)
+        return shown_rows, [str(row["row"]) for row in rows]
+
+    async def take_next(self, limit: int) -> "tuple[list[results.InboxMessage], list[int]]":
+        """Take what is there for one who follows, and does not ask what is left behind it."""
+        await self._look()
+        rows = await self._handed(partial(inbox.hand_out, limit=limit, thread=None))
+        return shown.messages.inbox_messages(self._peer, rows), [row["row"] for row in rows]
+
+    async def _look(self) -> None:
+        """See that this process may hand out, and has what an attached process would bring."""
         self._attachment.refuse_if_replaced()
         if self._mode is Mode.CALL:
             await shown.messages.fetch(await self._attachment.ready(READY_S), self._receiving)
-        if peek:
-            return await shown.messages.peeked(self._peer, limit, thread), []
-        return await self._hand_out(limit, thread)
 
     async def next_arrival(self, arrival: anyio.Event) -> None:
         """Wait for something to arrive, or until it is time to look again."""
@@ -60,23 +75,22 @@ class Hatch:
         with anyio.move_on_after(_POLL_S if self._mode is Mode.CALL else inbox.LEASE_MS / 1000):
             await arrival.wait()
 
-    async def _hand_out(
-        self, limit: int, thread: str | None
-    ) -> "tuple[results.InboxResult, list[str]]":
-        """Hand rows out; a caller that is cancelled in between has them given back."""
-        peer, holder = self._peer, f"{self._attachment.holder}"
-        handing = secrets.token_hex(4)
-        now_ms, hand_out = peer.now_ms(), shown.messages.hand_out
+    async def _handed(self, hand_out: Callable[..., R]) -> R:
+        """Hand rows out; a caller that is cancelled in between has them given back.
+
+        Args:
+            hand_out: Hands them to a ``holder`` at ``now_ms`` on the file's connection.
+        """
+        peer, holder = self._peer, f"{self._attachment.holder}:{secrets.token_hex(4)}"
+        now_ms = peer.now_ms()
         handed = False
         try:
-            rows, left = await peer.file.write(
-                lambda sql: hand_out(sql, limit, thread, f"{holder}:{handing}", now_ms)
-            )
+            given = await peer.file.write(lambda sql: hand_out(sql, holder=holder, now_ms=now_ms))
             handed = True
         finally:
             if not handed:
-                peer.file.post(lambda sql: inbox.give_back(sql, f"{holder}:{handing}"))
-        return shown.messages.inbox_result(peer, rows, left), [str(row["row"]) for row in rows]
+                peer.file.post(lambda sql: inbox.give_back(sql, holder))
+        return given
 
     def shown_one(self, row: int) -> None:
         """Take note that one row was shown."""

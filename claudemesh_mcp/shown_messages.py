@@ -109,9 +109,14 @@ async def peeked(peer: Peer, limit: int, thread: str | None) -> InboxResult:
 
 
 def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left) -> InboxResult:
+    """Show rows of the inbox and what is left there."""
+    shown = inbox_messages(peer, rows)
+    return InboxResult(messages=shown, unread=left.unread, held=left.held or None)
+
+
+def inbox_messages(peer: Peer, rows: list[sqlite3.Row]) -> list[InboxMessage]:
     """Show rows of the inbox; long texts begin here and go on with ``chunk``."""
-    messages = [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
-    return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
+    return [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
 
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
