@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from claudemesh_mcp import inbox, outbox, succession
+from claudemesh_mcp import inbox, outbox
 from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.causes import cause_of, is_expected
 from claudemesh_mcp.client import Client, Credentials
@@ -25,6 +25,7 @@ from claudemesh_mcp.meshes import Place, update_place
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_mcp.sending import Sending
+from claudemesh_mcp.succession import Succession
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, Unavailable
 from claudemesh_wire.grants import GrantChanged
@@ -105,6 +106,7 @@ class Attachment:
         self._peer = peer
         self._sending = sending
         self._receiving = receiving
+        self._succession = Succession(peer, receiving)
         self._dial = dial
         self._mode = mode
         self._client: Client | None = None
@@ -228,6 +230,7 @@ class Attachment:
             try:
                 await self._settle(client, facts, told)
                 tasks.start_soon(self._receiving.report, client)
+                tasks.start_soon(self._succession.run, client)
                 tasks.start_soon(self._renew, client)
                 tasks.start_soon(self._take_notices, client)
                 await self._sending.start(client, tasks)
@@ -282,8 +285,7 @@ class Attachment:
         peer.handle = facts.handle
         if self._mode is Mode.ATTACH:
             await self._take_lock()
-        if facts.succeeds:
-            await succession.take_over(peer, client, self._receiving, facts.succeeds)
+        await self._succession.begin(client, facts)
         now_ms = peer.now_ms()
         for forget_old in (inbox.forget_old, outbox.forget_old):
             while await peer.file.write(partial(forget_old, now_ms=now_ms)):
@@ -357,13 +359,14 @@ class Attachment:
                     extend = partial(self._peer.trust.extend, entries)
                     await anyio.to_thread.run_sync(self._check, extend)
                     self._sending.forget_resolutions()
+                    self._succession.look_again()
                 case GrantChanged():
                     self._receiving.look_again()
                 case PresenceChanged():
                     self._sending.forget_resolutions()
                     self._peer.news.hear(notice, self._peer.now_ms())
                 case InheritanceGrew():
-                    await succession.fetch(self._peer, client, self._receiving)
+                    self._succession.look()
                 case _:
                     pass
         if delivers or any(isinstance(notice, LogGrew) for notice in batch):

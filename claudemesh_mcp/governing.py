@@ -6,8 +6,9 @@ again on the new end, if the right to it is still there.
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import anyio.to_thread
 
@@ -112,57 +113,97 @@ def _check_right(peer: Peer, terms: Terms) -> None:
 
 
 async def open_invites(peer: Peer, client: Client) -> list[OpenInvites]:
-    """Give the invites that are open, newest first."""
+    """Give the invites that are open, newest first; one that the broker made up is detected."""
     found = await client.call(ListInvites())
     members = peer.trust.chain.members
     shown: list[OpenInvites] = []
     for one in found.invites:
-        fields = Invite.parse(one.invite).fields
-        maker = members.get(fields.by)
-        shown.append(OpenInvites(fields, maker.name if maker else fields.by, one.used))
+        made = Invite.parse(one.invite)
+        maker = members.get(made.fields.by)
+        is_genuine = made.fields.mesh == peer.trust.mesh and (
+            maker is not None and made.is_signed_by(maker.key)
+        )
+        if maker is None or not is_genuine:
+            raise Forbidden(
+                "The broker shows an invite that no member of this mesh signed.",
+                "Do not rely on this broker's word about invites.",
+                code="invite_forged",
+            )
+        shown.append(OpenInvites(made.fields, maker.name, one.used))
     return shown
 
 
-def find_member(chain: Chain, name: str, *, removed: bool = False) -> Member:
-    """Give a member by its name or id.
-
-    Args:
-        chain: The mesh's.
-        name: As a user wrote it.
-        removed: Whether one that was removed is meant; of several of a name, the last.
+def find_member(chain: Chain, name: str) -> Member:
+    """Give a member that is present, by its name or id.
 
     Raises:
         NotFound: ``unknown_member``; the hint names those who are meant perhaps.
         Invalid: ``bad_name``: it looks like a name and is none.
     """
+    among = [one for one in chain.members.values() if not one.removed]
+    return _one_of(among, name) or _unknown(among, name, "member")
+
+
+def find_removed(chain: Chain, name: str) -> Member:
+    """Give a member that left or was removed, by its name or id.
+
+    Raises:
+        NotFound: ``unknown_member``.
+        Conflict: ``ambiguous``: several of that name are gone; ``details.candidates`` lists them.
+        Invalid: ``bad_name``.
+    """
+    among = [one for one in chain.members.values() if one.removed]
+    return _one_of(among, name) or _unknown(among, name, "removed member")
+
+
+def find_anyone(chain: Chain, name: str) -> Member:
+    """Give a member that is present, or else one that is gone; raises as ``find_removed``."""
+    everyone = list(chain.members.values())
+    present = [one for one in everyone if not one.removed]
+    return _one_of(present, name) or _one_of(everyone, name) or _unknown(present, name, "member")
+
+
+def _one_of(among: Sequence[Member], name: str) -> Member | None:
     if not name.isascii():
         raise Invalid(
             f"{name[:60]!a} holds characters that only look like those of a name.",
             "Member names are ASCII; type it anew.",
             code="bad_name",
         )
-    among = [one for one in chain.members.values() if one.removed is removed]
     found = [one for one in among if name.lower() in {one.name, one.id}]
-    if not found:
-        kind = "removed member" if removed else "member"
-        raise NotFound(
-            f"There is no {kind} {quoted(name)} in this mesh.",
-            f"{did_you_mean(name, (one.name for one in among))} claudemesh members lists them.",
-            code="unknown_member",
+    if len(found) > 1:
+        shown = [f"{one.id} ({'left' if one.has_left else 'removed'})" for one in found]
+        raise Conflict(
+            f"{len(found)} members of the name {quoted(name)} are gone.",
+            f"Name one by its id: {', '.join(shown)}. claudemesh members --all lists them.",
+            code="ambiguous",
+            details={"candidates": [one.id for one in found]},
         )
-    return found[-1]
+    return found[0] if found else None
+
+
+def _unknown(among: Sequence[Member], name: str, kind: str) -> NoReturn:
+    command = "claudemesh members" if kind == "member" else "claudemesh members --all"
+    raise NotFound(
+        f"There is no {kind} {quoted(name)} in this mesh.",
+        f"{did_you_mean(name, (one.name for one in among))} {command} lists them.",
+        code="unknown_member",
+    )
 
 
 async def set_role(peer: Peer, client: Client, name: str, role: Role) -> Member:
-    """Give a member another role; gives the member as it is now."""
-    target = find_member(peer.trust.chain, name)
+    """Give a member another role, also for when it is back; gives the member as it is now."""
+    target = find_anyone(peer.trust.chain, name)
     await _append(peer, client, EntryKind.ROLE, member=target.id, role=role)
     return peer.trust.chain.members[target.id]
 
 
 async def remove(peer: Peer, client: Client, name: str, until_ms: int | None) -> Member:
-    """Remove a member: until some moment, or until an admin takes it back."""
-    target = find_member(peer.trust.chain, name)
+    """Remove a member: until some moment, or until an admin takes it back.
+
+    Of one that is removed already this says anew how long it lasts.
+    """
+    target = find_anyone(peer.trust.chain, name)
     if target.id == peer.identity.member:
         raise Invalid("That is yourself.", "To go: claudemesh mesh leave.", code="self")
     await _append(peer, client, EntryKind.REMOVE, member=target.id, expires=until_ms)
@@ -171,7 +212,7 @@ async def remove(peer: Peer, client: Client, name: str, until_ms: int | None) ->
 
 async def take_back(peer: Peer, client: Client, name: str) -> Member:
     """Add a removed member again, in the role it had."""
-    target = find_member(peer.trust.chain, name, removed=True)
+    target = find_removed(peer.trust.chain, name)
     await _append(
         peer,
         client,
@@ -215,6 +256,7 @@ async def revoke_device(peer: Peer, client: Client, address: str) -> PeerCard:
 
     Raises:
         NotFound: nobody is called so.
+        Invalid: ``self``: it is the peer that asks.
         Forbidden: it is another member's, and this one is no admin.
     """
     found = await client.call(SearchPeers(query=address, limit=20))
@@ -225,6 +267,12 @@ async def revoke_device(peer: Peer, client: Client, address: str) -> PeerCard:
         raise NotFound(
             f"Nobody in this mesh is called {quoted(address)}.",
             f"{did_you_mean(address, handles)} claudemesh peers lists them.",
+        )
+    if card.peer == peer.id:
+        raise Invalid(
+            f"{card.handle} is the session that this command speaks as.",
+            "An admin elsewhere can revoke its keys; to go yourself: claudemesh mesh leave.",
+            code="self",
         )
     certificate = peer.trust.verify(card.certificate)
     fields = certificate.fields

@@ -19,7 +19,7 @@ from claudemesh_wire.meshes import Return
 
 
 async def greet(client: Client, peer: Peer, credentials: Credentials) -> tuple[Facts, list[bytes]]:
-    """Shake hands, a second time when the first was refused for a reason that can be mended.
+    """Shake hands, again when the first was refused for a reason that can be mended.
 
     Raises:
         Forbidden: ``member_removed``: it is not to return, or not yet: the hint says when.
@@ -28,24 +28,33 @@ async def greet(client: Client, peer: Peer, credentials: Credentials) -> tuple[F
     try:
         return await client.greet(credentials)
     except MeshError as error:
-        broker_ms = error.details.get("now_ms")
-        if error.code == "member_removed":
-            await _return(client, peer, error)
-        elif error.code == "certificate_expired" and isinstance(broker_ms, int):
-            # By a clock that is far off, the certificate is of another day.
-            peer.set_clock(broker_ms)
-            handle = credentials.certificate.fields.handle
-            credentials = replace(credentials, certificate=peer.renew(handle))
-        else:
-            raise
-    return await client.greet(credentials)
+        if error.code != "member_removed":
+            return await client.greet(_corrected(peer, credentials, error))
+        await _return(client, peer, credentials.broker, error)
+    try:
+        return await client.greet(credentials)
+    except MeshError as error:
+        # A removed member hears of nothing else first.
+        return await client.greet(_corrected(peer, credentials, error))
 
 
-async def _return(client: Client, peer: Peer, error: MeshError) -> None:
+def _corrected(peer: Peer, credentials: Credentials, error: MeshError) -> Credentials:
+    """Put the clock right: by one that is far off, the certificate is of another day."""
+    broker_ms = error.details.get("now_ms")
+    if error.code != "certificate_expired" or not isinstance(broker_ms, int):
+        raise error
+    peer.set_clock(broker_ms)
+    handle = credentials.certificate.fields.handle
+    return replace(credentials, certificate=peer.renew(handle))
+
+
+async def _return(client: Client, peer: Peer, broker: str, error: MeshError) -> None:
     """Learn of one's removal from the entries that came along, and sign the return behind them."""
     returns_ms = error.details.get("returns_ms")
     if not isinstance(returns_ms, int):
         raise error
+    # What counts is the broker's clock, and it has not yet put right a wrong one here.
+    peer.set_clock((await client.meet(broker)).now_ms)
     if peer.now_ms() < returns_ms:
         raise Forbidden(
             error.reason,

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from claudemesh_mcp import textindex
+from claudemesh_mcp.inbox import HEIR
 from claudemesh_mcp.peerfile import PeerFile
 from claudemesh_mcp.results import rfc3339
 from claudemesh_mcp.textindex import RECEIVED, SENT, Source, Term
@@ -25,7 +26,8 @@ _LAST: Final = 2**62
 _PLACE: Final = re.compile(r"(?P<time>[^#]+)#(?P<key>\d{1,18})", re.ASCII)
 _MESSAGE: Final = re.compile(r"msg_[a-z2-7]{26}", re.ASCII)
 _WORDS: Final = "row IN (SELECT rowid / 2 FROM words WHERE words MATCH ? AND rowid % 2 = {parity})"
-_SEEN: Final = "state = 'seen' AND held IS NULL"
+# What an heir has instead, this peer has not shown.
+_SEEN: Final = f"state = 'seen' AND held IS NULL AND route IS NOT '{HEIR}'"
 _UNSEEN: Final = "state <> 'seen' AND held IS NULL"
 
 

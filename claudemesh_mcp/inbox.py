@@ -23,6 +23,8 @@ from claudemesh_wire.receipts import ReceiptStatus
 LEASE_MS: Final = 30_000
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
 REPLAY_MEMORY_MS: Final = 24 * 3600 * 1000
+HEIR: Final = "heir"
+"""Holds, and ends, the rows that the file of another peer has; as a route, it showed nothing."""
 _ATTACHED: Final = "attached:"
 _OFFERED: Final = "state = 'handed', holder = ?, lease_until_ms = ?, offers = offers + 1"
 # Said twice: without the first term SQLite would not use the index of what is not seen yet.

@@ -23,7 +23,14 @@ from claudemesh_mcp.trust import keep_log
 from claudemesh_wire.address import MAX_HANDLE
 from claudemesh_wire.entries import Entry, EntryFields, EntryKind
 from claudemesh_wire.errors import Conflict, Forbidden, Unavailable
-from claudemesh_wire.invites import Enter, Invite, OpenInvite, prove, prove_opening
+from claudemesh_wire.invites import (
+    Enter,
+    Invite,
+    OpenInvite,
+    prove,
+    prove_member,
+    prove_opening,
+)
 from claudemesh_wire.keys import b64
 from claudemesh_wire.links import InviteLink
 from claudemesh_wire.membership import Chain, Member, walk
@@ -127,9 +134,12 @@ async def _opened(client: Client, joiner: _Joiner) -> tuple[Chain, Invite]:
     """Look at the invite and verify the whole log behind it, from the mesh's id on."""
     link, member = joiner.link, joiner.identity.member
     proof = prove_opening(link.one_time, link.broker, joiner.nonce, link.code)
+    told = prove_member(joiner.identity.key, link.broker, joiner.nonce, link.code)
     chain = Chain(link.mesh)
     while True:
-        asked = OpenInvite(code=link.code, proof=proof, member=member, after_seq=chain.head.seq)
+        asked = OpenInvite(
+            code=link.code, proof=proof, member=member, member_proof=told, after_seq=chain.head.seq
+        )
         shown = await client.ask(asked)
         before = chain.head.seq
         chain = chain.extend(shown.log.entries)

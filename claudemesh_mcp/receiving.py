@@ -20,7 +20,6 @@ from claudemesh_mcp.client import Client
 from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.policy import Policy
-from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.keys import KemPrivateKey, public_hash
@@ -73,7 +72,7 @@ class Receiving:
         deliveries: Iterable[Delivery],
         certificates: Iterable[bytes],
         keys: Keys | None = None,
-    ) -> None:
+    ) -> bool:
         """Take in deliveries; fetch once what is lacking to believe some of them.
 
         Those that may be believed later stay unacknowledged, and are tried again with the next;
@@ -84,6 +83,9 @@ class Receiving:
             deliveries: What the broker handed over.
             certificates: Those that came along.
             keys: What opens them, if they are sealed to another peer than this.
+
+        Returns:
+            Whether all were acknowledged.
         """
         peer = self._peer
         for refused in peer.trust.learn(certificates):
@@ -103,6 +105,7 @@ class Receiving:
             if taken.is_deferred and taken.header and has_room:
                 self._deferred[taken.header.sender, taken.header.id] = copy
         self._tell(results)
+        return not any(taken.is_deferred for taken in results)
 
     def _lacking(self, copy: Copy) -> Header | None:
         """Give the header of a copy for which something is to be fetched first."""
@@ -263,19 +266,11 @@ class Receiving:
 
 
 def _reader(peer: Peer, keys: Keys, now_ms: int, seen_before: Callable[[str, str], bool]) -> Reader:
-    def certificate(header: Header) -> Certificate:
-        found = peer.trust.sender_of(header)
-        try:
-            peer.trust.member_of(found)
-        except MeshError as error:
-            raise Refusal(error.reason, code="revoked") from error
-        return found
-
     return Reader(
         mesh=peer.trust.mesh,
         peer=keys.peer,
         now_ms=now_ms,
-        certificate=certificate,
+        certificate=peer.trust.sender_of,
         seen_before=seen_before,
         kem_key=keys.kem_key,
     )

@@ -157,7 +157,7 @@ class Resolving:
             raise
         audience: list[Audience] = []
         for certificate in certificates:
-            member = peer.trust.member_of(certificate)
+            member = peer.trust.member_of(certificate, peer.now_ms())
             fields = certificate.fields
             audience.append(
                 Audience(fields.peer, fields.handle, member.name, peer.proven_e2e(member))

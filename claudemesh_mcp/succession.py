@@ -1,11 +1,12 @@
 """What a session does that took the place of one that ended on this machine.
 
-``attachment.py`` calls it when the broker names earlier peers, before the connection is used. What
-those had not shown moves from their files into this one; what still waits at the broker is opened
+``attachment.py`` begins it before a connection is used and runs it until that ends. What earlier
+peers had not shown moves from their files into this one; what still waits at the broker is opened
 with their keys. Killed at any point, the next start does the rest: nothing is lost, and what may be
 shown twice is marked.
 """
 
+import math
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -18,19 +19,20 @@ from typing import Final
 import anyio.to_thread
 
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.connection import pauses
 from claudemesh_mcp.home import try_lock
 from claudemesh_mcp.identity import read_device
+from claudemesh_mcp.inbox import HEIR
 from claudemesh_mcp.peer import Peer
-from claudemesh_mcp.peerfile import PeerFile
+from claudemesh_mcp.peerfile import PeerFile, connect_to_read
 from claudemesh_mcp.receiving import Keys, Receiving
 from claudemesh_wire.envelope import Copy, Refusal
-from claudemesh_wire.errors import MeshError
+from claudemesh_wire.errors import MeshError, TooMuch, Unavailable
+from claudemesh_wire.handshake import Facts
 from claudemesh_wire.messages import Delivery
-from claudemesh_wire.succession import FetchInheritance, Inherited
+from claudemesh_wire.succession import MOST_TOLD, FetchInheritance, Inherited, ListPredecessors
 
-HEIR: Final = "heir"
-"""Holds, and ends, the rows that another file has; as a route it is no way into a context."""
-
+_PASSING: Final = (TooMuch, Unavailable)
 # A row whose receipt was never handed over may be delivered by the broker once more.
 _LEFT: Final = (
     "state <> 'seen' OR EXISTS (SELECT 1 FROM reports AS r"
@@ -49,18 +51,124 @@ class Left:
     facts: list[tuple[str, str]]
 
 
-async def take_over(peer: Peer, client: Client, receiving: Receiving, late: Iterable[str]) -> None:
-    """Take what earlier peers left in their files, then what waits for them at the broker.
+class Succession:
+    """The heir's side: what it takes over, at once and later.
 
-    What can't be had now is left where it is; the next connection tries again.
+    What can't be had now is left where it is, in a file or at the broker. What stands in the way of
+    one ended peer is noted and keeps nobody from what the others left.
+
+    Args:
+        peer: The heir.
+        receiving: What takes in what waits at the broker.
     """
-    for one in late:
+
+    def __init__(self, peer: Peer, receiving: Receiving) -> None:
+        self._peer = peer
+        self._receiving = receiving
+        self._due = anyio.Event()
+        self._files_are_due = False
+        self._queue_is_due = False
+        self._is_deferred = False
+        self._retry_after_s = 0.0
+
+    async def begin(self, client: Client, facts: Facts) -> None:
+        """Take over what is there when a connection begins, as far as it is to be had at once."""
+        # Of a predecessor that is back nothing is named, and what was entrusted before waits still.
+        self._queue_is_due = bool(facts.succeeds or facts.queued)
+        self._files_are_due = len(facts.succeeds) >= MOST_TOLD
+        await self._move_all(facts.succeeds)
+        if self._queue_is_due:
+            await self._fetch(client)
+
+    def look(self) -> None:
+        """Learn that something waits for an ended peer."""
+        self._queue_is_due = True
+        self._due.set()
+
+    def look_again(self) -> None:
+        """Learn that something may be believed now that was not before."""
+        if self._is_deferred:
+            self.look()
+
+    async def run(self, client: Client) -> None:
+        """Take over what comes later, and what was not to be had, until the connection ends."""
+        waits = pauses()
+        while True:
+            if self._files_are_due or self._queue_is_due:
+                pause_s = max(next(waits), self._retry_after_s)
+            else:
+                waits, pause_s = pauses(), math.inf
+            with anyio.move_on_after(pause_s):
+                await self._due.wait()
+            self._due, self._retry_after_s = anyio.Event(), 0.0
+            if self._files_are_due:
+                await self._move_listed(client)
+            if self._queue_is_due:
+                await self._fetch(client)
+
+    async def _move_listed(self, client: Client) -> None:
+        """Ask whom this peer has succeeded, since one of them may be back, and look after all."""
+        self._files_are_due, after, more = False, "", True
         try:
-            await move(peer, one)
+            while more:
+                found = await client.call(ListPredecessors(after=after))
+                await self._move_all(found.peers)
+                after, more = found.peers[-1] if found.peers else "", found.more
         except MeshError as error:
-            peer.detect(error)
-    receiving.something_arrived()
-    await fetch(peer, client, receiving)
+            self._files_are_due |= self._is_passing(error)
+
+    async def _move_all(self, late: Iterable[str]) -> None:
+        for one in late:
+            try:
+                await move(self._peer, one)
+            except MeshError as error:
+                self._files_are_due |= self._is_passing(error)
+        self._receiving.something_arrived()
+
+    async def _fetch(self, client: Client) -> None:
+        """Take in what waits at the broker for those whose place this peer has taken."""
+        self._queue_is_due = self._is_deferred = False
+        request = FetchInheritance()
+        try:
+            while True:
+                got = await client.call(request)
+                for late, group in groupby(got.messages, lambda one: one.of):
+                    await self._take(client, late, list(group), got.certificates)
+                if not got.more or not got.messages:
+                    return
+                last = got.messages[-1]
+                request = FetchInheritance(after_row=last.row, after_peer=last.of)
+        except MeshError as error:
+            self._queue_is_due |= self._is_passing(error)
+
+    async def _take(
+        self, client: Client, late: str, messages: list[Inherited], certificates: list[bytes]
+    ) -> None:
+        peer = self._peer
+        try:
+            folder = peer.home.sessions / late
+            messages = await anyio.to_thread.run_sync(_not_there, folder, messages)
+            device = await anyio.to_thread.run_sync(read_device, peer.identity, late)
+            keys = Keys(late, device.kem_key if device else lambda _: None)
+            deliveries = [
+                Delivery(row=one.row, envelope=one.envelope, queued_ms=one.queued_ms)
+                for one in messages
+            ]
+            is_done = await self._receiving.take(client, deliveries, certificates, keys)
+            self._is_deferred |= not is_done
+        except MeshError as error:
+            self._queue_is_due |= self._is_passing(error)
+
+    def _is_passing(self, error: MeshError) -> bool:
+        """Note what stands in the way; tells whether a further attempt may find it gone.
+
+        A connection that was lost is no fault, and the next one begins anew.
+        """
+        if error.code == "connection_lost":
+            return False
+        self._peer.detect(error)
+        self._retry_after_s = max(self._retry_after_s, error.retry_after_s or 0.0)
+        return isinstance(error, _PASSING)
 
 
 async def move(peer: Peer, late: str) -> None:
@@ -93,7 +201,7 @@ def _has_left(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        with closing(_open_to_read(path)) as connection:
+        with closing(connect_to_read(path)) as connection:
             (left,) = connection.execute(
                 "SELECT EXISTS (SELECT 1 FROM inbox WHERE state <> 'seen')"
                 " OR EXISTS (SELECT 1 FROM reports)"
@@ -165,22 +273,6 @@ def end(sql: sqlite3.Connection, left: Left, now_ms: int) -> None:
     sql.executemany("DELETE FROM reports WHERE row = ?", [(row["row"],) for row in left.reports])
 
 
-async def fetch(peer: Peer, client: Client, receiving: Receiving) -> None:
-    """Take in what waits at the broker for those whose place this peer has taken."""
-    after: tuple[int, str] = (0, "")
-    try:
-        while True:
-            got = await client.call(FetchInheritance(after_row=after[0], after_peer=after[1]))
-            for late, group in groupby(got.messages, lambda one: one.of):
-                await _take(peer, client, receiving, (late, list(group), got.certificates))
-            if not got.more or not got.messages:
-                return
-            after = (got.messages[-1].row, got.messages[-1].of)
-    except MeshError as error:
-        if error.code != "connection_lost":
-            peer.detect(error)
-
-
 def _not_there(folder: Path, messages: list[Inherited]) -> list[Inherited]:
     """Leave to a peer that lives after all what it has taken in itself, and not yet reported."""
     lock = try_lock(folder / "attached.lock") if folder.is_dir() else None
@@ -190,7 +282,7 @@ def _not_there(folder: Path, messages: list[Inherited]) -> list[Inherited]:
             lock.release()
         return messages
     try:
-        with closing(_open_to_read(path)) as connection:
+        with closing(connect_to_read(path)) as connection:
             return [one for one in messages if not _has(connection, one)]
     except sqlite3.Error:
         return []  # What can't be told apart stays at the broker.
@@ -205,23 +297,3 @@ def _has(connection: sqlite3.Connection, one: Inherited) -> bool:
         "SELECT 1 FROM inbox WHERE sender = ? AND id = ?", (header.sender, header.id)
     )
     return found.fetchone() is not None
-
-
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-
-
-async def _take(
-    peer: Peer,
-    client: Client,
-    receiving: Receiving,
-    got: tuple[str, list[Inherited], list[bytes]],
-) -> None:
-    late, messages, certificates = got
-    messages = await anyio.to_thread.run_sync(_not_there, peer.home.sessions / late, messages)
-    device = await anyio.to_thread.run_sync(read_device, peer.identity, late)
-    keys = Keys(late, device.kem_key if device else lambda _: None)
-    deliveries = [
-        Delivery(row=one.row, envelope=one.envelope, queued_ms=one.queued_ms) for one in messages
-    ]
-    await receiving.take(client, deliveries, certificates, keys)

@@ -200,8 +200,8 @@ class Trust:
         """Give the certificate an envelope names.
 
         Raises:
-            Refusal: ``unknown_certificate`` as long as it was not fetched; ``revoked`` or the
-                chain's own code when it is not believed.
+            Refusal: ``unknown_certificate`` as long as it was not fetched; ``revoked``, also of a
+                member whose time was over, or the chain's own code when it is not believed.
         """
         self.check_seen_head(header)
         digest = public_hash(header.cert)
@@ -213,19 +213,39 @@ class Trust:
             error = refused[1]
             code = "revoked" if error.code in _REVOKED else error.code
             raise Refusal(error.reason, code=code) from error
+        try:
+            self.member_of(certificate, header.ts)
+        except MeshError as error:
+            raise Refusal(error.reason, code="revoked") from error
         return certificate
 
-    def member_of(self, certificate: Certificate) -> Member:
-        """Give the member behind a verified certificate."""
-        return self.chain.member(certificate.fields.member)
+    def member_of(self, certificate: Certificate, at_ms: int | None = None) -> Member:
+        """Give the member behind a verified certificate.
+
+        Args:
+            certificate: Verified here.
+            at_ms: A time at which its membership must not have been over.
+
+        Raises:
+            Forbidden: ``member_removed``; ``member_expired``.
+        """
+        member = self.chain.member(certificate.fields.member)
+        if at_ms is not None and member.has_expired(at_ms):
+            raise Forbidden(
+                f"The membership of {member.name} has ended.",
+                "An admin can remove it and take it back: claudemesh ban NAME, claudemesh unban"
+                " NAME.",
+                code="member_expired",
+            )
+        return member
 
     def check_receipts(self, batch: SignedReceipts) -> None:
         """Believe a batch of receipts, or say that it was forged.
 
         Raises:
             Forbidden: ``forged_receipt``: no known certificate of that peer, or not its signature;
-                ``revoked``: its member or device has been removed since, so that its word proves
-                nothing any more.
+                ``revoked``: its member or device has been removed since, or the member's time was
+                over, so that its word proves nothing.
         """
         refused = self._refused.get(batch.certificate)
         if refused is not None and refused[1].code in _REVOKED:
@@ -242,6 +262,11 @@ class Trust:
                 "Do not rely on this broker's word about it.",
                 code="forged_receipt",
             )
+        if certificate is not None:
+            try:
+                self.member_of(certificate, max(item.at_ms for item in batch.items))
+            except MeshError as error:
+                raise Forbidden(error.reason, error.hint, code="revoked") from error
 
 
 def keep_log(home: Home, chain: Chain) -> None:

@@ -19,14 +19,17 @@ CERTIFICATE_KEPT_MS: Final = 9 * _DAY_MS
 
 def put_away(sql: Sql, now_ms: int, most: int) -> int:
     """Archive and delete what is due, so many peers at most; gives how many there were."""
-    handled = _archive(sql, now_ms, most) + _delete(sql, now_ms, most)
+    return _archive(sql, now_ms, most) + _delete(sql, now_ms, most)
+
+
+def sweep(sql: Sql, now_ms: int) -> None:
+    """Delete the reservations that have run out, and the certificates that nothing names."""
     sql.execute("DELETE FROM kept_handles WHERE until_ms <= ?", now_ms)
     sql.execute(
         "DELETE FROM certificates WHERE not_after_ms < ? AND hash NOT IN"
         " (SELECT certificate_hash FROM peers WHERE certificate_hash IS NOT NULL)",
         now_ms - CERTIFICATE_KEPT_MS,
     )
-    return handled
 
 
 def _archive(sql: Sql, now_ms: int, most: int) -> int:

@@ -14,12 +14,18 @@ from typing import Final
 from claudemesh_broker import arrivals
 from claudemesh_broker.arrivals import Arrival, Arrived
 from claudemesh_broker.delivery import Attachment
-from claudemesh_broker.roster import check_certificate, entries_after, unknown_mesh
+from claudemesh_broker.roster import (
+    check_certificate,
+    entries_after,
+    mesh_ended,
+    unknown_mesh,
+)
 from claudemesh_broker.service import Caller, Parts
 from claudemesh_wire import DATA_VERSION, VERSION, canonical
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.entries import Entry, EntryKind
-from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unauthenticated
+from claudemesh_wire.envelope import MAX_AHEAD_MS
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, Unauthenticated
 from claudemesh_wire.handshake import (
     Claims,
     Facts,
@@ -35,6 +41,7 @@ from claudemesh_wire.handshake import (
 )
 from claudemesh_wire.keys import SigningKey, b64, broker_id, same
 from claudemesh_wire.membership import Chain
+from claudemesh_wire.message import Role
 
 MAX_ENTRIES: Final = 200
 
@@ -97,7 +104,9 @@ class Admission:
             Unauthenticated: the token, a nonce, a signature or the certificate is not right.
             NotFound: ``unknown_mesh``: say hello again with the log.
             Conflict: ``membership_fork``, or ``membership_behind``: say hello again with the log.
-            Forbidden: the chain does not bear the certificate out, or the peer is another's.
+            Forbidden: the chain does not bear the certificate out, or the peer is another's;
+                ``membership_forbidden``: the log holds what this member can't vouch for.
+            Invalid: ``clock``: an entry of the log is of a time to come.
         """
         is_home = self._check_token(hello)
         claims = self._read_claims(hello, nonce)
@@ -151,14 +160,16 @@ class Admission:
             known = await self.parts.roster.load(claims.mesh)
             if known is None and not (hello.log and may_found):
                 raise _unknown(claims.mesh, is_offered=bool(hello.log))
-            chain = _longest(known, hello.log, claims)
-            if known is not None:
-                _refuse_newcomers(known, chain, certificate)
+            offer = _Offer(hello.log, certificate.fields.member, self.parts.now_ms())
+            chain = _longest(known, offer, claims)
             self._check_member(chain, certificate, claims)
             _compare_heads(chain, claims)
             if chain is known:
                 return chain
             try:
+                if chain.ended:
+                    await self.parts.end_mesh(chain, known)
+                    raise mesh_ended()
                 return await self.parts.append_log(chain, known)
             except Conflict as moved:
                 # Another connection offers the same log at this moment.
@@ -247,31 +258,72 @@ def _read_certificate(hello: Hello, claims: Claims) -> Certificate:
     return certificate
 
 
-def _longest(known: Chain | None, log: Sequence[bytes], claims: Claims) -> Chain:
+@dataclass(frozen=True)
+class _Offer:
+    """A log that comes with a hello, by whom, and when."""
+
+    log: Sequence[bytes]
+    member: str
+    now_ms: int
+
+
+def _longest(known: Chain | None, offer: _Offer, claims: Claims) -> Chain:
     """Give the known chain, or one that extends it by what a client offers up to its head."""
     chain = known or Chain(claims.mesh)
     if claims.head_seq <= chain.head.seq:
         return chain
-    further = [blob for blob in log if Entry.parse(blob).fields.seq > chain.head.seq]
-    return chain.extend(further) if further else chain
+    for blob in offer.log:
+        entry = Entry.parse(blob)
+        if entry.fields.seq <= chain.head.seq:
+            continue
+        before, chain = chain, chain.extend([blob])
+        if before.head.seq > 0:
+            _check_time(entry, offer.now_ms)
+        if known is not None:
+            _check_offer(before, chain, entry, offer)
+    return chain
 
 
-def _refuse_newcomers(known: Chain, chain: Chain, certificate: Certificate) -> None:
-    """Let nobody bring its own entry along but one that an admin signed.
+def _check_time(entry: Entry, now_ms: int) -> None:
+    """Refuse what is of a time to come: a return that is not due yet would be made due so."""
+    if entry.fields.at > now_ms + MAX_AHEAD_MS:
+        raise Invalid(
+            f"Entry {entry.fields.seq} of the membership log is of a time that is still to come.",
+            "Put the clock of the broker's machine right, or wait until it is due.",
+            code="clock",
+            details={"now_ms": now_ms},
+        )
 
-    Whoever joins by an invite, or returns, has the time of its entry looked at: ``strangers.py``.
+
+def _check_offer(before: Chain, after: Chain, entry: Entry, offer: _Offer) -> None:
+    """Refuse what only the broker's clock and its invites could have vouched for.
+
+    Who joins, returns, or signs until its time is over shows the entry when it is made, and the
+    broker looks at the clock and at the invite it keeps. A log that holds such an entry all the
+    same was lost here, or the entry was never shown; a member who could have done the same by
+    its own hand gains nothing by the latter, and nobody else brings it along.
     """
-    member = known.members.get(certificate.fields.member)
-    if member is not None and not member.removed:
+    said = entry.fields
+    signer = before.members.get(said.by)
+    is_timed = said.invite is not None or said.kind == EntryKind.RETURN
+    if not is_timed and signer is not None and not signer.has_expired(offer.now_ms):
         return
-    for blob in chain.entries[known.head.seq :]:
-        said = Entry.parse(blob).fields
-        if said.invite or said.kind == EntryKind.RETURN:
-            raise Forbidden(
-                "An entry of this log was not shown to the broker when it was made.",
-                "Join by the link of an invite.",
-                code="membership_forbidden",
-            )
+    concerned = said.member or said.by
+    known = (chain.members.get(concerned) for chain in (before, after))
+    roles = {Role.ADMIN, *(member.role for member in known if member is not None)}
+    voucher = before.members.get(offer.member)
+    is_vouched = (
+        voucher is not None
+        and voucher.is_good(offer.now_ms)
+        and all(voucher.may_give(role) for role in roles)
+    )
+    if not is_vouched:
+        raise Forbidden(
+            f"Entry {said.seq} of this log was not shown to the broker when it was made.",
+            "If the broker was restored from a backup, an admin's session brings it along: connect"
+            " again after that. Otherwise join by the link of an invite.",
+            code="membership_forbidden",
+        )
 
 
 def _compare_heads(chain: Chain, claims: Claims) -> None:

@@ -36,7 +36,7 @@ class Arrived:
 
     Args:
         last_seen_ms: When it, or the one it took over from, was here before.
-        succeeds: The peers whose keys and files it has to look after.
+        succeeds: Peers whose keys and files it has to look after, the latest.
         news: What the mesh has to hear, if anything.
     """
 
@@ -71,6 +71,7 @@ def arrive(sql: Sql, arrival: Arrival) -> Arrived:
     fence: int = before["fence"] if before else 0
     if arrival.mode is Mode.ATTACH:
         fence += 1
+        heirs.come_back(sql, said.mesh, said.peer)
         _attach(sql, arrival, fence)
     else:
         _touch(sql, arrival)
@@ -80,7 +81,7 @@ def arrive(sql: Sql, arrival: Arrival) -> Arrived:
         fence=fence,
         last_seen_ms=known["last_seen_ms"] if known else None,
         queued=heirs.backlog(sql, said.mesh, said.peer),
-        succeeds=heirs.succeeded_by(sql, said.mesh, said.peer, arrival.now_ms),
+        succeeds=heirs.succeeded_by(sql, said.mesh, said.peer),
         news=peers.publish(sql, arrival.certificate) if is_certified else None,
     )
 
@@ -91,7 +92,7 @@ def _succeeds(before: Row | None, late: Row, arrival: Arrival) -> bool:
     A new session does; so does one that is back and had been succeeded itself, when its heir is
     gone by now. One that merely wishes for another name does not.
     """
-    is_new = before is None or before["successor"] is not None
+    is_new = before is None or (before["successor"] is not None and not before["returned"])
     heir = (arrival.certificate.fields.member, arrival.session)
     return is_new and arrival.mode is Mode.ATTACH and heirs.may_succeed(*heir, late)
 
@@ -129,14 +130,14 @@ def _insert(sql: Sql, arrival: Arrival) -> None:
 
 
 def _attach(sql: Sql, arrival: Arrival, fence: int) -> None:
-    """Note that a peer is attached; an archived one is back, one with a successor is a fork."""
+    """Note that a peer is attached; an archived one is back."""
     said, session, now_ms = arrival.certificate.fields, arrival.session, arrival.now_ms
     sql.execute(
         # A return within the lease goes on with the stay that it interrupted.
         "UPDATE peers SET"
         " sessions = sessions + (attached = 0 AND coalesce(lease_until_ms, 0) <= ?),"
         " online_ms = online_ms + (attached = 1) * max(0, ? - coalesce(attached_ms, ?)),"
-        " attached_ms = ?, archived_ms = NULL, returned = successor IS NOT NULL,"
+        " attached_ms = ?, archived_ms = NULL,"
         " fence = ?, attached = 1, lease_until_ms = NULL, node = ?, type = ?,"
         " channel = ?, model = ?, host = ?, project = ?, cwd = ?, client_version = ?,"
         " last_seen_ms = ? WHERE mesh = ? AND peer = ?",

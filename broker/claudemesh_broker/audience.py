@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from claudemesh_broker.peers import is_here
+from claudemesh_broker.roster import check_expiry
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.address import Address, AddressKind, direct_conversation
 from claudemesh_wire.envelope import MAX_RECIPIENTS
@@ -68,7 +69,7 @@ def resolve(sql: Sql, asker: Asker, addresses: Iterable[Address]) -> Audience:
     Raises:
         NotFound: nobody has this handle or id, the group is empty, or nobody else is here.
         Conflict: ``ambiguous``: an id's beginning fits several; ``details.candidates`` lists them.
-        Forbidden: ``blocked`` by the one that is meant, or its member was removed.
+        Forbidden: ``blocked`` by the one that is meant, ``member_removed``, ``member_expired``.
         Unavailable: ``not_certified``: the one that is meant has not finished connecting.
         Invalid: ``self``: oneself; ``unsupported``: a topic.
         TooMuch: ``too_many_recipients``.
@@ -145,7 +146,7 @@ def _is_reached(row: Row, asker: Asker, blocking: frozenset[str]) -> bool:
     return (
         row["peer"] != asker.peer
         and member is not None
-        and not member.removed
+        and member.is_good(asker.now_ms)
         # Somebody else holds their keys: they are in no multicast until an admin puts them there.
         and member.custody is Custody.SELF
         and row["member"] not in blocking
@@ -204,6 +205,7 @@ def _allowed(row: Row, asker: Asker, blocking: frozenset[str]) -> Row:
         raise Invalid(f"{name} is this session itself.", "Write to others.")
     if member is None or member.removed:
         raise Forbidden(f"The member behind {name} was removed.", code="member_removed")
+    check_expiry(member, asker.now_ms)
     if row["member"] in blocking:
         raise Forbidden(
             f"{member.name} takes no messages from this member.",

@@ -17,6 +17,8 @@ from claudemesh_wire.address import MAX_HANDLE
 from claudemesh_wire.errors import NotFound
 
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
+MOST_KEPT: Final = 32
+"""So many of a member's former handles at most; beyond that it has the latest."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,15 @@ class Taken:
 def take(sql: Sql, mesh: str, peer: str, wishes: Sequence[str], now_ms: int) -> Taken:
     """Give a peer the handle it has, or the first of its wishes that it may have.
 
-    It keeps the one it has when it wishes for the same as before. When no wish is to be had, the
-    first one is numbered: ``ada-2``, ``ada-3``.
+    It keeps the one it has when it wishes for the same as before, also if it was renamed since.
+    When no wish is to be had, the first one is numbered: ``ada-2``, ``ada-3``.
     """
     row = peers.find(sql, mesh, peer)
     if row is not None and row["handle"] and wishes[0] in {row["wish"], row["handle"]}:
         return Taken(row["handle"])
-    return change(sql, mesh, peer, wishes, now_ms)
+    taken = change(sql, mesh, peer, wishes, now_ms)
+    sql.execute("UPDATE peers SET wish = ? WHERE mesh = ? AND peer = ?", wishes[0], mesh, peer)
+    return taken
 
 
 def change(sql: Sql, mesh: str, peer: str, wishes: Sequence[str], now_ms: int) -> Taken:
@@ -57,10 +61,9 @@ def change(sql: Sql, mesh: str, peer: str, wishes: Sequence[str], now_ms: int) -
     if row["handle"] not in {None, handle}:
         keep(sql, row, now_ms)
     sql.execute(
-        "UPDATE peers SET handle = ?, wish = ?, certificate_hash ="
+        "UPDATE peers SET handle = ?, certificate_hash ="
         " CASE WHEN handle = ? THEN certificate_hash END WHERE mesh = ? AND peer = ?",
         handle,
-        wishes[0],
         handle,
         mesh,
         peer,
@@ -106,4 +109,13 @@ def keep(sql: Sql, row: Row, now_ms: int) -> None:
         row["handle"],
         row["member"],
         now_ms + KEPT_MS,
+    )
+    sql.execute(
+        "DELETE FROM kept_handles WHERE mesh = ? AND handle IN (SELECT handle FROM kept_handles"
+        " WHERE mesh = ? AND member = ? AND handle <> ? ORDER BY until_ms DESC LIMIT -1 OFFSET ?)",
+        row["mesh"],
+        row["mesh"],
+        row["member"],
+        row["handle"],
+        MOST_KEPT - 1,
     )

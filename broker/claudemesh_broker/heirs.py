@@ -13,11 +13,9 @@ from claudemesh_broker import queues
 from claudemesh_broker.queues import Waiting
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.handshake import Session
+from claudemesh_wire.succession import MOST_TOLD
 
 CLAUDE: Final = "claude"
-TOLD_MS: Final = 9 * 24 * 3600 * 1000
-"""Nothing sealed to a peer that ended longer ago can still be on its way."""
-_MOST_TOLD: Final = 32
 
 
 def may_succeed(member: str, session: Session, late: Row) -> bool:
@@ -85,17 +83,51 @@ def _hand_down(sql: Sql, late: Row, heir: str) -> None:
     )
 
 
-def succeeded_by(sql: Sql, mesh: str, peer: str, now_ms: int) -> list[str]:
-    """Give the ended peers whose place a peer has taken, the latest first."""
-    rows = sql.all(
-        "SELECT peer FROM peers WHERE mesh = ? AND successor = ? AND returned = 0"
-        " AND last_seen_ms > ? ORDER BY last_seen_ms DESC LIMIT ?",
+def come_back(sql: Sql, mesh: str, peer: str) -> None:
+    """Make an ended peer that is back a fork: what it had until now stays with its heir.
+
+    No index finds those rows: coming back is rare, and every message would pay for one.
+    """
+    heir: str | None = sql.value(
+        "UPDATE peers SET returned = 1 WHERE mesh = ? AND peer = ? AND NOT returned"
+        " AND successor IS NOT NULL RETURNING successor",
         mesh,
         peer,
-        now_ms - TOLD_MS,
-        _MOST_TOLD,
+    )
+    if heir is not None:
+        sql.execute(
+            "UPDATE deliveries SET heir = ? WHERE recipient = ? AND heir IS NULL"
+            " AND status IN ('held', 'delivered', 'expired')",
+            heir,
+            peer,
+        )
+
+
+def succeeded_by(sql: Sql, mesh: str, peer: str) -> list[str]:
+    """Give the ended peers whose place a peer has taken, the latest first, and not too many."""
+    rows = sql.all(
+        "SELECT peer FROM peers WHERE mesh = ? AND successor = ? AND returned = 0"
+        " ORDER BY last_seen_ms DESC LIMIT ?",
+        mesh,
+        peer,
+        MOST_TOLD,
     )
     return [row["peer"] for row in rows]
+
+
+def predecessors(
+    sql: Sql, mesh: str, peer: str, after: str, limit: int
+) -> tuple[Sequence[str], bool]:
+    """Give the ended peers whose place a peer has taken, by id; and whether more are behind."""
+    rows = sql.all(
+        "SELECT peer FROM peers WHERE mesh = ? AND successor = ? AND returned = 0 AND peer > ?"
+        " ORDER BY peer LIMIT ?",
+        mesh,
+        peer,
+        after,
+        limit + 1,
+    )
+    return [row["peer"] for row in rows[:limit]], len(rows) > limit
 
 
 def entrust(sql: Sql, seq: int, rows: Iterable[Row]) -> list[str]:

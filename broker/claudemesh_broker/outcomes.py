@@ -46,13 +46,25 @@ class Expired:
     expires_ms: int
 
 
-def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tuple[int, list[int]]:
-    """Record what a recipient signed, as far as it is news.
+@dataclass(frozen=True, slots=True)
+class TakenReceipts:
+    """What a batch of receipts brought.
 
-    Returns:
-        How many items were news, and the rows that thereby left the recipient's queue.
+    Args:
+        news: How many items were news.
+        rows: The rows that thereby left a queue; one message may have left two.
+        received: How many messages the recipient has, of those that left.
     """
+
+    news: int
+    rows: list[int]
+    received: int
+
+
+def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> TakenReceipts:
+    """Record what a recipient signed, as far as it is news."""
     receipt: int | None = None
+    received = set[int]()
     news, taken = 0, list[Row]()
     for item, row in _reported(sql, mesh, batch):
         if receipt is None:
@@ -72,10 +84,12 @@ def take_receipts(sql: Sql, mesh: str, batch: SignedReceipts, now_ms: int) -> tu
         news += 1
         if row["status"] == ReceiptStatus.QUEUED:
             taken.append(row)
+            if item.status is not ReceiptStatus.DECLINED:
+                received.add(row["seq"])
     for recipient in dict.fromkeys(row["recipient"] for row in taken):
         left = [row for row in taken if row["recipient"] == recipient]
         _leave_queue(sql, mesh, recipient, left)
-    return news, [row["seq"] for row in taken]
+    return TakenReceipts(news, [row["seq"] for row in taken], len(received))
 
 
 _DELIVERY: Final = (
@@ -85,24 +99,32 @@ _OWN: Final = (
     f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = ?"
     " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
 )
+_PREDECESSORS: Final = (
+    "SELECT EXISTS (SELECT 1 FROM deliveries WHERE heir = ?) AS entrusted, (SELECT"
+    " json_group_array(peer) FROM peers WHERE mesh = ? AND successor = ? AND NOT returned) AS ended"
+)
+# What waited was entrusted. What an ended peer has had, or missed, is its heir's until it is back.
 _INHERITED: Final = (
-    f"{_DELIVERY} CROSS JOIN peers AS p ON p.mesh = m.mesh AND p.successor = ?"
-    " CROSS JOIN deliveries AS d ON d.seq = m.seq AND d.recipient = p.peer"
+    f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND (d.heir = ?"  # noqa: S608 - a constant
+    " OR (d.heir IS NULL AND d.status IN ('held', 'delivered', 'expired')"
+    " AND d.recipient IN (SELECT value FROM json_each(?))))"
     " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
 )
 
 
 def _reported(sql: Sql, mesh: str, batch: SignedReceipts) -> Iterable[tuple[ReceiptItem, Row]]:
-    """Give what receipts bring news of: the signer's own rows, and those of whom it is the heir.
+    """Give what receipts bring news of: the signer's own rows, and those it has inherited.
 
     Whose word it is shows in the batch's recipient.
     """
-    is_heir = sql.one(
-        "SELECT 1 FROM peers WHERE mesh = ? AND successor = ? LIMIT 1", mesh, batch.recipient
-    )
+    signer = batch.recipient
+    (heir,) = sql.all(_PREDECESSORS, signer, mesh, signer)
+    is_heir = heir["entrusted"] or heir["ended"] != "[]"
     for item in batch.items:
-        asked = (batch.recipient, mesh, batch.sender, item.id)
-        rows = sql.all(_OWN, *asked) + (sql.all(_INHERITED, *asked) if is_heir else [])
+        asked = (mesh, batch.sender, item.id)
+        rows = sql.all(_OWN, signer, *asked)
+        if is_heir:
+            rows += sql.all(_INHERITED, signer, heir["ended"], *asked)
         for row in rows:
             is_meant = row["header_hash"] == item.header_hash
             if is_meant and item.status in _LATER[row["status"]]:

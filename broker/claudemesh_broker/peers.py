@@ -11,7 +11,7 @@ from claudemesh_broker.sql import Row, Sql
 from claudemesh_broker.tallies import Tally
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import Conflict
-from claudemesh_wire.presence import Change
+from claudemesh_wire.presence import Change, PeerCard
 
 KEM_KEPT_MS: Final = 8 * 24 * 3600 * 1000
 """So long a peer can open what was sealed to a key that has a successor."""
@@ -23,12 +23,12 @@ class News:
 
     Args:
         away_since_ms: When it was here before, if it is back.
-        hides: It left in the eyes of the others only.
+        shown: Its card as it was, if it left in the eyes of the others only.
     """
 
     change: Change
     away_since_ms: int | None = None
-    hides: bool = False
+    shown: PeerCard | None = None
 
 
 def find(sql: Sql, mesh: str, peer: str) -> Row | None:
@@ -173,12 +173,15 @@ def depart(sql: Sql, mesh: str, peer: str, now_ms: int) -> bool:
 
 
 def count(sql: Sql, mesh: str, peer: str, tally: Tally) -> None:
-    """Add to a peer's statistics what it did in a connection."""
+    """Add to a peer's statistics what it did in a connection; to its heir's, if it has one."""
     if tally.sent or tally.received:
         sql.execute(
-            "UPDATE peers SET sent = sent + ?, received = received + ? WHERE mesh = ? AND peer = ?",
+            "UPDATE peers SET sent = sent + ?, received = received + ? WHERE mesh = ? AND peer ="
+            " (SELECT CASE WHEN returned THEN peer ELSE coalesce(successor, peer) END"
+            " FROM peers WHERE mesh = ? AND peer = ?)",
             tally.sent,
             tally.received,
+            mesh,
             mesh,
             peer,
         )

@@ -216,6 +216,36 @@ def put_chain(sql: Sql, chain: Chain, after: Head, now_ms: int) -> None:
     )
 
 
+_DELETIONS: Final = (
+    "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM messages WHERE mesh = ?)",
+    "DELETE FROM envelopes WHERE seq IN (SELECT seq FROM messages WHERE mesh = ?)",
+    *(
+        f"DELETE FROM {table} WHERE mesh = ?"  # noqa: S608 - names from here
+        for table in (
+            "messages",
+            "queues",
+            "receipts",
+            "groups",
+            "blocks",
+            "grants",
+            "invites",
+            "kept_handles",
+            "certificates",
+            "peers",
+            "membership",
+            "meshes",
+        )
+    ),
+)
+
+
+def delete_mesh(sql: Sql, mesh: str, now_ms: int) -> None:
+    """Delete all of a mesh but the note that it has ended."""
+    for statement in _DELETIONS:
+        sql.execute(statement, mesh)
+    sql.execute("INSERT INTO ended_meshes (mesh, ended_ms) VALUES (?, ?)", mesh, now_ms)
+
+
 _CARD: Final = (
     "SELECT p.*, c.blob AS certificate FROM peers AS p"
     " LEFT JOIN certificates AS c ON c.hash = p.certificate_hash WHERE p.mesh = ? AND p.peer = ?"

@@ -20,6 +20,7 @@ from claudemesh_broker.reach import Reach
 from claudemesh_broker.roster import (
     Roster,
     check_expiry,
+    delete_mesh,
     entries_after,
     for_others,
     put_chain,
@@ -46,6 +47,7 @@ MAX_GROWTH: Final = 200
 _REMOVED: Final = Closing(
     code="removed", reason="An admin removed this member or revoked this device."
 )
+_ENDED: Final = Closing(code="ended", reason="An owner has ended this mesh.")
 R = TypeVar("R")
 logger: Final = logging.getLogger(__name__)
 
@@ -132,17 +134,41 @@ class Parts:
         self.deliveries.end(_REMOVED, partial(_is_out, longest))
         return longest
 
+    async def end_mesh(self, chain: Chain, known: Chain | None, besides: str = "") -> None:
+        """Delete all of a mesh that an owner has ended but the note of that; tell its peers.
+
+        Args:
+            chain: With the entry that ends it.
+            known: As it was before.
+            besides: A peer whose connection goes on.
+
+        Raises:
+            Conflict: ``membership_moved``: the log has grown meanwhile.
+        """
+        mesh, after, now_ms = chain.mesh, known.head if known else Head(0, NO_HEAD), self.now_ms()
+
+        def change(sql: Sql) -> None:
+            put_chain(sql, chain, after, now_ms)
+            delete_mesh(sql, mesh, now_ms)
+
+        await self.commit(change)
+        self.roster.forget(mesh)
+        entries = entries_after(chain, after.seq, MAX_GROWTH)
+        grew = LogGrew(entries=entries, head_seq=chain.head.seq, head=chain.head.hash)
+        self.deliveries.tell_mesh(mesh, grew)
+        self.deliveries.end(_ENDED, lambda place: place.mesh == mesh and place.peer != besides)
+
     async def tell_presence(self, mesh: str, peer: str, news: News) -> PeerCard:
         """Tell a mesh that a peer came, went or changed; gives the card as its own member sees it.
 
-        Of one that is hidden others hear that it left, and then nothing.
+        Of one that hides others hear that it left, with what they knew of it, and then nothing.
         """
         chain = self.roster.chain(mesh)
         card = await self.store.read(
             partial(read_card, chain=chain, peer=peer, now_ms=self.now_ms())
         )
-        if card.visible or news.hides:
-            shown = card if card.visible else card.model_copy(update={"online": False})
+        shown = card if card.visible else news.shown
+        if shown is not None:
             own, others = (
                 PresenceChanged(change=news.change, card=one, away_since_ms=news.away_since_ms)
                 for one in (shown, for_others(shown))
@@ -268,7 +294,11 @@ class Service:
         caller = context.caller
         member = context.member
         if (member.id, caller.place.device) in context.chain.revoked:
-            raise Forbidden("The keys of this device were revoked.", code="device_revoked")
+            raise Forbidden(
+                "The keys of this device were revoked.",
+                "It can come back as another peer: start a new session.",
+                code="device_revoked",
+            )
         if request.rule not in ALLOWED[member.role]:
             raise Forbidden(
                 f"{request.kind} is not for a member whose role is {member.role}.",

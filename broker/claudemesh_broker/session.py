@@ -70,6 +70,7 @@ class Session:
         self._feed: Feed | None = None
         self._malformed = 0
         self._hellos = 0
+        self._strange = 0
         self._nonce = b""
         self._reading = anyio.CancelScope()
         self._asked: asyncio.Queue[tuple[int, Request[Any]] | None] = asyncio.Queue()
@@ -141,8 +142,8 @@ class Session:
             return
         first = event.request
         try:
-            self._hellos += 1
             if isinstance(first, Hello):
+                self._hellos += 1
                 await self._admit(event.number, first, tasks)
             elif is_served(first):
                 await self._answer_stranger(event.number, first)
@@ -151,12 +152,14 @@ class Session:
                 after(self._state, Step.REQUEST)
         except MeshError as refusal:
             self._outgoing.put(self._exchange.answer(event.number, refusal))
-            if self._hellos >= MAX_HELLOS:
+            # A joiner is refused as often as others join meanwhile; a hello is right or wrong.
+            if self._hellos >= MAX_HELLOS or self._strange > MAX_STRANGERS:
                 raise ProtocolError("The connection did not begin with a valid hello.") from refusal
 
     async def _answer_stranger(self, number: int, request: Request[Any]) -> None:
         """Answer who is no member yet, or not at the moment; the hello is still to come."""
-        if self._hellos > MAX_STRANGERS:
+        self._strange += 1
+        if self._strange > MAX_STRANGERS:
             raise ProtocolError("Too many requests came before the hello.")
         self._service.parts.limits.take(Rate.AUTH, self._origin.address)
         with anyio.CancelScope(shield=True):
@@ -298,6 +301,8 @@ class Session:
         except MeshError as error:
             # The next start of the broker begins the leases of all that it finds attached.
             logger.warning("a lease was not begun: %s", error)
+            # It is written with what the peer does in its next connection.
+            parts.tallies.give_back(caller.mesh, caller.peer, tally)
 
 
 def _close_code(closing: Closing | None) -> int:

@@ -13,7 +13,14 @@ from claudemesh_broker.service import Parts
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.entries import Entry, EntryKind
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, NotFound
-from claudemesh_wire.invites import Enter, Invite, InviteOpened, OpenInvite, may_open
+from claudemesh_wire.invites import (
+    Enter,
+    Invite,
+    InviteOpened,
+    OpenInvite,
+    is_member_proved,
+    may_open,
+)
 from claudemesh_wire.keys import unb64
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.meshes import LogEntries, Return
@@ -54,9 +61,17 @@ class Strangers:
         if invite is None or not may_open(invite.fields, request.proof, self._broker, nonce):
             # The same to all who lack the key: a code alone says nothing.
             raise _unknown_invite()
-        chain = await self._chain(invite.fields.mesh)
-        if not _is_present(chain, request.member):
-            _check_invite(chain, invite, self._parts.now_ms())
+        chain, now_ms = await self._chain(invite.fields.mesh), self._parts.now_ms()
+        member = chain.members.get(request.member)
+        is_member = (
+            member is not None
+            and member.is_good(now_ms)
+            and is_member_proved(
+                member.key, request.member_proof, self._broker, nonce, request.code
+            )
+        )
+        if not is_member:
+            _check_invite(chain, invite, now_ms)
         return InviteOpened(invite=invite.blob, log=_log(chain, request.after_seq))
 
     async def enter(self, request: Enter, nonce: bytes) -> LogEntries:  # noqa: ARG002 - as above
@@ -67,7 +82,9 @@ class Strangers:
             raise Invalid("This is not the entry of a joiner.", code="malformed")
         check_moment(entry, self._parts.now_ms())
         invite = Invite.parse(unb64(said.invite))
-        if await self._parts.store.read(lambda sql: _find(sql, invite.fields.id)) is None:
+        row = await self._parts.store.read(lambda sql: _find(sql, invite.fields.id))
+        # Codes are their makers' choice: another mesh's invite of the same code is no permission.
+        if row is None or row["invite"] != invite.blob:
             raise _unknown_invite()
         chain = await self._chain(said.mesh)
         if _is_present(chain, said.by):
@@ -115,7 +132,7 @@ def _check_invite(chain: Chain, invite: Invite, now_ms: int) -> None:
         raise _dead("The invite has expired.", "invite_expired")
     if chain.invite_uses.get(fields.id, 0) >= fields.uses:
         raise _dead("The invite has been used up.", "invite_used_up")
-    if inviter is None or inviter.removed:
+    if inviter is None or not inviter.is_good(now_ms):
         raise _dead("Whoever made the invite is no member any more.", "invite_dead")
 
 

@@ -30,6 +30,12 @@ class Tallies:
         """Give what a peer did that is not written yet, to look at only."""
         return self._peers.get((mesh, peer)) or Tally()
 
+    def give_back(self, mesh: str, peer: str, tally: Tally) -> None:
+        """Keep for later what could not be written now."""
+        kept = self.of(mesh, peer)
+        kept.sent += tally.sent
+        kept.received += tally.received
+
     def take(self, mesh: str, peer: str) -> Tally:
         """Give what is to be written now; it counts from nothing again."""
         return self._peers.pop((mesh, peer), None) or Tally()

@@ -126,3 +126,4 @@ class Upkeep:
 
         while await parts.commit(change) >= _AT_ONCE:
             pass
+        await parts.commit(partial(absence.sweep, now_ms=now_ms))

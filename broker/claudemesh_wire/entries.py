@@ -7,9 +7,7 @@ entry before it, so that a log can't be shortened or changed unnoticed.
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, Self
-
-from pydantic import Field
+from typing import Final, Self
 
 from claudemesh_wire import canonical
 from claudemesh_wire.address import Handle
@@ -66,7 +64,7 @@ class EntryFields(canonical.Signed):
     scopes: list[str] | None = None
     expires: int | None = None
     salt: str | None = None
-    mesh_name: Annotated[str, Field(max_length=80)] | None = None
+    mesh_name: Handle | None = None
     device: Digest | None = None
     invite: str | None = None
     proof: str | None = None

@@ -19,6 +19,7 @@ from claudemesh_wire.message import MemberId, MeshId, Message, Part, Rate, Reque
 DOMAIN: Final = "claudemesh/invite/v1"
 PROOF_DOMAIN: Final = "claudemesh/join/v1"
 OPEN_DOMAIN: Final = "claudemesh/open/v1"
+MEMBER_DOMAIN: Final = "claudemesh/open/member/v1"
 MAX_INVITE_BYTES: Final = 2048
 MAX_INVITES: Final = 200
 InviteCode = Annotated[str, Field(pattern="^[a-z2-7]{26}$")]
@@ -91,6 +92,16 @@ def may_open(fields: InviteFields, proof: bytes, broker: str, nonce: bytes) -> b
     return key.accepts(proof, OPEN_DOMAIN, broker, nonce, fields.id)
 
 
+def prove_member(member: SigningKey, broker: str, nonce: bytes, code: str) -> bytes:
+    """Prove to a broker, on this connection, that one is a member whom the link brought in."""
+    return member.sign(MEMBER_DOMAIN, broker, nonce, code)
+
+
+def is_member_proved(member: VerifyKey, proof: bytes, broker: str, nonce: bytes, code: str) -> bool:
+    """Tell whether the proof is that of ``prove_member``."""
+    return member.accepts(proof, MEMBER_DOMAIN, broker, nonce, code)
+
+
 class InviteKept(Message, kind="invites.kept"):
     """The broker has the invite; ``url`` and ``pin`` say how others reach it."""
 
@@ -146,11 +157,15 @@ class InviteOpened(Message, kind="invites.opened"):
 
 
 class OpenInvite(Request[InviteOpened], kind="invites.open", rule=Rule.OPEN, rate=Rate.AUTH):
-    """Look at an invite before the hello, by its link's key; ``member`` is who wants to join."""
+    """Look at an invite before the hello, by its link's key; ``member`` is who wants to join.
+
+    Whoever is a member already sees the log also when the invite is used up, by ``member_proof``.
+    """
 
     code: InviteCode
     proof: bytes
     member: MemberId
+    member_proof: bytes = b""
     after_seq: Whole = 0
 
 

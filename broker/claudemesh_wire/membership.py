@@ -16,6 +16,7 @@ from claudemesh_wire.entries import Custody, Entry, EntryFields, EntryKind
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError
 from claudemesh_wire.invites import Invite
 from claudemesh_wire.keys import VerifyKey, b64, member_id, mesh_id, unb64
+from claudemesh_wire.members import Member
 from claudemesh_wire.message import Role
 
 __all__ = [
@@ -31,36 +32,6 @@ __all__ = [
 ]
 
 NO_HEAD: Final = b""
-
-
-@dataclass(frozen=True)
-class Member:
-    """What the chain says of a member now; a removed one stays known as removed.
-
-    Args:
-        removed_by: Who removed it; itself when it left.
-        returns_ms: From when on a removed member may return by itself; ``None`` for not at all.
-        invited_by: The member whose invite it came by; empty when an admin added it.
-        invite_grants: What that member lets it do, by the same invite.
-    """
-
-    id: str
-    key: VerifyKey
-    name: str
-    role: Role
-    custody: Custody
-    removed: bool = False
-    expires_ms: int | None = None
-    scopes: tuple[str, ...] = ()
-    removed_by: str = ""
-    returns_ms: int | None = None
-    invited_by: str = ""
-    invite_grants: tuple[str, ...] = ()
-
-    @property
-    def has_left(self) -> bool:
-        """Whether it went by itself, so that an invite may bring it back."""
-        return self.removed and self.removed_by == self.id
 
 
 @dataclass(frozen=True)
@@ -111,10 +82,15 @@ class Chain:
         """
         known = self.members.get(member)
         if known is None:
-            raise Forbidden(f"{member} is not a member of this mesh.", code="not_a_member")
+            raise Forbidden(
+                f"{member} is not a member of this mesh.",
+                "claudemesh members lists those who are.",
+                code="not_a_member",
+            )
         if known.removed:
             raise Forbidden(
                 f"{known.name} {'has left' if known.has_left else 'was removed from'} this mesh.",
+                f"An admin can take it back: claudemesh unban {known.name}",
                 code="member_removed",
                 details={"returns_ms": known.returns_ms} if known.returns_ms else None,
             )
@@ -140,7 +116,11 @@ class Chain:
                 code="certificate_forged",
             )
         if (member.id, b64(certificate.sign_key.fingerprint)) in self.revoked:
-            raise Forbidden(f"The device of {said.handle} was revoked.", code="device_revoked")
+            raise Forbidden(
+                f"The device of {said.handle} was revoked.",
+                "It can come back as another peer: start a new session.",
+                code="device_revoked",
+            )
         return member
 
     def head_at(self, seq: int) -> Head | None:
@@ -196,6 +176,8 @@ def _changed(chain: Chain, entry: Entry) -> Chain:
         raise _forbidden(f"Entry {said.seq} is signed by somebody who is no member.")
     if not entry.is_signed_by(signer.key):
         raise _forbidden(f"The signature of entry {said.seq} is not its signer's.")
+    if signer.has_expired(said.at):
+        raise _forbidden(f"Entry {said.seq} is of a time when its signer was a member no more.")
     change = _CHANGES.get(said.kind)
     if change is None:
         raise Invalid(
@@ -208,7 +190,7 @@ def _changed(chain: Chain, entry: Entry) -> Chain:
 
 def _added(chain: Chain, signer: Member, entry: Entry) -> Chain:
     newcomer = _newcomer(chain, entry)
-    if not _may(signer, newcomer.role):
+    if not signer.may_give(newcomer.role):
         raise _forbidden(f"{signer.name} may not add a member as {newcomer.role}.")
     return _with(chain, newcomer)
 
@@ -220,7 +202,7 @@ def _joined(chain: Chain, entry: Entry) -> Chain:
     newcomer = _newcomer(chain, entry)
     inviter = chain.members.get(invite.fields.by)
     uses = chain.invite_uses.get(invite.fields.id, 0)
-    if inviter is None or inviter.removed:
+    if inviter is None or not inviter.is_good(said.at):
         raise _forbidden(f"Entry {said.seq} rests on an invite by somebody who is no member.")
     refusals = (
         (said.by != newcomer.id or not entry.is_signed_by(newcomer.key), "is not the joiner's own"),
@@ -229,7 +211,7 @@ def _joined(chain: Chain, entry: Entry) -> Chain:
             "brings back somebody whom an admin removed",
         ),
         (not invite.is_signed_by(inviter.key), "rests on an invite its admin did not sign"),
-        (not _may(inviter, newcomer.role), "rests on an invite whose admin lost the right"),
+        (not inviter.may_give(newcomer.role), "rests on an invite whose admin lost the right"),
         (invite.fields.mesh != chain.mesh, "rests on an invite to another mesh"),
         (newcomer.role != invite.fields.role, "takes another role than its invite gives"),
         (newcomer.custody is not Custody.SELF, "takes a custody that only an admin can give"),
@@ -257,9 +239,13 @@ def _newcomer(chain: Chain, entry: Entry) -> Member:
         raise _forbidden("A new member's id is not made of its key.")
     present = [one for one in chain.members.values() if not one.removed]
     if any(one.id == member for one in present):
-        raise Conflict(f"{member} is a member already.", code="already_a_member")
+        raise Conflict(
+            f"{member} is a member already.",
+            "claudemesh members lists those who are.",
+            code="already_a_member",
+        )
     if any(one.name == said.name for one in present):
-        raise Conflict(f"A member named {said.name} is here already.", code="name_taken")
+        raise _taken(said.name)
     return Member(
         member,
         key,
@@ -272,9 +258,12 @@ def _newcomer(chain: Chain, entry: Entry) -> Member:
 
 
 def _removed(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    """Remove a member; of one that was removed before, say anew until when, or that it is so."""
     said = entry.fields
-    target = chain.member(said.member or "")
-    if target.id != signer.id and not _may(signer, target.role):
+    target = _known(chain, said.member)
+    if target.id == signer.id and said.expires is not None:
+        raise _forbidden(f"{signer.name} may not leave and say when it returns.")
+    if target.id != signer.id and not signer.may_give(target.role):
         raise _forbidden(f"{signer.name} may not remove {target.name}.")
     _keep_an_owner(chain, target)
     return _with(
@@ -288,16 +277,19 @@ def _returned(chain: Chain, signer: Member, entry: Entry) -> Chain:
     if not signer.removed or signer.returns_ms is None or said.at < signer.returns_ms:
         raise _forbidden(f"{signer.name} is not to return yet.")
     if any(one.name == signer.name and not one.removed for one in chain.members.values()):
-        raise Conflict(f"A member named {signer.name} is here already.", code="name_taken")
+        raise _taken(signer.name)
     return _with(chain, replace(signer, removed=False, removed_by="", returns_ms=None))
 
 
 def _altered(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    """Give a member another role or custody; one that is removed has it when it is back."""
     said = entry.fields
-    target = chain.member(said.member or "")
+    target = _known(chain, said.member)
     role = _role(said.role) if said.kind == EntryKind.ROLE else target.role
     custody = target.custody if said.kind == EntryKind.ROLE else _custody(said.custody)
-    if not (_may(signer, target.role) and _may(signer, role)):
+    # Whoever else holds a member's key could make itself unseen by that member's own word.
+    is_own = custody is not target.custody and target.id == signer.id
+    if is_own or not (signer.may_give(target.role) and signer.may_give(role)):
         raise _forbidden(f"{signer.name} may not change {target.name}.")
     if role is not Role.OWNER:
         _keep_an_owner(chain, target)
@@ -305,9 +297,10 @@ def _altered(chain: Chain, signer: Member, entry: Entry) -> Chain:
 
 
 def _revoked(chain: Chain, signer: Member, entry: Entry) -> Chain:
+    """Revoke a device, also of a member that is removed: it may return."""
     said = entry.fields
-    target = chain.member(said.member or "")
-    if target.id != signer.id and not _may(signer, target.role):
+    target = _known(chain, said.member)
+    if target.id != signer.id and not signer.may_give(target.role):
         raise _forbidden(f"{signer.name} may not revoke a device of {target.name}.")
     if not said.device:
         raise Invalid("A revocation names no device.", code="malformed")
@@ -315,7 +308,7 @@ def _revoked(chain: Chain, signer: Member, entry: Entry) -> Chain:
 
 
 def _renamed(chain: Chain, signer: Member, entry: Entry) -> Chain:
-    if not _may(signer, Role.ADMIN):
+    if not signer.may_give(Role.ADMIN):
         raise _forbidden(f"{signer.name} may not rename the mesh.")
     if not entry.fields.mesh_name:
         raise Invalid("A new name of the mesh is empty.", code="malformed")
@@ -341,15 +334,19 @@ _CHANGES: Final[dict[str, _Change]] = {
 }
 
 
-def _may(signer: Member, role: Role) -> bool:
-    """Tell whether a signer may give or take this role: owners all, admins all but owner."""
-    return signer.role is Role.OWNER or (signer.role is Role.ADMIN and role is not Role.OWNER)
-
-
 def _keep_an_owner(chain: Chain, leaving: Member) -> None:
     others = (one for one in chain.members.values() if one.id != leaving.id and not one.removed)
     if leaving.role is Role.OWNER and not any(one.role is Role.OWNER for one in others):
-        raise Forbidden("A mesh keeps at least one owner.", code="last_owner")
+        raise Forbidden(
+            "A mesh keeps at least one owner.",
+            "Make another member one first: claudemesh role NAME owner",
+            code="last_owner",
+        )
+
+
+def _known(chain: Chain, member: str | None) -> Member:
+    """Give a member, removed or not."""
+    return chain.members.get(member or "") or chain.member(member or "")
 
 
 def _with(chain: Chain, member: Member) -> Chain:
@@ -374,5 +371,17 @@ def _custody(text: str | None) -> Custody:
         raise Invalid("A membership entry gives no known custody.", code="malformed") from error
 
 
+def _taken(name: str | None) -> MeshError:
+    return Conflict(
+        f"A member named {name} is here already.",
+        "Join under another name: claudemesh join LINK --as NAME; or an admin removes that one.",
+        code="name_taken",
+    )
+
+
 def _forbidden(reason: str) -> MeshError:
-    return Forbidden(reason, code="membership_forbidden")
+    return Forbidden(
+        reason,
+        "claudemesh members --all shows who is here, in which role, and who was removed.",
+        code="membership_forbidden",
+    )

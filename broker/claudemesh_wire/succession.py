@@ -5,11 +5,30 @@ the handle of an earlier one. What it reads is sealed to the earlier one's keys,
 same home; its receipts are its own, and the sender sees that they are the heir's.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from claudemesh_wire.message import Message, Notice, Part, PeerId, Rate, Request, Rule, Whole
+
+MOST_TOLD: Final = 32
+"""The welcome names so many ended peers at most, the latest; one who is told as many asks on."""
+
+
+class Predecessors(Message, kind="succession.predecessors"):
+    """Ended peers whose place one has taken, by their ids; ``more`` when others are behind them."""
+
+    peers: list[PeerId]
+    more: bool
+
+
+class ListPredecessors(
+    Request[Predecessors], kind="succession.list", rule=Rule.READ, rate=Rate.RPC
+):
+    """List the ended peers whose place one has taken, behind one of them."""
+
+    after: Annotated[str, Field(max_length=40)] = ""
+    limit: Annotated[int, Field(ge=1, le=200)] = 100
 
 
 class Inherited(Part):

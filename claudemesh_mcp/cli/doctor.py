@@ -12,7 +12,7 @@ import anyio
 import typer
 
 from claudemesh_mcp.cli import chosen, show
-from claudemesh_mcp.cli.asking import PEER
+from claudemesh_mcp.cli.asking import connected
 from claudemesh_mcp.config import Settings, locate
 
 if TYPE_CHECKING:
@@ -76,14 +76,7 @@ def _case() -> "Case":
 
 @asynccontextmanager
 async def _connect(settings: Settings) -> "AsyncGenerator[Mesh]":
-    from functools import partial
-
-    from claudemesh_mcp.dialling import dial
-    from claudemesh_mcp.opening import HUMAN, set_up
-    from claudemesh_mcp.sdk import Mesh
     from claudemesh_wire.handshake import Mode
 
-    settings = replace(settings, name=None)
-    setup = set_up(settings, HUMAN, resume=PEER)
-    async with Mesh.over(setup, partial(dial, settings), Mode.CALL) as mesh:
+    async with connected(replace(settings, name=None), Mode.CALL) as mesh:
         yield mesh

@@ -91,7 +91,8 @@ def role(
 ) -> None:
     """Give a member another role: owner, admin, member or observer.
 
-    An admin changes all but owners; an observer reads and sends nothing.
+    An admin changes all but owners; an observer reads and sends nothing. The role of one that is
+    removed changes for when it is back.
 
     \b
     Examples:
@@ -106,7 +107,8 @@ def role(
         return await governing.set_role(mesh.peer, await mesh.ready(), name, Role(new))
 
     changed = ask(change)
-    show.word(f"{changed.name} is {changed.role} now.")
+    when = "when it is back" if changed.removed else "now"
+    show.word(f"{changed.name} is {changed.role} {when}.")
 
 
 def kick(
@@ -115,10 +117,10 @@ def kick(
         str, typer.Option("--for", metavar="TIME", help="How long: 30m, 2h, 7d.")
     ] = _HOUR,
 ) -> None:
-    """Remove a member for some time; it may return by itself when that is over.
+    """Remove a member for some time; its sessions return by themselves when that is over.
 
-    Its connections end at once, what was sent to it meanwhile is declined, and what it sealed but
-    had not sent waits at its side.
+    Its connections end at once, nobody can write to it meanwhile, and what it has not sent yet
+    waits at its side. Of a member that is removed already this says anew for how long from now.
 
     \b
     Examples:
@@ -136,6 +138,8 @@ def ban(
     ] = None,
 ) -> None:
     """Remove a member until an admin takes it back; no invite brings it in again.
+
+    Also a member that was kicked, or that left by itself, is kept out so.
 
     \b
     Examples:
@@ -161,7 +165,9 @@ def _remove(name: str, for_ms: int | None) -> None:
 
 
 def unban(name: Name) -> None:
-    """Take a removed member back, in the role it had.
+    """Take back a member that was removed or left, in the role it had.
+
+    When several of that name are gone, name one by its id.
 
     \b
     Examples:
@@ -180,10 +186,11 @@ def unban(name: Name) -> None:
 def revoke(
     address: Annotated[str, typer.Argument(help="The session's handle or peer id.")],
 ) -> None:
-    """Revoke the keys of one session, as of a stolen laptop: nobody believes them any more.
+    """Revoke the keys of one session, when others may have them: nobody believes them any more.
 
-    Your own member's sessions, or as an admin anybody's. It can't be undone: that session has to
-    start anew as another peer.
+    A session of your own member, or as an admin anybody's. It can't be undone: that session has to
+    start anew as another peer, as the command line does by itself. A home that was stolen can make
+    new keys as well: claudemesh ban NAME keeps it out.
 
     \b
     Examples:

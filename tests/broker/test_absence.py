@@ -2,7 +2,6 @@
 
 import pytest
 
-from claudemesh_wire.errors import MeshError
 from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import UpdatePresence
@@ -41,9 +40,7 @@ async def test_after_30_days_a_peer_is_in_no_list_and_no_audience(
     assert (await bob.call(AskMesh())).peers == 1
     assert (await bob.call(JoinGroup(group="ops", role="x"))).members == 1
     for address in ("ada", "@ops", "*"):
-        with pytest.raises(MeshError) as caught:
-            await bob.resolve(address)
-        assert caught.value.code == "not_found"
+        assert (await bob.refusal(address)).code == "not_found"
     assert [one.peer for one in (await bob.resolve(ada.peer)).recipients] == [ada.peer]
 
 
@@ -101,3 +98,17 @@ async def test_a_handle_that_was_let_go_is_kept_for_its_member(
     assert (await join(broker, Device(mesh, bob, "b2"), "ada")).handle == "ada"
     # Whoever has it now keeps it: the time is over for the one before.
     assert (await first.call(UpdatePresence(handle="ada"))).card.handle == "ada-3"
+
+
+async def test_a_member_has_its_latest_former_handles_and_no_more(
+    broker: MemoryBroker, mesh: Mesh
+) -> None:
+    first = await join(broker, Device(mesh, mesh.founder, "ada"), "name-0")
+    for number in range(1, 41):
+        broker.clock.pass_ms(1)
+        await first.call(UpdatePresence(handle=f"name-{number}"))
+    kept = await broker.sql("SELECT handle FROM kept_handles")
+    assert {row[0] for row in kept} == {f"name-{number}" for number in range(8, 40)}
+    bob = mesh.add("bob")
+    assert (await join(broker, Device(mesh, bob, "b1"), "name-7")).handle == "name-7"
+    assert (await join(broker, Device(mesh, bob, "b2"), "name-8")).handle == "name-8-2"

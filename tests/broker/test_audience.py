@@ -6,30 +6,17 @@ import pytest
 
 from claudemesh_wire.address import direct_conversation
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import MeshError
 from claudemesh_wire.grants import SetBlock
 from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.keys import make_id
 from claudemesh_wire.membership import Custody
-from claudemesh_wire.messages import Accepted, Send
+from claudemesh_wire.messages import Accepted
 from tests.support.broker import MemoryBroker
 from tests.support.people import DAY, NOW, Device, Mesh
 from tests.support.rawpeer import RawPeer, Wish, join
 
 MINUTE = 60_000
 ID = make_id("msg_", bytes(16))
-
-
-async def refusal(peer: RawPeer, *to: str) -> MeshError:
-    with pytest.raises(MeshError) as caught:
-        await peer.resolve(*to)
-    return caught.value
-
-
-async def refused(peer: RawPeer, send: Send) -> MeshError:
-    with pytest.raises(MeshError) as caught:
-        await peer.call(send)
-    return caught.value
 
 
 def statuses(accepted: Accepted) -> list[str]:
@@ -68,16 +55,16 @@ async def test_an_address_that_means_nobody_resolves_nothing_at_all(
     ada: RawPeer, bob: RawPeer, address: str, code: str
 ) -> None:
     assert bob
-    assert (await refusal(ada, "bob", address)).code == code
+    assert (await ada.refusal("bob", address)).code == code
 
 
 async def test_an_unknown_name_brings_the_near_ones(ada: RawPeer, bob: RawPeer) -> None:
     assert bob
-    assert "bob" in (await refusal(ada, "bobb")).hint
+    assert "bob" in (await ada.refusal("bobb")).hint
 
 
 async def test_everybody_without_anybody_else_is_nobody(ada: RawPeer) -> None:
-    assert (await refusal(ada, "*")).code == "not_found"
+    assert (await ada.refusal("*")).code == "not_found"
 
 
 def two_that_begin_alike(of: Device) -> list[Device]:
@@ -96,7 +83,7 @@ async def test_an_ambiguous_beginning_brings_candidates(broker: MemoryBroker, ad
     twins = two_that_begin_alike(ada.device)
     for number, device in enumerate(twins):
         await join(broker, device, f"twin{number}")
-    error = await refusal(ada, twins[0].peer[:8])
+    error = await ada.refusal(twins[0].peer[:8])
     assert error.code == "ambiguous"
     candidates = error.details["candidates"]
     assert sorted(one["handle"] for one in candidates) == ["twin0", "twin1"]
@@ -108,7 +95,7 @@ async def test_a_group_reaches_those_in_it_but_the_sender(
 ) -> None:
     await join(broker, Device(ada.device.mesh, ada.device.owner, "carol"))
     await ada.call(JoinGroup(group="ops"))
-    assert (await refusal(ada, "@ops")).code == "not_found"
+    assert (await ada.refusal("@ops")).code == "not_found"
     await bob.call(JoinGroup(group="ops"))
     resolved = await ada.resolve("@ops")
     assert [one.peer for one in resolved.recipients] == [bob.peer]
@@ -132,7 +119,7 @@ async def test_everybody_is_who_was_seen_within_a_day(
     broker.clock.pass_ms(DAY)
     assert [one.peer for one in (await ada.resolve("*")).recipients] == [bob.peer]
     broker.clock.pass_ms(1)
-    assert (await refusal(ada, "@all")).code == "not_found"
+    assert (await ada.refusal("@all")).code == "not_found"
     assert [one.online for one in (await ada.resolve("bob")).recipients] == [False]
 
 
@@ -148,7 +135,7 @@ async def test_a_member_whose_keys_others_hold_is_in_no_multicast(
 ) -> None:
     connector = mesh.add("slack", custody=Custody.CONNECTOR)
     peer = await join(broker, Device(mesh, connector, "slack"))
-    assert (await refusal(ada, "*")).code == "not_found"
+    assert (await ada.refusal("*")).code == "not_found"
     assert [one.peer for one in (await ada.resolve("slack")).recipients] == [peer.peer]
 
 
@@ -157,8 +144,8 @@ async def test_a_blocking_member_is_told_apart_from_an_unknown_one(
 ) -> None:
     bob = await join(broker, Device(mesh, mesh.add("bob"), "bob"))
     await bob.call(SetBlock(member=ada.device.owner.id, blocked=True))
-    assert (await refusal(ada, "bob")).code == "blocked"
-    assert (await refusal(ada, "*")).code == "not_found"
+    assert (await ada.refusal("bob")).code == "blocked"
+    assert (await ada.refusal("*")).code == "not_found"
     await bob.call(SetBlock(member=ada.device.owner.id, blocked=False))
     assert await ada.resolve("bob")
 
@@ -170,7 +157,7 @@ async def test_a_removed_members_peer_cannot_be_written_to(
     await join(broker, Device(mesh, member, "bob"))
     mesh.say(mesh.founder, "remove", member=member.id)
     await join(broker, Device(mesh, mesh.founder, "carol"))
-    assert (await refusal(ada, "bob")).code == "member_removed"
+    assert (await ada.refusal("bob")).code == "member_removed"
 
 
 async def test_a_peer_without_a_published_certificate_is_not_addressable_yet(
@@ -181,7 +168,7 @@ async def test_a_peer_without_a_published_certificate_is_not_addressable_yet(
     broker.tasks.start_soon(late.read)
     await late.hello(Wish())
     assert late.handle == "ada-2"
-    assert (await refusal(ada, "ada-2")).code == "not_certified"
+    assert (await ada.refusal("ada-2")).code == "not_certified"
     await late.certify()
     assert await ada.resolve("ada-2")
 
@@ -205,4 +192,19 @@ async def test_more_than_256_recipients_are_too_many(broker: MemoryBroker, ada: 
             )
 
     await broker.parts.store.write(fill)
-    assert (await refusal(ada, "*")).code == "too_many_recipients"
+    assert (await ada.refusal("*")).code == "too_many_recipients"
+
+
+async def test_a_member_whose_time_is_over_is_written_to_by_nobody(
+    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+) -> None:
+    dan = mesh.add("dan", expires=NOW + MINUTE)
+    peer = await join(broker, Device(mesh, dan, "dan"))
+    resolved = await ada.resolve("dan")
+    broker.clock.pass_ms(MINUTE)
+    assert (await ada.refusal("dan")).code == "member_expired"
+    assert (await ada.refusal("*")).code == "not_found"
+    # What was sealed before is taken, and handed to nobody.
+    accepted = await ada.call(await ada.seal(resolved))
+    assert statuses(accepted) == ["declined"]
+    assert peer.delivered() == []

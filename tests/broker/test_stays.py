@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from claudemesh_wire.handshake import Mode
+from claudemesh_wire.messages import Delivery
 from claudemesh_wire.presence import Depart, PresenceChanged, Stats
 from claudemesh_wire.receipts import ReceiptStatus
 from claudemesh_wire.search import SearchPeers
+from claudemesh_wire.succession import FetchInheritance
 from tests.support.broker import MemoryBroker, a_broker
 from tests.support.people import NOW, Device, Mesh
 from tests.support.rawpeer import RawPeer, Wish, join
@@ -54,6 +56,67 @@ async def test_what_a_call_sends_counts(broker: MemoryBroker, mesh: Mesh, bob: R
     await cli.leave()
     told = await stats(bob, cli)
     assert (told.sent, told.sessions) == (1, 0)
+
+
+async def test_a_message_in_two_queues_of_one_reader_counts_once(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    await bob.call(Depart())
+    await bob.leave()
+    device = Device(bob.device.mesh, bob.device.owner, "next")
+    heir = await join(broker, device, "bob")
+    await ada.send(bob.peer, heir.peer)
+    (own,) = await heir.receive(1)
+    assert (await heir.ack(own)).taken == 2
+    await ada.send(bob.peer)
+    (left,) = (await heir.call(FetchInheritance())).messages
+    await heir.ack(Delivery(row=left.row, envelope=left.envelope, queued_ms=left.queued_ms))
+    assert (await stats(ada, heir)).received == 2
+
+
+async def test_what_one_did_that_has_departed_is_its_heirs_though_its_line_is_open(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    await ada.send("bob")
+    await bob.ack(*await bob.receive(1))
+    await bob.send("ada")
+    await bob.call(Depart())
+    device = Device(bob.device.mesh, bob.device.owner, "next")
+    heir = await join(broker, device, "bob")
+    await bob.send("ada")
+    await bob.leave()
+    told = await stats(ada, heir)
+    assert (told.sessions, told.sent, told.received) == (2, 2, 1)
+    left = await broker.sql("SELECT sent, received FROM peers WHERE peer = ?", bob.peer)
+    assert left == [(0, 0)]
+
+
+async def test_counts_that_the_disk_does_not_take_are_written_later(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    await ada.send("bob")
+    await run(broker, *FILL)
+    assert (await ada.refused(Depart())).code == "storage_full"
+    await ada.leave()
+    await run(broker, *CLEAR)
+    assert (await stats(bob, ada)).sent == 1
+    again = await join(broker, ada.device)
+    await again.leave()
+    assert await broker.sql("SELECT sent FROM peers WHERE peer = ?", ada.peer) == [(1,)]
+
+
+FILL = (
+    "CREATE TABLE ballast (bytes)",
+    "CREATE TRIGGER f AFTER UPDATE ON peers BEGIN INSERT INTO ballast VALUES (zeroblob(9999)); END",
+    "PRAGMA max_page_count = 1",
+)
+"""Whoever writes down counts finds the disk full."""
+CLEAR = ("PRAGMA max_page_count = 1000000", "DROP TRIGGER f")
+
+
+async def run(broker: MemoryBroker, *statements: str) -> None:
+    for statement in statements:
+        await broker.parts.store.write(lambda sql, one=statement: sql.execute(one))
 
 
 async def test_a_stay_lasts_from_attach_to_the_end_of_the_socket(

@@ -2,10 +2,10 @@
 
 import pytest
 
-from claudemesh_wire.errors import MeshError
 from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.meshes import AskMesh
-from claudemesh_wire.presence import Depart, PresenceChanged, UpdatePresence
+from claudemesh_wire.presence import Depart, PresenceChanged, Status, UpdatePresence
+from claudemesh_wire.receipts import AskStatus, ReceiptStatus
 from claudemesh_wire.search import SearchPeers
 from tests.broker.test_audience import two_that_begin_alike
 from tests.support.broker import MemoryBroker
@@ -40,12 +40,6 @@ def told(peer: RawPeer, of: str) -> list[str]:
     return [one.change.value for one in peer.of(PresenceChanged) if one.card.handle == of]
 
 
-async def refusal(peer: RawPeer, *to: str) -> MeshError:
-    with pytest.raises(MeshError) as caught:
-        await peer.resolve(*to)
-    return caught.value
-
-
 async def test_a_hidden_peer_is_in_no_list_no_count_and_no_audience(
     hidden: RawPeer, own: RawPeer, bob: RawPeer
 ) -> None:
@@ -56,7 +50,7 @@ async def test_a_hidden_peer_is_in_no_list_no_count_and_no_audience(
             assert found.total == len(found.peers)
         assert (await other.call(AskMesh())).peers == 2
         assert hidden.peer not in {one.peer for one in (await other.resolve("*")).recipients}
-    assert (await refusal(bob, "@ops")).code == "not_found"
+    assert (await bob.refusal("@ops")).code == "not_found"
     assert (await bob.call(JoinGroup(group="ops", role="x"))).members == 1
     assert [one.peer for one in (await own.resolve("@ops")).recipients] == [bob.peer]
 
@@ -67,23 +61,33 @@ async def test_a_hidden_name_is_refused_as_an_unknown_one(
     assert hidden
     for other in (own, bob):
         for address in ("{}", "ada/{}", "bob/{}"):
-            there = await refusal(other, address.format("ada"))
-            nowhere = await refusal(other, address.format("axa"))
+            there = await other.refusal(address.format("ada"))
+            nowhere = await other.refusal(address.format("axa"))
             assert there.as_dict() == {
                 **nowhere.as_dict(),
                 "message": nowhere.reason.replace("axa", "ada"),
             }
-        assert "ada" not in (await refusal(other, "adaa")).hint
+        assert "ada" not in (await other.refusal("adaa")).hint
 
 
 async def test_only_the_whole_id_reaches_a_hidden_peer_and_tells_nothing_of_it(
     hidden: RawPeer, bob: RawPeer
 ) -> None:
-    assert (await refusal(bob, hidden.peer[:12])).code == "not_found"
+    assert (await bob.refusal(hidden.peer[:12])).code == "not_found"
     (reached,) = (await bob.resolve(hidden.peer)).recipients
     assert (reached.peer, reached.online) == (hidden.peer, False)
     await bob.send(hidden.peer)
     assert len(await hidden.receive(1)) == 1
+
+
+async def test_an_answer_to_a_sender_does_not_tell_that_a_hidden_peer_is_here(
+    hidden: RawPeer, own: RawPeer, bob: RawPeer
+) -> None:
+    for other in (own, bob):
+        accepted = await other.send(hidden.peer)
+        (found,) = (await other.call(AskStatus(id=accepted.id))).recipients
+        assert (accepted.recipients[0].status, found.status) == (ReceiptStatus.QUEUED,) * 2
+    assert len(await hidden.receive(2)) == 2
 
 
 async def test_a_hidden_peer_is_no_candidate(broker: MemoryBroker, ada: RawPeer) -> None:
@@ -114,6 +118,29 @@ async def test_hiding_looks_like_leaving_and_then_nothing_is_told(
         assert told(other, "ada")[-2:] == ["left", "joined"]
 
 
+async def test_what_is_written_as_one_hides_is_told_to_nobody(
+    ada: RawPeer, own: RawPeer, bob: RawPeer
+) -> None:
+    await ada.call(UpdatePresence(summary="tests", profile={"title": "T"}, role="lead"))
+    card = await ada.call(
+        UpdatePresence(
+            visible=False,
+            summary="secret plans",
+            profile={"title": "secret"},
+            role="spy",
+            status=Status.WORKING,
+            share_cwd=True,
+        )
+    )
+    assert card.card.summary == "secret plans"
+    for other, cwd in ((own, "/work"), (bob, "")):
+        await other.resolve_nobody()
+        left = other.of(PresenceChanged)[-1]
+        assert (left.change, left.card.online, left.card.handle) == ("left", False, "ada")
+        assert (left.card.summary, left.card.profile) == ("tests", {"title": "T"})
+        assert (left.card.role, left.card.status, left.card.cwd) == ("lead", "idle", cwd)
+
+
 async def test_a_hidden_peer_sees_itself(hidden: RawPeer) -> None:
     (card,) = (await hidden.call(SearchPeers(query=hidden.peer))).peers
     assert (card.peer, card.visible) == (hidden.peer, False)
@@ -137,7 +164,7 @@ async def test_only_its_own_member_sees_the_folder_unless_it_is_shared(
     one, two = [await join(broker, device) for device in two_that_begin_alike(ada.device)]
     await one.call(UpdatePresence(share_cwd=shares))
     for other, sees in ((own, True), (bob, shares)):
-        candidates = (await refusal(other, two.peer[:8])).details["candidates"]
+        candidates = (await other.refusal(two.peer[:8])).details["candidates"]
         seen = {found["peer"]: found["cwd"] for found in candidates}
         hidden_path = "/work" if other is own else ""
         assert seen == {one.peer: "/work" if sees else "", two.peer: hidden_path}

@@ -18,7 +18,7 @@ from claudemesh_wire.messages import Fetch, Resolve, Send
 from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptItem, ReceiptStatus, Report, SignedReceipts
 from claudemesh_wire.search import SearchPeers
-from claudemesh_wire.succession import FetchInheritance
+from claudemesh_wire.succession import FetchInheritance, ListPredecessors
 from tests.support.broker import a_broker
 from tests.support.people import Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, join
@@ -59,6 +59,7 @@ TABLE: list[tuple[Request[Any], set[Role]]] = [
     (Report(batches=[RECEIPTS]), ALL),
     (AskStatus(id=make_id("msg_", bytes(16))), ALL),
     (FetchInheritance(), ALL),
+    (ListPredecessors(), ALL),
 ]
 
 

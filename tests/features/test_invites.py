@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from claudemesh_broker.reach import Reach
+from claudemesh_broker.session import MAX_STRANGERS
 from claudemesh_wire.entries import Entry, EntryFields
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import Challenge
@@ -21,6 +22,7 @@ from claudemesh_wire.invites import (
     PutInvite,
     WithdrawInvite,
     prove,
+    prove_member,
     prove_opening,
 )
 from claudemesh_wire.keys import SigningKey, b64, make_id
@@ -87,7 +89,8 @@ class World:
         challenge = peer.notices[0]
         assert isinstance(challenge, Challenge)
         proof = prove_opening(way.one_time, challenge.broker, challenge.nonce, way.code)
-        asked: dict[str, Any] = {"code": way.code, "proof": proof, "member": who.id}
+        told = prove_member(who.key, challenge.broker, challenge.nonce, way.code)
+        asked = {"code": way.code, "proof": proof, "member": who.id, "member_proof": told}
         return await peer.call(OpenInvite(**{**asked, **changed}))
 
     def entry(self, way: Way, who: Person = BOB, **changed: Any) -> bytes:
@@ -195,6 +198,28 @@ async def test_who_joined_already_may_look_again(world: World) -> None:
     assert await code_of(world.enter(way, BOB)) == "already_a_member"
 
 
+async def test_a_dead_link_shows_the_log_to_proven_members_alone(world: World) -> None:
+    way = await world.kept()
+    await world.enter(way)
+    # Whoever has the link knows the founder's id, but not its key.
+    for proof in (b"", bytes(64)):
+        asked = world.open(way, CLEO, member=ADA.id, member_proof=proof)
+        assert await code_of(asked) == "invite_used_up"
+    assert await code_of(world.open(way, CLEO, member=ADA.id)) == "invite_used_up"
+    assert await code_of(world.open(way, BOB, member_proof=b"")) == "invite_used_up"
+    await world.ada.call(AppendEntry(entry=world.mesh.say(ADA, "remove", member=BOB.id)))
+    assert await code_of(world.open(way, BOB)) == "invite_used_up"
+
+
+async def test_a_proof_of_membership_is_good_on_its_own_connection_only(world: World) -> None:
+    way = await world.kept()
+    await world.enter(way)
+    other = (await world.stranger()).notices[0]
+    assert isinstance(other, Challenge)
+    replayed = prove_member(BOB.key, other.broker, other.nonce, way.code)
+    assert await code_of(world.open(way, BOB, member_proof=replayed)) == "invite_used_up"
+
+
 async def test_of_two_who_use_the_last_use_one_joins(world: World) -> None:
     way = await world.kept()
     both = [(await world.stranger(who), world.entry(way, who)) for who in (BOB, CLEO)]
@@ -226,6 +251,37 @@ async def test_an_invite_that_was_taken_back_lets_nobody_in(world: World) -> Non
     assert await code_of(world.open(way)) == "unknown_invite"
     assert await code_of(world.enter(way)) == "unknown_invite"
     assert await code_of(world.ada.call(WithdrawInvite(code=way.code))) == "unknown_invite"
+
+
+async def test_another_meshs_invite_of_the_same_code_opens_nothing(world: World) -> None:
+    way = await world.kept()
+    await world.ada.call(WithdrawInvite(code=way.code))
+    theirs = Mesh(CLEO)
+    cleo = await join(world.broker, Device(theirs, CLEO, "cleo"))
+    twin = World(world.broker, theirs, cleo).way(by=CLEO, id=way.code)
+    await cleo.call(PutInvite(invite=twin.invite.blob))
+    assert await code_of(world.open(way)) == "unknown_invite"
+    assert await code_of(world.enter(way)) == "unknown_invite"
+
+
+async def test_an_invite_dies_when_its_admins_time_is_over(world: World) -> None:
+    dan = world.mesh.add("dan", Role.ADMIN, expires=NOW + MINUTE)
+    peer = await join(world.broker, Device(world.mesh, dan, "dan"))
+    way = world.way(by=dan)
+    await peer.call(PutInvite(invite=way.invite.blob))
+    world.broker.clock.pass_ms(MINUTE)
+    assert await code_of(world.open(way)) == "invite_dead"
+    assert await code_of(world.enter(way)) == "invite_dead"
+
+
+async def test_nobody_appends_for_an_admin_whose_time_is_over(world: World) -> None:
+    dan = world.mesh.add("dan", Role.ADMIN, expires=NOW + MINUTE)
+    await join(world.broker, Device(world.mesh, dan, "dan"))
+    world.broker.clock.pass_ms(MINUTE)
+    key = b64(BOB.key.public.raw)
+    fields = {"member": BOB.id, "key": key, "name": "bob", "role": "admin"}
+    entry = world.mesh.entry(dan, "add", at=NOW + MINUTE, **fields)
+    assert await code_of(world.ada.call(AppendEntry(entry=entry))) == "membership_forbidden"
 
 
 async def test_an_invite_dies_with_its_admin(world: World) -> None:
@@ -284,6 +340,28 @@ async def test_only_a_joiners_entry_enters(world: World) -> None:
     peer = await world.stranger()
     entry = world.mesh.entry(ADA, "rename", mesh_name="shop")
     assert await code_of(peer.call(Enter(entry=entry))) == "malformed"
+
+
+async def test_a_joiner_may_be_overtaken_more_than_once(world: World) -> None:
+    way = await world.kept()
+    peer = await world.stranger()
+    for number in range(5):
+        stale = world.entry(way)
+        await world.ada.call(
+            AppendEntry(entry=world.mesh.say(ADA, "rename", mesh_name=f"shop-{number}"))
+        )
+        assert await code_of(peer.call(Enter(entry=stale))) == "membership_gap"
+    world.mesh.log += (await peer.call(Enter(entry=world.entry(way)))).entries
+    assert world.mesh.chain.member(BOB.id).name == "bob"
+
+
+async def test_a_stranger_is_not_answered_for_ever(world: World) -> None:
+    way = await world.kept()
+    peer = await world.stranger()
+    asked = OpenInvite(code=way.code, proof=bytes(64), member=BOB.id)
+    codes = [await code_of(peer.call(asked)) for _ in range(MAX_STRANGERS + 1)]
+    assert codes == ["unknown_invite"] * MAX_STRANGERS + ["protocol_error"]
+    await peer.until(lambda: peer.closed)
 
 
 async def test_nothing_else_is_answered_before_the_hello(world: World) -> None:

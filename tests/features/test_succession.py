@@ -2,17 +2,27 @@
 
 from collections.abc import Sequence
 
+import anyio
 import pytest
 
-from claudemesh_wire.errors import MeshError
+from claudemesh_broker.delivery import Credit
+from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.messages import Delivery
+from claudemesh_wire.presence import PresenceChanged, Stats, Status, UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptStatus, Report
-from claudemesh_wire.succession import FetchInheritance, Inheritance, InheritanceGrew
+from claudemesh_wire.search import SearchPeers
+from claudemesh_wire.succession import (
+    FetchInheritance,
+    Inheritance,
+    InheritanceGrew,
+    ListPredecessors,
+)
 from tests.support.broker import MemoryBroker
 from tests.support.people import DAY, Device, Mesh
 from tests.support.rawpeer import ABOUT, RawPeer, Wish, join
 
 LEASE_MS = 90_000
+HOUR_MS = 3_600_000
 
 
 @pytest.fixture
@@ -92,9 +102,7 @@ async def test_nobody_else_reads_it_or_speaks_for_it(
         assert await inherited(other) == []
         assert (await other.ack(*found)).taken == 0
     forged = heir.receipts(found)
-    with pytest.raises(MeshError) as caught:
-        await stranger.call(Report(batches=[forged]))
-    assert caught.value.code == "wrong_recipient"
+    assert (await stranger.refused(Report(batches=[forged]))).code == "wrong_recipient"
     (told,) = (await bob.call(AskStatus(id=accepted.id))).recipients
     assert told.status == ReceiptStatus.QUEUED
 
@@ -127,6 +135,63 @@ async def test_only_a_claude_session_of_the_member_host_and_folder_succeeds(
     assert await inherited(other) == []
     back = await join(broker, late.device, "ada")
     assert len(await back.receive(1)) == 1
+
+
+async def test_the_heir_is_to_others_what_the_ended_one_was(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer
+) -> None:
+    first = await join(broker, Device(mesh, mesh.founder, "first"), "ada")
+    for group, role in (("ops", "lead"), ("dev", "")):
+        await first.call(JoinGroup(group=group, role=role))
+    await first.call(UpdatePresence(status=Status.DND, share_cwd=True))
+    await bob.send("ada")
+    await first.ack(*await first.receive(1))
+    broker.clock.pass_ms(HOUR_MS)
+    await first.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    await broker.run_due()
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    broker.clock.pass_ms(HOUR_MS)
+    (card,) = (await bob.call(SearchPeers(query="ada"))).peers
+    assert (card.peer, card.online, card.status, card.cwd) == (heir.peer, True, "dnd", "/work")
+    assert sorted((one.name, one.role) for one in card.groups) == [("dev", ""), ("ops", "lead")]
+    counted = Stats(sessions=2, received=1, online_ms=2 * HOUR_MS)
+    assert card.stats == counted
+    late = await join(broker, first.device, "ada")
+    (card,) = (await bob.call(SearchPeers(query=late.peer))).peers
+    assert (card.groups, card.stats) == ([], Stats(sessions=1))
+
+
+async def test_the_heir_of_one_that_hid_hides(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer
+) -> None:
+    first = await join(broker, Device(mesh, mesh.founder, "first"), "ada")
+    await first.call(UpdatePresence(visible=False))
+    await first.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    await broker.run_due()
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    assert not (await heir.call(UpdatePresence())).card.visible
+    assert (await bob.call(SearchPeers(query="ada"))).peers == []
+    assert [one.change.value for one in bob.of(PresenceChanged)] == ["joined", "left"]
+
+
+async def test_of_two_that_come_at_once_one_is_the_heir_and_the_other_has_nothing(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    await bob.send(late.peer)
+    both = dict[str, RawPeer]()
+
+    async def come(anchor: str) -> None:
+        both[anchor] = await join(broker, Device(mesh, mesh.founder, anchor), "ada")
+
+    async with anyio.create_task_group() as tasks:
+        for anchor in ("second", "third"):
+            tasks.start_soon(come, anchor)
+    heir, other = sorted(both.values(), key=lambda one: one.handle)
+    assert (heir.handle, heir.facts.succeeds) == ("ada", [late.peer])
+    assert (other.handle, other.facts.succeeds) == ("ada-2", [])
+    assert (await inherited(heir), await inherited(other)) == ([late.peer], [])
 
 
 async def test_an_earlier_peer_that_merely_takes_the_name_is_no_heir(
@@ -188,14 +253,90 @@ async def test_what_was_delivered_is_seen_by_the_heir(
     assert (told.delivered.recipient, told.seen.recipient) == (first.peer, heir.peer)
 
 
-async def test_the_long_ended_are_not_told_of(
+@pytest.mark.parametrize("status", [ReceiptStatus.DELIVERED, ReceiptStatus.SEEN])
+async def test_an_heirs_receipts_say_nothing_of_what_its_fork_is_sent(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer, status: ReceiptStatus
+) -> None:
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    fork = await join(broker, late.device, "ada")
+    await fork.leave()
+    accepted = await bob.send("*")
+    (delivery,) = await heir.receive(1)
+    assert (await heir.ack(delivery, status=status)).taken == 1
+    found = await bob.call(AskStatus(id=accepted.id))
+    assert {one.peer: one.status for one in found.recipients} == {
+        heir.peer: status,
+        fork.peer: ReceiptStatus.QUEUED,
+    }
+    back = await join(broker, late.device, "ada-2")
+    assert [one.row for one in await back.receive(1)] == [delivery.row]
+    assert (await back.ack(*back.delivered())).taken == 1
+
+
+async def test_a_fork_beside_its_heir_is_handed_more_than_its_credit(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    fork = await join(broker, late.device, "ada")
+    for count in range(1, Credit().messages + 10):
+        await bob.send("*")
+        for peer in (heir, fork):
+            assert (await peer.ack((await peer.receive(count))[-1])).taken == 1
+
+
+async def test_what_a_fork_had_before_it_came_back_is_seen_by_its_heir(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer
+) -> None:
+    first = await join(broker, Device(mesh, mesh.founder, "first"), "ada")
+    before = await bob.send("ada")
+    (old,) = await first.receive(1)
+    await first.ack(old)
+    await first.leave()
+    broker.clock.pass_ms(LEASE_MS)
+    heir = await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    fork = await join(broker, first.device, "ada")
+    after = await bob.send(fork.peer)
+    (new,) = await fork.receive(1)
+    await fork.ack(new)
+    for delivery, sent, taken in ((old, before, 1), (new, after, 0)):
+        assert (await heir.ack(delivery, status=ReceiptStatus.SEEN)).taken == taken
+        (told,) = (await bob.call(AskStatus(id=sent.id))).recipients
+        assert (told.seen is not None) == bool(taken)
+
+
+async def test_a_fork_that_is_back_once_more_takes_over_nothing(
+    broker: MemoryBroker, mesh: Mesh, bob: RawPeer, late: RawPeer
+) -> None:
+    assert await join(broker, Device(mesh, mesh.founder, "second"), "ada")
+    fork = await join(broker, late.device, "ada")
+    await fork.call(UpdatePresence(summary="mine"))
+    await fork.leave()
+    other = await ended(broker, Device(mesh, mesh.founder, "third"), "carol")
+    await bob.send(other.peer)
+    again = await join(broker, late.device, "carol", Wish(handles=("carol",)))
+    assert (again.handle, again.facts.succeeds) == ("carol", [])
+    assert (await again.call(UpdatePresence())).card.summary == "mine"
+    assert await inherited(again) == []
+
+
+async def test_all_are_listed_in_parts_however_long_ago_they_ended(
     broker: MemoryBroker, mesh: Mesh, late: RawPeer
 ) -> None:
-    assert late
-    device = Device(mesh, mesh.founder, "second")
+    second = await ended(broker, Device(mesh, mesh.founder, "second"), "ada")
+    device = Device(mesh, mesh.founder, "third")
     heir = await join(broker, device, "ada")
-    assert heir.facts.succeeds
+    fork = await join(broker, second.device, "ada")
+    assert (await heir.call(ListPredecessors())).peers == [late.peer]
+    await fork.leave()
     await heir.leave()
-    broker.clock.pass_ms(9 * DAY)
-    again = await join(broker, device.renewed(), "ada")
-    assert again.facts.succeeds == []
+    broker.clock.pass_ms(29 * DAY)
+    await ended(broker, device.renewed(), "ada")
+    last = await join(broker, Device(mesh, mesh.founder, "fourth"), "ada")
+    after, got = "", list[str]()
+    for more in (True, False):
+        found = await last.call(ListPredecessors(after=after, limit=1))
+        assert found.more == more
+        got += found.peers
+        after = got[-1]
+    assert got == sorted([late.peer, heir.peer])
+    assert set(last.facts.succeeds) == set(got)

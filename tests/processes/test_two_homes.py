@@ -323,15 +323,6 @@ def test_an_owner_ends_a_mesh(ada: Shell, bob: Shell) -> None:
     assert len(ok(bob.run("mesh", "list", "--json")).json["meshes"]) == 1
 
 
-def test_a_revoked_session_is_believed_by_nobody(ada: Shell, bob: Shell) -> None:
-    joined(ada, bob)
-    ok(bob.run("send", "max", "before"))
-    ok(ada.run("device", "revoke", "bob"))
-    refused = bob.run("send", "max", "after", "--json")
-    assert (refused.code, refused.error["code"]) == (4, "device_revoked")
-    assert ok(ada.run("inbox", "--json")).json["messages"] == []
-
-
 def test_a_link_preview_learns_nothing_and_uses_up_nothing(
     host: Host, ada: Shell, bob: Shell
 ) -> None:

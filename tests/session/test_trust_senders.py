@@ -242,3 +242,17 @@ def test_the_word_of_a_member_removed_since_is_no_proof_and_no_forgery(
     trust.verify(BOBS.certificate().blob)
     trust.extend(log.add("remove", ADA, member=BOB.id).blobs)
     assert code_of(lambda: trust.check_receipts(receipts()), Forbidden) == "revoked"
+
+
+def test_the_word_of_a_member_whose_time_was_over_counts_for_nothing(folder: Path) -> None:
+    """A broker that keeps it all the same changes nothing about that."""
+    log = Log().add("add", ADA, **BOB.named(), role="member", expires=NOW)
+    trust = believing(folder, log)
+    certificate = trust.verify(BOBS.certificate().blob)
+    late, early = (said_under(log).model_copy(update={"ts": at}) for at in (NOW, NOW - 1))
+    assert refusal_of(trust, late).code == "revoked"
+    assert trust.sender_of(early) == certificate
+    assert code_of(lambda: trust.check_receipts(receipts()), Forbidden) == "revoked"
+    trust.check_receipts(receipts(item(at_ms=NOW - 1)))
+    assert code_of(lambda: trust.member_of(certificate, NOW), Forbidden) == "member_expired"
+    assert trust.member_of(certificate, NOW - 1).id == BOB.id

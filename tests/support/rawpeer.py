@@ -194,6 +194,16 @@ class RawPeer:
         """Ask who is meant."""
         return await self.call(Resolve(to=list(to)))
 
+    async def refused(self, request: Request[Any]) -> MeshError:
+        """Ask what is not granted; gives the refusal."""
+        with pytest.raises(MeshError) as caught:
+            await self.call(request)
+        return caught.value
+
+    async def refusal(self, *to: str) -> MeshError:
+        """Ask for somebody who is not told; gives the refusal."""
+        return await self.refused(Resolve(to=list(to)))
+
     async def resolve_nobody(self) -> None:
         """Show that the connection works, and that what was pushed before has arrived."""
         with pytest.raises(NotFound):

@@ -6,12 +6,16 @@ disk, the same client and the same broker session. A ``Lie`` stands between them
 broker that lies.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
+
+import anyio
+import pytest
 
 from claudemesh_mcp.attachment import Dialed
 from claudemesh_mcp.config import Settings
@@ -20,14 +24,17 @@ from claudemesh_mcp.connection import LinkClosed as ClientLinkClosed
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.identity import Identity, open_identity
 from claudemesh_mcp.peer import Setup
+from claudemesh_mcp.results import RecipientStatus
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire import VERSION
+from claudemesh_wire.errors import Invalid
 from claudemesh_wire.handshake import Mode, Session
 from claudemesh_wire.keys import b64, broker_id
 from claudemesh_wire.membership import Chain, Entry, EntryFields, EntryKind
 from claudemesh_wire.message import Role
 from tests.support.broker import (
     BROKER_KEY,
+    LIMIT_S,
     TOKEN,
     LinkClosed,
     MemoryBroker,
@@ -213,3 +220,34 @@ async def a_mesh(folder: Path, **changed: Any) -> AsyncIterator[Twin]:
     clock = StandingClock()
     async with a_broker(folder / "broker", clock, **changed) as broker, AsyncExitStack() as stack:
         yield Twin(folder / "home", broker, clock, stack)
+
+
+async def ended(twin: Twin, name: str, **more: Any) -> str:
+    """Have a session that was here once and is gone for good; gives its peer's id."""
+    async with twin.open(name, **more) as mesh:
+        await mesh.ready()
+        peer = mesh.peer.id
+    await twin.end_leases()
+    return peer
+
+
+async def until(mesh: Mesh, message: str, wanted: str) -> RecipientStatus:
+    """Wait until the one recipient of a message has got so far with it."""
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            (row,) = (await mesh.message_status(message)).recipients
+            if row.status == wanted:
+                return row
+            await anyio.lowlevel.checkpoint()
+
+
+@contextmanager
+def dying_at(patcher: pytest.MonkeyPatch, module: ModuleType, step: str) -> Iterator[None]:
+    """Have a function of a module stand for the end of the process, instead of doing its work."""
+
+    def die(*_: object, **__: object) -> None:
+        raise Invalid("The process was killed here.", code="killed")
+
+    with patcher.context() as patch:
+        patch.setattr(module, step, die)
+        yield

@@ -88,3 +88,32 @@ async def test_only_the_last_20_news_are_kept(tmp_path: Path) -> None:
                 await anyio.lowlevel.checkpoint()
         assert {one.text for one in news} == {"bob left", "bob joined"}
         assert len(news) == 20
+
+
+async def test_who_is_on_this_machine_is_told_by_proof_and_not_by_the_name_of_a_host(
+    tmp_path: Path,
+) -> None:
+    async with a_mesh(tmp_path) as twin:
+        ada, bob = await twin.join("ada"), await twin.join("bob", about={"host": "laptop"})
+        eve = await (await twin.admit("eve")).join("eve")
+        for mesh, near in ((ada, {"ada", "bob"}), (bob, {"ada", "bob"}), (eve, {"eve"})):
+            found = (await mesh.search_peers()).peers
+            told = {one.handle: one.locality for one in found}
+            assert told == {
+                name: "here" if name in near else "remote" for name in ("ada", "bob", "eve")
+            }
+
+
+async def test_a_new_name_outlasts_the_connection_and_the_session(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        bob = await twin.join("bob")
+        async with twin.open("ada") as ada:
+            await ada.ready()
+            await ada.set_profile(handle="eve")
+            await twin.cut()
+            await ada.ready()
+            assert (await ada.mesh_info()).me.handle == "eve"
+        await twin.end_leases()
+        back = await twin.join("ada")
+        assert (await back.mesh_info()).me.handle == "eve"
+        assert [one.handle for one in (await bob.search_peers("eve")).peers] == ["eve"]

@@ -1,38 +1,16 @@
 """A new session takes the place of one that ended: what it gets, what others see, what survives."""
 
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
-from claudemesh_mcp import inbox, reports, succession
-from claudemesh_mcp.results import RecipientStatus
 from claudemesh_mcp.sdk import Mesh
-from claudemesh_wire.errors import Unavailable
-from tests.support.twin import Twin, a_mesh
-from tests.twin.test_conversations import LIMIT_S, Tokens, texts
+from tests.support.twin import a_mesh, ended, until
+from tests.twin.test_conversations import LIMIT_S, texts
 
 LEASE_MS = 90_000
 HOUR_MS = 3_600_000
-
-
-async def ended(twin: Twin, name: str, **more: Any) -> str:
-    """Have a session that was here once and is gone for good; gives its peer's id."""
-    async with twin.open(name, **more) as mesh:
-        await mesh.ready()
-        peer = mesh.peer.id
-    await twin.end_leases()
-    return peer
-
-
-async def until(mesh: Mesh, message: str, wanted: str) -> RecipientStatus:
-    with anyio.fail_after(LIMIT_S):
-        while True:
-            (row,) = (await mesh.message_status(message)).recipients
-            if row.status == wanted:
-                return row
-            await anyio.lowlevel.checkpoint()
 
 
 async def test_it_gets_handle_groups_profile_and_what_waited(tmp_path: Path) -> None:
@@ -147,6 +125,34 @@ async def test_one_that_comes_back_after_all_is_a_fork_with_nothing(tmp_path: Pa
         assert (await heir.inbox()).messages == []
 
 
+async def test_what_is_sent_to_all_a_fork_and_its_heir_show_and_report_each(
+    tmp_path: Path,
+) -> None:
+    async with a_mesh(tmp_path) as twin:
+        bob = await twin.join("bob")
+        await ended(twin, "ada", anchor="claude:1")
+        heir = await twin.join("ada", anchor="claude:2")
+        fork = await twin.join("ada", anchor="claude:1")
+        sent = await bob.send("*", "to all")
+        assert await texts(heir) == ["to all"]
+        await heir.confirm()
+        await states(bob, sent.id, {"ada": "seen", "ada-2": "delivered"})
+        assert await texts(fork) == ["to all"]
+        await fork.confirm()
+        await states(bob, sent.id, {"ada": "seen", "ada-2": "seen"})
+
+
+async def states(mesh: Mesh, message: str, wanted: dict[str, str]) -> None:
+    """Wait until each recipient of a message, itself and no heir, has got so far with it."""
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            told = (await mesh.message_status(message)).recipients
+            if {one.handle: str(one.status) for one in told} == wanted:
+                assert all(one.successor is None for one in told)
+                return
+            await anyio.lowlevel.checkpoint()
+
+
 async def test_the_heir_of_an_heir_has_all_of_it(tmp_path: Path) -> None:
     async with a_mesh(tmp_path) as twin:
         bob = await twin.join("bob")
@@ -198,174 +204,3 @@ async def test_a_message_to_both_is_shown_once(tmp_path: Path) -> None:
             while await twin.broker.sql("SELECT 1 FROM deliveries WHERE status = 'queued'"):
                 await anyio.lowlevel.checkpoint()
         assert (await heir.inbox()).messages == []
-
-
-# What lies in the file of the one that ended.
-
-
-async def test_what_it_had_but_not_shown_moves_and_what_it_may_have_shown_is_marked(
-    tmp_path: Path,
-) -> None:
-    async with a_mesh(tmp_path) as twin:
-        bob = await twin.join("bob")
-        async with twin.open("ada", anchor="claude:1") as ada:
-            await ada.ready()
-            for text in ("seen", "printed, perhaps", "unread"):
-                await bob.send("ada", text)
-            await unread(ada, 3)
-            await ada.inbox(limit=1)
-            await ada.confirm()
-            await ada.inbox(limit=1, call=Tokens())
-        await twin.end_leases()
-        heir = await twin.join("ada", anchor="claude:2")
-        shown = (await heir.inbox()).messages
-        assert [(one.text, one.redelivered) for one in shown] == [
-            ("printed, perhaps", True),
-            ("unread", None),
-        ]
-        fork = await twin.join("ada", anchor="claude:1")
-        assert (await fork.inbox()).messages == []
-
-
-async def test_what_was_seen_and_not_reported_is_reported_and_not_shown_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_mesh(tmp_path) as twin:
-        bob = await twin.join("bob")
-        with monkeypatch.context() as patch:
-            # Killed before it reports anything.
-            patch.setattr(reports, "due", lambda _: {})
-            async with twin.open("ada", anchor="claude:1") as ada:
-                await ada.ready()
-                sent = await bob.send("ada", "seen")
-                await unread(ada, 1)
-                await ada.inbox()
-                await ada.evidence(["1"])
-        await twin.end_leases()
-        heir = await twin.join("ada", anchor="claude:2")
-        row = await until(bob, sent.id, "seen")
-        assert row.successor is not None
-        assert (await heir.inbox()).messages == []
-
-
-async def test_a_move_that_was_cut_short_loses_nothing_and_shows_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_mesh(tmp_path) as twin:
-        bob = await twin.join("bob")
-        await left_unread(twin, bob)
-        with monkeypatch.context() as patch:
-            patch.setattr(succession, "end", killed)
-            async with twin.open("ada", anchor="claude:2") as heir:
-                await heir.ready()
-                assert await texts(heir) == ["unread"]
-                await heir.confirm()
-        heir = await twin.join("ada", anchor="claude:2")
-        assert (await heir.inbox()).messages == []
-        assert await states(twin, "claude:1") == [("seen", "heir")]
-
-
-async def test_a_move_that_was_cut_short_marks_what_both_may_show(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_mesh(tmp_path) as twin:
-        bob = await twin.join("bob")
-        await left_unread(twin, bob)
-        with monkeypatch.context() as patch:
-            patch.setattr(succession, "end", killed)
-            heir = await twin.join("ada", anchor="claude:2")
-        fork = await twin.join("ada", anchor="claude:1")
-        assert [one.redelivered for one in (await heir.inbox()).messages] == [None]
-        assert [one.redelivered for one in (await fork.inbox()).messages] == [True]
-
-
-async def test_a_move_that_never_began_to_copy_is_done_by_the_next_start_unmarked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_mesh(tmp_path) as twin:
-        bob = await twin.join("bob")
-        await left_unread(twin, bob)
-        with monkeypatch.context() as patch:
-            patch.setattr(succession, "keep", killed)
-            async with twin.open("ada", anchor="claude:2") as heir:
-                await heir.ready()
-                assert (await heir.inbox()).messages == []
-        heir = await twin.join("ada", anchor="claude:2")
-        (message,) = (await heir.inbox()).messages
-        assert (message.text, message.redelivered) == ("unread", None)
-
-
-async def test_the_file_of_one_that_lives_after_all_is_left_alone(tmp_path: Path) -> None:
-    async with a_mesh(tmp_path) as twin:
-        bob = await twin.join("bob")
-        late = await twin.join("ada", anchor="claude:1")
-        await bob.send("ada", "mine")
-        await unread(late, 1)
-        twin.online = False
-        gone = [*twin.links]
-        await twin.cut()
-        for link in gone:
-            await link.served.wait()
-        await twin.end_leases()
-        twin.online = True
-        lock = late.peer.folder / "attached.lock"
-        assert lock.exists()
-        heir = await twin.join("ada", anchor="claude:2")
-        assert (await heir.inbox()).messages == []
-        assert [one.text for one in (await late.inbox()).messages] == ["mine"]
-
-
-async def test_a_damaged_file_keeps_nobody_from_what_waits_at_the_broker(tmp_path: Path) -> None:
-    async with a_mesh(tmp_path) as twin:
-        bob = await twin.join("bob")
-        late = await ended(twin, "ada", anchor="claude:1")
-        path = bob.peer.home.sessions / late / "peer.db"
-        path.write_bytes(b"no database" * 1000)
-        await bob.send("ada", "hello")
-        heir = await twin.join("ada", anchor="claude:2")
-        assert await texts(heir) == ["hello"]
-        problems = [one.code for one in (await heir.mesh_info()).problems]
-        assert problems == ["database_damaged"]
-
-
-async def test_keys_that_are_lost_are_told_to_the_sender(tmp_path: Path) -> None:
-    async with a_mesh(tmp_path) as twin:
-        bob = await twin.join("bob")
-        late = await ended(twin, "ada", anchor="claude:1")
-        sent = await bob.send("ada", "hello")
-        (bob.peer.home.sessions / late / "device.key").unlink()
-        heir = await twin.join("ada", anchor="claude:2")
-        row = await until(bob, sent.id, "declined")
-        assert (row.reason, row.proved) == ("no_key", True)
-        assert (await heir.inbox()).messages == []
-
-
-async def left_unread(twin: Twin, bob: Mesh) -> None:
-    """Leave one unread message in the file of a session that ended."""
-    async with twin.open("ada", anchor="claude:1") as ada:
-        await ada.ready()
-        sent = await bob.send("ada", "unread")
-        await unread(ada, 1)
-        await until(bob, sent.id, "delivered")
-    await twin.end_leases()
-
-
-async def unread(mesh: Mesh, count: int) -> None:
-    """Wait until so many messages lie in a session's file."""
-    with anyio.fail_after(LIMIT_S):
-        while (await mesh.peer.file.read(lambda sql: inbox.count_unread(sql, 0))) < count:
-            await anyio.lowlevel.checkpoint()
-
-
-async def states(twin: Twin, anchor: str) -> list[tuple[str, str]]:
-    """Give state and route of what lies in the file of a session that ended."""
-    async with twin.open("x", anchor=anchor) as mesh:
-        rows = await mesh.peer.file.read(
-            lambda sql: sql.execute("SELECT state, route FROM inbox").fetchall()
-        )
-        return [tuple(row) for row in rows]
-
-
-def killed(*_: object, **__: object) -> None:
-    """Stand for the end of the process at this step."""
-    raise Unavailable("The process was killed here.", code="killed")

@@ -1,13 +1,17 @@
 """How memberships and meshes end, and begin again: removals with an end, leaving, ending."""
 
+from typing import Any
+
 import pytest
 
+from claudemesh_wire.keys import b64
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.message import Role
-from tests.wire.world import ADA, BOB, CLEO, DAN, NOW, Log, code_of, invite, joining
+from tests.wire.world import ADA, BOB, BOBS, CLEO, DAN, NOW, Log, Person, code_of, invite, joining
 
 HOUR = 3600 * 1000
 LATER = NOW + HOUR
+EVE = Person("eve")
 FORBIDDEN = "membership_forbidden"
 
 
@@ -105,8 +109,78 @@ def test_nobody_else_renames_the_mesh(role: str) -> None:
 
 
 def test_a_mesh_keeps_a_name() -> None:
-    assert Log().refuses("rename", ADA, mesh_name="") == "malformed"
     assert Log().refuses("rename", ADA) == "malformed"
+
+
+@pytest.mark.parametrize("until", [None, LATER + HOUR, LATER - HOUR // 2])
+def test_a_removal_is_made_longer_or_shorter(until: int | None) -> None:
+    bob = kicked().add("remove", ADA, member=BOB.id, expires=until).chain.members[BOB.id]
+    assert (bob.removed, bob.removed_by, bob.returns_ms) == (True, ADA.id, until)
+
+
+def test_a_removal_is_changed_by_who_could_have_made_it() -> None:
+    log = kicked().bring(CLEO)
+    assert log.refuses("remove", CLEO, member=BOB.id) == FORBIDDEN
+    log.bring(DAN, "owner").add("remove", ADA, member=DAN.id).bring(EVE, "admin")
+    assert log.refuses("remove", EVE, member=DAN.id, expires=LATER) == FORBIDDEN
+
+
+@pytest.mark.parametrize("kind", [{"role": "observer"}, {"custody": "connector"}])
+def test_what_a_removed_member_is_changes_for_when_it_is_back(kind: dict[str, str]) -> None:
+    ((name, value),) = kind.items()
+    log = kicked().bring(CLEO).bring(DAN, "admin")
+    assert log.refuses(name, CLEO, member=BOB.id, **kind) == FORBIDDEN
+    bob = (
+        log.add(name, DAN, member=BOB.id, **kind).add("return", BOB, at=LATER).chain.member(BOB.id)
+    )
+    assert getattr(bob, name) == value
+
+
+def test_who_left_may_be_kept_out() -> None:
+    log = Log().bring(BOB).add("remove", BOB, member=BOB.id).add("remove", ADA, member=BOB.id)
+    assert log.refuses("add", BOB, **joining(BOB, invite(ADA))) == FORBIDDEN
+
+
+def test_nobody_leaves_with_a_return_of_its_own() -> None:
+    """Else an admin that goes before it is removed would have the way back in its own hand."""
+    log = Log().bring(BOB, "admin")
+    assert log.refuses("remove", BOB, member=BOB.id, expires=NOW + 1) == FORBIDDEN
+
+
+def test_a_device_of_a_removed_member_is_revoked() -> None:
+    device = b64(BOBS.sign.public.fingerprint)
+    log = kicked().add("revoke_device", ADA, member=BOB.id, device=device)
+    log.add("return", BOB, at=LATER)
+    assert code_of(lambda: log.chain.member_behind(BOBS.certificate())) == "device_revoked"
+
+
+def expiring() -> Log:
+    """A log in which bob is an admin for an hour."""
+    return Log().add("add", ADA, **BOB.named(), role="admin", expires=LATER)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("add", {**CLEO.named(), "role": "admin"}),
+        ("rename", {"mesh_name": "shop"}),
+    ],
+)
+def test_an_admin_whose_time_is_over_signs_nothing_more(kind: str, fields: dict[str, Any]) -> None:
+    expiring().add(kind, BOB, at=LATER - 1, **fields)
+    assert expiring().refuses(kind, BOB, at=LATER, **fields) == FORBIDDEN
+
+
+def test_an_invite_dies_when_its_admins_time_is_over() -> None:
+    shown = joining(CLEO, invite(BOB))
+    assert "cleo" in names(expiring().add("add", CLEO, at=LATER - 1, **shown).chain)
+    assert expiring().refuses("add", CLEO, at=LATER, **shown) == FORBIDDEN
+
+
+def test_nobody_says_of_itself_who_holds_its_key() -> None:
+    log = Log().add("add", ADA, **BOB.named(), role="admin", custody="broker")
+    assert log.refuses("custody", BOB, member=BOB.id, custody="self") == FORBIDDEN
+    assert log.add("custody", ADA, member=BOB.id, custody="connector").chain
 
 
 def test_an_owner_ends_the_mesh_and_nothing_follows() -> None:

@@ -4,49 +4,23 @@
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 from claudemesh_broker import heirs
-from claudemesh_broker.roster import check_moment, entries_after, put_chain
+from claudemesh_broker.roster import check_moment, entries_after
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Sql
 from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.entries import Entry, EntryKind
 from claudemesh_wire.errors import Invalid
-from claudemesh_wire.handshake import Closing
 from claudemesh_wire.membership import Chain
 from claudemesh_wire.meshes import (
     AppendEntry,
     AskMesh,
     EndMesh,
     LogEntries,
-    LogGrew,
     MeshEnded,
     MeshFacts,
     ReadLog,
-)
-
-_ENDED: Final = Closing(code="ended", reason="An owner has ended this mesh.")
-_DELETIONS: Final = (
-    "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM messages WHERE mesh = ?)",
-    "DELETE FROM envelopes WHERE seq IN (SELECT seq FROM messages WHERE mesh = ?)",
-    *(
-        f"DELETE FROM {table} WHERE mesh = ?"  # noqa: S608 - names from here
-        for table in (
-            "messages",
-            "queues",
-            "receipts",
-            "groups",
-            "blocks",
-            "grants",
-            "invites",
-            "kept_handles",
-            "certificates",
-            "peers",
-            "membership",
-            "meshes",
-        )
-    ),
 )
 
 
@@ -77,26 +51,13 @@ async def append(context: Context, request: AppendEntry) -> LogEntries:
 @serves
 async def end(context: Context, request: EndMesh) -> MeshEnded:
     """Delete all of a mesh but the note that it has ended; its peers are told by whom."""
-    entry, mesh, parts = Entry.parse(request.entry), context.caller.mesh, context.parts
+    entry, parts = Entry.parse(request.entry), context.parts
     check_moment(entry, context.now_ms)
     if entry.fields.kind != EntryKind.END:
         raise Invalid("This entry does not end a mesh.", code="wrong_entry")
-    chain, now_ms = context.chain.extend([entry.blob]), context.now_ms
-
-    def change(sql: Sql) -> None:
-        put_chain(sql, chain, context.chain.head, now_ms)
-        for statement in _DELETIONS:
-            sql.execute(statement, mesh)
-        sql.execute("INSERT INTO ended_meshes (mesh, ended_ms) VALUES (?, ?)", mesh, now_ms)
-
-    await context.write(change)
-    parts.roster.forget(mesh)
-    head = chain.head
-    grew = LogGrew(entries=[entry.blob], head_seq=head.seq, head=head.hash)
-    parts.deliveries.tell_mesh(mesh, grew)
+    chain = context.chain.extend([entry.blob])
     # The caller has its answer to come.
-    caller = context.caller.peer
-    parts.deliveries.end(_ENDED, lambda place: place.mesh == mesh and place.peer != caller)
+    await parts.end_mesh(chain, context.chain, besides=context.caller.peer)
     return MeshEnded()
 
 

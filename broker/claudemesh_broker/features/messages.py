@@ -192,7 +192,7 @@ def _certificate(sql: Sql, header: Header, known: Certificate | None) -> Certifi
 
 _RECIPIENTS: Final = (
     "SELECT p.mesh, p.peer, p.member, p.handle, p.node, p.kem_generation, q.messages, q.bytes,"
-    " p.successor, p.returned, b.since_ms AS blocked_ms, g.entry AS granted"
+    " p.visible, p.successor, p.returned, b.since_ms AS blocked_ms, g.entry AS granted"
     " FROM json_each(?) AS wanted CROSS JOIN peers AS p ON p.mesh = ? AND p.peer = wanted.value"
     " LEFT JOIN queues AS q ON q.mesh = p.mesh AND q.peer = p.peer"
     " LEFT JOIN blocks AS b ON b.mesh = p.mesh AND b.owner = p.member AND b.blocked = ?"
@@ -226,11 +226,13 @@ def _store(sql: Sql, sent: Consignment, terms: Terms) -> Outcome:
 def _place(row: Row, position: int, terms: Terms) -> Place:
     member = terms.chain.members.get(row["member"])
     peer: str = row["peer"]
-    if member is None or member.removed:
+    if member is None or not member.is_good(terms.now_ms):
         return Place(peer, position, ReceiptStatus.DECLINED, "removed")
     if row["blocked_ms"] is not None:
         return Place(peer, position, ReceiptStatus.DECLINED, "blocked")
-    status = ReceiptStatus.QUEUED if row["node"] is None else ReceiptStatus.ACCEPTED
+    # Whether one that hides is here is not for others to know.
+    is_shown_here = row["node"] is not None and row["visible"]
+    status = ReceiptStatus.ACCEPTED if is_shown_here else ReceiptStatus.QUEUED
     if not _may_message(row, terms):
         # Handed over all the same: the recipient's own grants decide, these are a copy of them.
         status = ReceiptStatus.HELD

@@ -13,7 +13,7 @@ from claudemesh_broker.roster import check_certificate, read_card
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import Forbidden, TooMuch
+from claudemesh_wire.errors import Forbidden, MeshError, TooMuch
 from claudemesh_wire.presence import (
     MAX_PROFILE_BYTES,
     CertificatesFound,
@@ -23,6 +23,7 @@ from claudemesh_wire.presence import (
     Depart,
     Departed,
     FetchCertificates,
+    PeerCard,
     PresenceUpdated,
     UpdatePresence,
 )
@@ -57,6 +58,7 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
 
     def change(sql: Sql) -> News | None:
         before = peers.find(sql, caller.mesh, caller.peer)
+        shown = read_card(sql, chain, caller.peer, now_ms)
         if request.handle is not None:
             handles.change(sql, caller.mesh, caller.peer, [request.handle], now_ms)
         sql.execute(
@@ -73,7 +75,7 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
             caller.mesh,
             caller.peer,
         )
-        return _news(before, peers.find(sql, caller.mesh, caller.peer))
+        return _news(before, peers.find(sql, caller.mesh, caller.peer), shown)
 
     news = await context.write(change)
     if news is not None:
@@ -83,7 +85,7 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
     return PresenceUpdated(card=card)
 
 
-def _news(before: Row | None, after: Row | None) -> News | None:
+def _news(before: Row | None, after: Row | None, shown: PeerCard) -> News | None:
     """Say what others hear of a change; for them a peer that hides leaves, and joins when it shows.
 
     Nothing of one that they were not told of, or that has left.
@@ -92,7 +94,9 @@ def _news(before: Row | None, after: Row | None) -> News | None:
         return None
     if before["visible"] == after["visible"]:
         return News(Change.UPDATED)
-    return News(Change.JOINED) if after["visible"] else News(Change.LEFT, hides=True)
+    if after["visible"]:
+        return News(Change.JOINED)
+    return News(Change.LEFT, shown=shown.model_copy(update={"online": False}))
 
 
 def _profile(profile: dict[str, Any]) -> str:
@@ -110,10 +114,19 @@ def _profile(profile: dict[str, Any]) -> str:
 @serves
 async def depart(context: Context, request: Depart) -> Departed:  # noqa: ARG001 - the request's class is the registration
     """See the caller off: its lease ends now, and its mesh hears that it left."""
-    caller, now_ms = context.caller, context.now_ms
-    told = await context.write(
-        partial(peers.depart, mesh=caller.mesh, peer=caller.peer, now_ms=now_ms)
-    )
+    caller, now_ms, tallies = context.caller, context.now_ms, context.parts.tallies
+    # Its socket may still be open when another takes its place, and with it what it had counted.
+    tally = tallies.take(caller.mesh, caller.peer)
+
+    def change(sql: Sql) -> bool:
+        peers.count(sql, caller.mesh, caller.peer, tally)
+        return peers.depart(sql, caller.mesh, caller.peer, now_ms)
+
+    try:
+        told = await context.write(change)
+    except MeshError:
+        tallies.give_back(caller.mesh, caller.peer, tally)
+        raise
     if told:
         await context.parts.tell_presence(caller.mesh, caller.peer, News(Change.LEFT))
     return Departed()

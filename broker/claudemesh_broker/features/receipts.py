@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from claudemesh_broker import outcomes, peers, queues
+from claudemesh_broker.outcomes import TakenReceipts
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound
@@ -32,7 +33,7 @@ async def report(context: Context, request: Report) -> Reported:
     _check_batches(context, request.batches)
     caller, now_ms = context.caller, context.now_ms
 
-    def change(sql: Sql) -> list[tuple[int, list[int]]]:
+    def change(sql: Sql) -> list[TakenReceipts]:
         for name in {batch.certificate for batch in request.batches}:
             _check_certificate(sql, caller.peer, name)
         return [
@@ -41,20 +42,14 @@ async def report(context: Context, request: Report) -> Reported:
 
     taken = await context.write(change)
     own = context.parts.deliveries.feed(caller.mesh, caller.peer)
-    for batch, (news, rows) in zip(request.batches, taken, strict=True):
+    for batch, found in zip(request.batches, taken, strict=True):
         if own is not None:
-            own.settle(rows)
-        if rows:
-            context.parts.tallies.of(caller.mesh, caller.peer).received += _received(batch, rows)
-        if news:
+            own.settle(found.rows)
+        if found.received:
+            context.parts.tallies.of(caller.mesh, caller.peer).received += found.received
+        if found.news:
             await _tell_sender(context, batch)
-    return Reported(taken=sum(news for news, _ in taken))
-
-
-def _received(batch: SignedReceipts, rows: Sequence[int]) -> int:
-    """Count the messages that left the queue because the recipient has them."""
-    declined = sum(item.status is ReceiptStatus.DECLINED for item in batch.items)
-    return max(0, len(rows) - declined)
+    return Reported(taken=sum(found.news for found in taken))
 
 
 def _check_batches(context: Context, batches: Iterable[SignedReceipts]) -> None:

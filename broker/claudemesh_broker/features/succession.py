@@ -8,9 +8,31 @@ from typing import Final
 
 from claudemesh_broker import heirs
 from claudemesh_broker.service import Context, serves
-from claudemesh_wire.succession import FetchInheritance, Inheritance, Inherited
+from claudemesh_wire.succession import (
+    FetchInheritance,
+    Inheritance,
+    Inherited,
+    ListPredecessors,
+    Predecessors,
+)
 
 MAX_FETCH_BYTES: Final = 512 * 1024
+
+
+@serves
+async def list_predecessors(context: Context, request: ListPredecessors) -> Predecessors:
+    """Name those whose place the caller has taken and whose files it has to look after."""
+    caller = context.caller
+    peers, more = await context.read(
+        partial(
+            heirs.predecessors,
+            mesh=caller.mesh,
+            peer=caller.peer,
+            after=request.after,
+            limit=request.limit,
+        )
+    )
+    return Predecessors(peers=list(peers), more=more)
 
 
 @serves

@@ -119,19 +119,19 @@ const joining = async (one) => ({
   proof: p.b64(await oneTime.sign(f.DOMAINS.join, mesh, f.fieldsOf(invite).id, one.id)),
 });
 
-await append("ada founds the mesh", ada, { kind: "found", ...whois(ada), salt: p.b64(salt), mesh_name: "Übung" });
+await append("ada founds the mesh", ada, { kind: "found", ...whois(ada), salt: p.b64(salt), mesh_name: "uebung" });
 await append("ada adds bob as admin", ada, { kind: "add", role: "admin", ...whois(bob) });
 await append("cleo joins by bob's invite", cleo, await joining(cleo));
 await append("dan joins by the same invite", dan, await joining(dan));
 await append("ada makes cleo an admin", ada, { kind: "role", member: cleo.id, role: "admin" });
 await append("ada adds a connector", ada, {
-  kind: "add", role: "member", ...whois(hook), custody: "connector", scopes: ["topic:write"], expires: NOW + DAY,
+  kind: "add", role: "member", ...whois(hook), custody: "connector", scopes: ["topic:Übung"], expires: NOW + DAY,
 });
 await append("dan revokes a device of his own", dan, {
   kind: "revoke_device", member: dan.id, device: p.b64(await p.sha256(dans.sign.public)),
 });
 await append("cleo removes dan", cleo, { kind: "remove", member: dan.id });
-write("chain.json", { mesh, name: "Übung", revoked_certificate: p.b64(await certify(dans)), steps });
+write("chain.json", { mesh, name: "uebung", revoked_certificate: p.b64(await certify(dans)), steps });
 
 // Envelopes to 1, 3 and 256 readers.
 const { head } = steps.at(-1);
