@@ -23,17 +23,6 @@ class Handing(Protocol):
         ...
 
 
-class HandOut:
-    """Keeps the tokens of one hand-out."""
-
-    def __init__(self) -> None:
-        self.tokens: list[str] = []
-
-    def hands_out(self, tokens: Iterable[str]) -> None:
-        """Take them."""
-        self.tokens += tokens
-
-
 class CallContext:
     """One call of one tool.
 

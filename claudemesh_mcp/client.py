@@ -9,6 +9,7 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 import anyio
@@ -16,6 +17,7 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from claudemesh_mcp.connection import Link, LinkClosed
+from claudemesh_mcp.deadlines import Deadlines
 from claudemesh_mcp.identity import Device
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire import VERSION, canonical
@@ -99,6 +101,7 @@ class Client:
         # Receipts are shown from the broker's answers alone, which carry the proofs.
         self._exchange = Exchange(unheard=[ReceiptNews.kind])
         self._waiting: dict[int, asyncio.Future[_Outcome]] = {}
+        self._deadlines: dict[float, Deadlines] = {}
         self._ended = False
         sender, receiver = anyio.create_memory_object_stream[Notice](_MOST_NOTICES)
         self._tell: MemoryObjectSendStream[Notice] = sender
@@ -229,6 +232,8 @@ class Client:
             pass
         finally:
             self._ended = True
+            for deadline in self._deadlines.values():
+                deadline.stop()
             for waiting in self._waiting.values():
                 _settle(waiting, self._lost())
             self._tell.close()
@@ -247,10 +252,9 @@ class Client:
         if self._ended:
             raise self._lost()
         number, text = self._exchange.ask(request)
-        loop = asyncio.get_running_loop()
-        waiting = self._waiting[number] = loop.create_future()
-        # A bare timer: a scope for each request would cost more than writing it.
-        timer = loop.call_later(timeout_s, _give_up, waiting, timeout_s)
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        # No scope: one for each request would cost more than writing it.
+        self._deadline(timeout_s).watch(waiting)
         try:
             await self._link.send(text)
             outcome = await waiting
@@ -259,12 +263,19 @@ class Client:
             await checkpoint()
             raise self._lost() from error
         finally:
-            timer.cancel()
+            waiting.cancel()
             self._exchange.forget(number)
             del self._waiting[number]
         if isinstance(outcome, MeshError):
             raise outcome
         return cast("ReplyT", outcome)
+
+    def _deadline(self, timeout_s: float) -> Deadlines:
+        found = self._deadlines.get(timeout_s)
+        if found is None:
+            found = Deadlines(timeout_s, partial(_give_up, timeout_s=timeout_s))
+            self._deadlines[timeout_s] = found
+        return found
 
     def close(self) -> None:
         """Let go of the notices that nobody took."""

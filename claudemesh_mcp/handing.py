@@ -5,14 +5,16 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from claudemesh_mcp import inbox, shown
+from claudemesh_mcp import held, inbox, shown
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.peerfile import changes_elsewhere
 from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_wire.handshake import Mode
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 READY_S: Final = 10.0
 _POLL_S: Final = 0.5
 _ROUTE: Final = "tool"
+R = TypeVar("R")
 
 
 class Hatch:
@@ -49,19 +52,49 @@ class Hatch:
         self, limit: int, thread: str | None, *, peek: bool
     ) -> "tuple[results.InboxResult, list[str]]":
         """Take what is there, from the broker first when no attached process brings it."""
+        await self._look()
+        policy = Policy(self._peer)
+
+        def hand_out(
+            sql: sqlite3.Connection, holder: str, now_ms: int
+        ) -> tuple[list[sqlite3.Row], int, int]:
+            there = policy.review(sql, now_ms, thread)
+            rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
+            return rows, there - len(rows), held.count(sql)
+
+        if peek:
+            # Before the look: what is released behind it makes another number.
+            self._changes = await self._peer.file.changes_elsewhere()
+            result, tokens = await shown.messages.peeked(policy, limit, thread), list[str]()
+        else:
+            rows, *left = await self._handed(hand_out)
+            result = shown.messages.inbox_result(self._peer, rows, shown.messages.Left(*left))
+            tokens = [str(row["row"]) for row in rows]
+        self._report_news(policy)
+        return result, tokens
+
+    async def take_next(self, limit: int) -> "tuple[list[results.InboxMessage], list[int]]":
+        """Take what is there for one who follows, and does not ask what is left behind it."""
+        await self._look()
+        policy = Policy(self._peer)
+
+        def hand_out(sql: sqlite3.Connection, holder: str, now_ms: int) -> list[sqlite3.Row]:
+            policy.review_next(sql, now_ms, limit)
+            return inbox.hand_out(sql, limit, None, holder, now_ms)
+
+        rows = await self._handed(hand_out)
+        self._report_news(policy)
+        return shown.messages.inbox_messages(self._peer, rows), [row["row"] for row in rows]
+
+    async def _look(self) -> None:
+        """See that this process may hand out, and has what an attached process would bring."""
         self._attachment.refuse_if_replaced()
         if self._mode is Mode.CALL:
             await shown.messages.fetch(await self._attachment.ready(READY_S), self._receiving)
-        # Before the look: what is released behind it makes another number.
-        self._changes = await self._peer.file.changes_elsewhere()
-        policy = Policy(self._peer)
-        if peek:
-            found = await shown.messages.peeked(policy, limit, thread), list[str]()
-        else:
-            found = await self._hand_out(policy, limit, thread)
+
+    def _report_news(self, policy: Policy) -> None:
         if policy.has_news:
             self._receiving.reports_are_due()
-        return found
 
     async def next_arrival(self, arrival: anyio.Event) -> None:
         """Wait for something to arrive, or until it is time to look again."""
@@ -79,20 +112,28 @@ class Hatch:
                     self._receiving.look_again()
                     return
 
-    async def _hand_out(
-        self, policy: Policy, limit: int, thread: str | None
-    ) -> "tuple[results.InboxResult, list[str]]":
-        """Hand rows out; a caller that is cancelled in between has them given back."""
-        peer, holder = self._peer, self._attachment.holder
-        holding = f"{holder}:{secrets.token_hex(4)}"
+    async def _handed(self, hand_out: Callable[[sqlite3.Connection, str, int], R]) -> R:
+        """Hand rows out; a caller that is cancelled in between has them given back.
+
+        Args:
+            hand_out: Hands them on the file's connection, to a holder, at a time.
+        """
+        peer, holder = self._peer, f"{self._attachment.holder}:{secrets.token_hex(4)}"
+        now_ms = peer.now_ms()
+
+        def change(sql: sqlite3.Connection) -> R:
+            # What is released behind it, by another process, makes another number.
+            self._changes = changes_elsewhere(sql)
+            return hand_out(sql, holder, now_ms)
+
         handed = False
         try:
-            rows, left = await shown.messages.handed_out(policy, limit, thread, holding)
+            given = await peer.file.write(change)
             handed = True
         finally:
             if not handed:
-                peer.file.post(lambda sql: inbox.give_back(sql, holding))
-        return shown.messages.inbox_result(peer, rows, left), [str(row["row"]) for row in rows]
+                peer.file.post(lambda sql: inbox.give_back(sql, holder))
+        return given
 
     def shown_one(self, row: int) -> None:
         """Take note that one row was shown."""

@@ -236,6 +236,15 @@ def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) 
     )
 
 
+def whose(sql: sqlite3.Connection, now_ms: int, limit: int) -> set[str]:
+    """Give the members that the next rows to be handed out came from."""
+    rows = sql.execute(
+        f"SELECT member FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?",  # noqa: S608 - a constant
+        (now_ms, None, None, limit),
+    )
+    return {row["member"] for row in rows}
+
+
 def open_of(sql: sqlite3.Connection, now_ms: int, member: str) -> list[sqlite3.Row]:
     """Give the rows of a member that could be handed out."""
     return sql.execute(

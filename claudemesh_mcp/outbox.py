@@ -215,15 +215,18 @@ def answered(sql: sqlite3.Connection, row: Row, accepted: Accepted) -> Row:
     Returns:
         The row as it stands now; another process of this peer may have settled it before.
     """
-    answer = accepted.model_dump(mode="json")
+    settled = accepted_row(row, accepted)
     changed = sql.execute(
         "UPDATE outbox SET state = 'accepted', answer = ?, sealed = NULL"
         " WHERE id = ? AND state = 'waiting'",
-        (json.dumps(answer), row.draft.id),
+        (json.dumps(settled.answer), row.draft.id),
     )
-    if changed.rowcount != 1:
-        return get(sql, row.draft.id)
-    return replace(row, sealed=b"", state="accepted", answer=answer)
+    return settled if changed.rowcount == 1 else get(sql, row.draft.id)
+
+
+def accepted_row(row: Row, accepted: Accepted) -> Row:
+    """Give a row as it is once the broker has the message on disk."""
+    return replace(row, sealed=b"", state="accepted", answer=accepted.model_dump(mode="json"))
 
 
 def refused(

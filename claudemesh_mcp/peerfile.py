@@ -99,12 +99,7 @@ class PeerFile:
 
     async def changes_elsewhere(self) -> int:
         """Give a number that another process's change of the file makes another one."""
-
-        def version(sql: sqlite3.Connection) -> int:
-            (found,) = sql.execute("PRAGMA data_version").fetchone()
-            return int(found)
-
-        return await self.read(version)
+        return await self.read(changes_elsewhere)
 
     def post(self, change: Change[Any]) -> None:
         """Make a change lazily without waiting for it; it comes after those handed in before."""
@@ -126,6 +121,12 @@ class PeerFile:
         future: asyncio.Future[R] = self._loop.create_future()
         self._thread.put(Job(self._worker, change, needs, future))
         return future
+
+
+def changes_elsewhere(sql: sqlite3.Connection) -> int:
+    """Give a number that another connection's change of the file makes another one."""
+    (version,) = sql.execute("PRAGMA data_version").fetchone()
+    return int(version)
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -81,7 +81,19 @@ class Policy:
         Between arrival and look their member may have lost the right, been blocked or removed.
         """
         waiting = inbox.count_open(sql, now_ms, thread)
-        verdicts = self._verdicts(waiting)
+        kept_back = self._keep_back(sql, now_ms, waiting)
+        return sum((inbox.count_open(sql, now_ms, thread) if kept_back else waiting).values())
+
+    def review_next(self, sql: sqlite3.Connection, now_ms: int, limit: int) -> None:
+        """Judge again by whom the oldest of these rows are, however many there are behind them."""
+        judged = set[str]()
+        while more := inbox.whose(sql, now_ms, limit) - judged:
+            self._keep_back(sql, now_ms, more)
+            judged |= more
+
+    def _keep_back(self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str]) -> bool:
+        """Hold or decline what may not be handed out any more; tell whether there was any."""
+        verdicts = self._verdicts(members)
         self.has_news = self.has_news or bool(verdicts)
         for member, verdict in verdicts.items():
             rows = inbox.open_of(sql, now_ms, member)
@@ -90,7 +102,7 @@ class Policy:
                 held.hold_back(sql, rows, verdict, now_ms)
             else:
                 held.decline(sql, rows, verdict, now_ms)
-        return sum((inbox.count_open(sql, now_ms, thread) if verdicts else waiting).values())
+        return bool(verdicts)
 
     def _verdicts(self, members: Iterable[str]) -> dict[str, str]:
         """Give those whose messages are not to be shown any more, each with the reason."""

@@ -19,7 +19,7 @@ import anyio
 
 from claudemesh_mcp import inbox, shown
 from claudemesh_mcp.attachment import Attachment, Dial
-from claudemesh_mcp.calls import Handing, HandOut
+from claudemesh_mcp.calls import Handing
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.dialling import dial as dial_broker
@@ -40,11 +40,8 @@ if TYPE_CHECKING:
 
 _DEPART_S: Final = 2.0
 _INFO_S: Final = 3.0
-_POLL_S: Final = 0.5
 _MARGIN_MS: Final = 5000
-_ROUTE: Final = "tool"
 _AT_ONCE: Final = 50
-_LONG_WAIT_S: Final = 3600
 
 
 class Mesh:
@@ -219,12 +216,15 @@ class Mesh:
     async def messages(self) -> "AsyncIterator[results.InboxMessage]":
         """Give each message as it arrives; it counts as seen when the next one is asked for."""
         while True:
-            handing = HandOut()
-            result = await self.inbox(limit=_AT_ONCE, wait_s=_LONG_WAIT_S, call=handing)
+            await self.confirm()
+            arrival = self._receiving.arrival()
+            messages, rest = await self._hatch.take_next(_AT_ONCE)
+            if not messages:
+                await self._hatch.next_arrival(arrival)
+                continue
             held_until_ms = self.peer.now_ms() + inbox.LEASE_MS - _MARGIN_MS
-            rest = [int(token) for token in handing.tokens]
             try:
-                for message in result.messages:
+                for message in messages:
                     # Later than that another route may show it too.
                     if self.peer.now_ms() > held_until_ms:
                         break

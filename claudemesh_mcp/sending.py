@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from claudemesh_mcp import outbox
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.deadlines import Deadlines
 from claudemesh_mcp.outbox import Draft, Row
 from claudemesh_mcp.outgoing import Outgoing
 from claudemesh_mcp.peer import Peer
@@ -49,8 +50,8 @@ class _Waiting:
     conv: str
     done: asyncio.Future[Row | None]
 
-    def settle(self, row: Row | None) -> None:
-        """Give the row as it was settled; nothing when the time is over."""
+    def settle(self, row: Row) -> None:
+        """Give the row as it was settled."""
         if not self.done.done():
             self.done.set_result(row)
 
@@ -75,6 +76,7 @@ class Sending:
         self._woken: set[str] = set()
         self._waiting: dict[str, list[_Waiting]] = {}
         self._resolving = Resolving(peer)
+        self._deadlines = Deadlines(ANSWER_TIMEOUT_S, _give_none)
 
     async def start(self, client: Client, tasks: TaskGroup) -> None:
         """Send on this connection, beginning with what earlier ones left unanswered."""
@@ -94,7 +96,7 @@ class Sending:
         """Ask anew who is meant: somebody came, went or changed."""
         self._resolving.forget()
 
-    async def send(self, outgoing: Outgoing, timeout_s: float = ANSWER_TIMEOUT_S) -> Row:
+    async def send(self, outgoing: Outgoing) -> Row:
         """Resolve, seal, keep and send; wait for the broker's answer as long as it is sensible.
 
         Returns:
@@ -126,7 +128,7 @@ class Sending:
             row = await self._compose(draft, self._sealer(resolution))
         elif row.is_waiting:
             self._wake(row.draft.conv)
-        return await self._answer(row, timeout_s)
+        return await self._answer(row)
 
     async def _compose(self, draft: Draft, sealer: outbox.Seal) -> Row:
         """Seal and keep a message, and have it sent."""
@@ -151,25 +153,23 @@ class Sending:
         row = await self._peer.file.read(lambda sql: outbox.find(sql, identifier))
         return row if row is not None and row.draft.request_hash == asked else None
 
-    async def _answer(self, row: Row, timeout_s: float) -> Row:
+    async def _answer(self, row: Row) -> Row:
         if row.is_waiting:
-            row = await self._wait_for(row, timeout_s)
+            row = await self._wait_for(row)
         if row.state == "refused" and row.answer is not None:
             raise _kept_error(row.answer)
         return row
 
-    async def _wait_for(self, row: Row, timeout_s: float) -> Row:
+    async def _wait_for(self, row: Row) -> Row:
         """Give the row as it was settled, or as it stands when the time is over."""
-        loop = asyncio.get_running_loop()
-        one = _Waiting(row.draft.conv, loop.create_future())
+        one = _Waiting(row.draft.conv, asyncio.get_running_loop().create_future())
         waiting = self._waiting.setdefault(row.draft.id, [])
         waiting.append(one)
-        # A bare timer: a scope for each message would cost more than looking at its answer.
-        timer = loop.call_later(timeout_s, one.settle, None)
+        # No scope: one for each message would cost more than looking at its answer.
+        self._deadlines.watch(one.done)
         try:
             settled = await one.done
         finally:
-            timer.cancel()
             waiting.remove(one)
             if not waiting:
                 self._waiting.pop(row.draft.id, None)
@@ -182,7 +182,8 @@ class Sending:
             conv: The conversation.
             first: What comes first in it, if that was just read.
         """
-        self._woken.add(conv)
+        if first is None or conv in self._working:
+            self._woken.add(conv)
         if self._tasks is not None and conv not in self._working:
             self._working.add(conv)
             while self._idle:
@@ -203,11 +204,13 @@ class Sending:
     async def _work(self, conv: str, first: Row | None) -> None:
         client = self._client
         try:
+            # What came behind the first has woken this again.
+            if not (client and first and await self._deliver(client, first, is_alone=True)):
+                self._woken.add(conv)
             while client is not None and conv in self._woken:
                 self._woken.discard(conv)
-                row, first = first or await self._next(conv), None
-                while row is not None:
-                    row = await self._deliver(client, row)
+                while (row := await self._next(conv)) is not None:
+                    await self._deliver(client, row, is_alone=False)
                 await self._find_settled(conv)
         except _LineLost:
             self._woken.add(conv)
@@ -232,34 +235,37 @@ class Sending:
     async def _next(self, conv: str) -> Row | None:
         return await self._peer.file.read(lambda sql: outbox.next_waiting(sql, conv))
 
-    async def _deliver(self, client: Client, row: Row) -> Row | None:
-        """Send one row, or see to it that it is not lost; give the next of its conversation."""
+    async def _deliver(self, client: Client, row: Row, *, is_alone: bool) -> bool:
+        """Send one row, or see to it that it is not lost; tell whether the broker took it."""
         try:
             try:
-                return await self._hand_over(client, row)
+                await self._hand_over(client, row, is_alone=is_alone)
             except MeshError as error:
                 if error.code not in _SEAL_ANEW or row.sealings >= outbox.MAX_SEALINGS:
                     raise
                 await self._seal_again(row, error)
+                return False
         except MeshError as error:
             await self._put_off(row, error)
-        return await self._next(row.draft.conv)
+            return False
+        return True
 
-    async def _hand_over(self, client: Client, row: Row) -> Row | None:
-        conv = row.draft.conv
+    async def _hand_over(self, client: Client, row: Row, *, is_alone: bool) -> None:
         accepted = await client.call(Send(envelope=row.sealed, resolved_ms=row.draft.resolved_ms))
         if accepted.id != row.draft.id:
             raise ProtocolError("The broker accepted another message than it was sent.")
+        # Those who wait are told by the broker's word, before the file: the message is on its disk.
+        self._settled(outbox.accepted_row(row, accepted))
 
-        def settle(sql: sqlite3.Connection) -> tuple[Row, Row | None]:
-            return outbox.answered(sql, row, accepted), outbox.next_waiting(sql, conv)
+        def settle(sql: sqlite3.Connection) -> None:
+            outbox.answered(sql, row, accepted)
 
-        # The end of the connection must not come between the answer and those who wait for it.
-        with anyio.CancelScope(shield=True):
-            # Lazily: an answer lost with the power is asked for again, by the same bytes.
-            settled, following = await self._peer.file.write(settle, lazily=True)
-            self._settled(settled)
-            return following
+        # Lazily: an answer lost with the power is asked for again, by the same bytes.
+        if is_alone:
+            self._peer.file.post(settle)
+        else:
+            # What is next is read behind it: were this not kept, that would be the same again.
+            await self._peer.file.write(settle, lazily=True)
 
     async def _put_off(self, row: Row, error: MeshError) -> None:
         """Leave a row for a little later, or give it up."""
@@ -349,6 +355,10 @@ class Sending:
             return seal(header, draft.plaintext, readers, peer.device.sign, secrets.token_bytes(32))
 
         return sealed
+
+
+def _give_none(done: asyncio.Future[Row | None]) -> None:
+    done.set_result(None)
 
 
 def _is_worth_a_repeat(error: MeshError) -> bool:

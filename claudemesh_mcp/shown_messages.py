@@ -88,20 +88,6 @@ def _release_hint(peer: Peer, status: str | None) -> str | None:
     return f"Its user can let it through: {command}"
 
 
-async def handed_out(
-    policy: Policy, limit: int, thread: str | None, holder: str
-) -> tuple[list[sqlite3.Row], Left]:
-    """Hand rows out, and count what is left."""
-    peer, now_ms = policy.peer, policy.peer.now_ms()
-
-    def hand_out(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
-        there = policy.review(sql, now_ms, thread)
-        rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
-        return rows, Left(there - len(rows), held.count(sql))
-
-    return await peer.file.write(hand_out)
-
-
 async def peeked(policy: Policy, limit: int, thread: str | None) -> InboxResult:
     """Show what waits without taking it."""
     peer, now_ms = policy.peer, policy.peer.now_ms()
@@ -118,9 +104,14 @@ async def peeked(policy: Policy, limit: int, thread: str | None) -> InboxResult:
 
 
 def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left) -> InboxResult:
+    """Show rows of the inbox and what is left there."""
+    shown = inbox_messages(peer, rows)
+    return InboxResult(messages=shown, unread=left.unread, held=left.held or None)
+
+
+def inbox_messages(peer: Peer, rows: list[sqlite3.Row]) -> list[InboxMessage]:
     """Show rows of the inbox; long texts begin here and go on with ``chunk``."""
-    messages = [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
-    return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
+    return [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
 
 
 async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:

@@ -51,7 +51,11 @@ class Job(Generic[R]):
         self.error: Exception | None = None
 
     def run(self, sql: Sql) -> Exception | None:
-        """Do the work and keep what came of it; damage to the file ends the whole lane."""
+        """Do the work and keep what came of it; damage to the file ends the whole lane.
+
+        It may be run again, once all that it did was undone because of another's error.
+        """
+        self.error = None
         try:
             self.outcome = self.work(sql)
         except sqlite3.Error as error:

@@ -31,6 +31,8 @@ from claudemesh_broker.sql import Sql
 R = TypeVar("R")
 logger: Final = logging.getLogger(__name__)
 
+_CAREFUL_BATCHES: Final = 64
+
 
 class Store:
     """The broker's database: ``write`` changes it, ``read`` asks it."""
@@ -76,7 +78,8 @@ class Store:
         The change runs even if the awaiter is cancelled. What it raises undoes it alone.
 
         Args:
-            change: Runs on the writer's thread; it must touch nothing but its ``Sql``.
+            change: Runs on the writer's thread; it must touch nothing but its ``Sql``, and may be
+                undone and run once more, because another that is committed with it failed.
 
         Returns:
             The change's result, once it is on disk. Of two changes, the one handed in first is
@@ -121,7 +124,14 @@ class Store:
 
 
 class _Change:
-    """One commit for a batch; what a job raises undoes that job alone."""
+    """One commit for a batch; what a job raises undoes that job alone.
+
+    Most batches need no way back from each job. After one that did the next have it, so that
+    whoever makes changes fail can't make every batch run twice.
+    """
+
+    def __init__(self) -> None:
+        self._careful = 0
 
     def run(self, database: sqlite3.Connection, batch: Batch) -> None:
         database.execute("BEGIN IMMEDIATE")
@@ -129,6 +139,12 @@ class _Change:
         if len(batch) == 1:
             _apply_alone(database, sql, batch[0])
             return
+        if not self._careful:
+            if _together(database, sql, batch):
+                return
+            self._careful = _CAREFUL_BATCHES
+            database.execute("BEGIN IMMEDIATE")
+        self._careful -= 1
         for job in batch:
             _apply(database, sql, job)
 
@@ -156,6 +172,18 @@ def _apply_alone(database: sqlite3.Connection, sql: Sql, job: Job[Any]) -> None:
         roll_back(database)
     elif not database.in_transaction:
         raise TransactionLostError("the change ended the transaction")
+
+
+def _together(database: sqlite3.Connection, sql: Sql, batch: Batch) -> bool:
+    """Run all jobs without a way back from each; when one fails, undo them all."""
+    for job in batch:
+        failed = job.run(sql)
+        if not database.in_transaction:
+            raise TransactionLostError("the transaction was given up") from failed
+        if failed:
+            roll_back(database)
+            return False
+    return True
 
 
 def _apply(database: sqlite3.Connection, sql: Sql, job: Job[Any]) -> None:

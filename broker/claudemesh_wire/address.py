@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, StringConstraints
@@ -26,6 +27,7 @@ _PEER_ID: Final = re.compile(rf"p_[a-z2-7]{{{MIN_ID_PREFIX - 2},26}}", re.ASCII)
 _MEMBER_ID: Final = re.compile(r"mem_[a-z2-7]{26}", re.ASCII)
 _RESERVED: Final = ("p_", "mem_", "mesh_", "msg_", "b_")
 _EVERYBODY: Final = "all"
+_TWO: Final = 2
 
 
 def _unreserved(handle: str) -> str:
@@ -162,7 +164,17 @@ def handle_from(text: str, *, otherwise: str = "peer") -> str:
 
 def direct_conversation(participants: Iterable[str]) -> str:
     """Name the conversation of these peers: the same for each of them, whoever writes."""
-    joined = "\n".join(sorted(set(participants))).encode()
+    these = sorted(set(participants))
+    return _between(*these) if len(these) == _TWO else _conversation(these)
+
+
+@lru_cache(maxsize=8192)
+def _between(one: str, other: str) -> str:
+    return _conversation([one, other])
+
+
+def _conversation(these: list[str]) -> str:
+    joined = "\n".join(these).encode()
     return make_id("d_", hashlib.sha256(b"claudemesh/conversation/v1\n" + joined).digest())
 
 

@@ -65,6 +65,30 @@ async def test_of_a_hundred_changes_one_raises_and_99_commit(store: Store, tmp_p
     assert noted_on_disk(tmp_path) == set(range(100)) - {37}
 
 
+async def test_whoever_makes_changes_fail_does_not_make_every_batch_run_twice(
+    store: Store, tmp_path: Path
+) -> None:
+    runs = [0, 0]
+
+    def counted(sql: Sql, batch: int) -> int:
+        runs[batch] += 1
+        return note(sql, batch)
+
+    for batch in range(2):
+        gate = Gate()
+        held = store.write(gate.hold)
+        gate.wait_until_held()
+        futures = [
+            store.write(lambda sql, n=batch: counted(sql, n)),
+            store.write(lambda sql: refuse(sql, 37)),
+        ]
+        gate.open()
+        await held
+        assert [await outcome(future) for future in futures] == [batch, "no_37"]
+    assert runs == [2, 1]
+    assert noted_on_disk(tmp_path) == {0, 1}
+
+
 async def test_what_gathers_is_one_commit(store: Store) -> None:
     statements: list[str] = []
     gate = Gate()

@@ -1,5 +1,6 @@
 """What peers of one mesh can say to each other, client and broker meeting in memory."""
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from claudemesh_mcp.results import StatusResult
 from claudemesh_mcp.sdk import Mesh
+from claudemesh_mcp.sending import ANSWER_TIMEOUT_S
 from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound
 from tests.support.twin import a_mesh
 
@@ -47,6 +49,25 @@ async def test_a_message_arrives_and_its_receipts_are_signed(tmp_path: Path) -> 
         assert seen.accepted_at
         assert seen.delivered_at
         assert seen.seen_at
+
+
+async def test_two_messages_that_are_kept_by_one_commit_both_go_out(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        ada, bob = await twin.join("ada"), await twin.join("bob")
+        await ada.send("bob", "zero")
+        goes_on = threading.Event()
+        ada.peer.file.post(lambda _: goes_on.wait(LIMIT_S))
+        with anyio.fail_after(ANSWER_TIMEOUT_S - 1):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ada.send, "bob", "one")
+                tasks.start_soon(ada.send, "bob", "two")
+                await anyio.wait_all_tasks_blocked()
+                goes_on.set()
+        with anyio.fail_after(LIMIT_S):
+            read = await texts(bob)
+            while len(read) < 3:
+                read += await texts(bob)
+        assert read == ["zero", "one", "two"]
 
 
 async def test_an_envelope_for_an_absent_peer_waits_for_her(tmp_path: Path) -> None:

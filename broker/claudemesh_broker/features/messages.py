@@ -7,7 +7,7 @@ whether each recipient may have it and can open it, whether there is room; then 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final
 
 from claudemesh_broker import audience, heirs, peers, queues, upkeep
@@ -139,16 +139,11 @@ def _refusal(header: Header, resolved_ms: int, terms: Terms) -> MeshError | None
             code="bad_expiry",
         )
     direct = header.conv.startswith("d_")
-    if direct and header.conv != _conversation(*sorted((header.sender, *header.to))):
+    if direct and header.conv != direct_conversation((header.sender, *header.to)):
         return Invalid("The envelope names a conversation of others.", code="wrong_conversation")
     if not 0 <= now_ms - resolved_ms <= settings.resolve_valid_ms:
         return _stale(header.to)
     return None
-
-
-@lru_cache(maxsize=16_384)
-def _conversation(*participants: str) -> str:
-    return direct_conversation(participants)
 
 
 def _stale(recipients: Sequence[str]) -> Conflict:
