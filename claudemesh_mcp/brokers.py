@@ -17,7 +17,6 @@ from claudemesh_wire.errors import Invalid, MeshError, NotFound, Unauthenticated
 from claudemesh_wire.keys import KEY_BYTES, unb64
 from claudemesh_wire.links import site_of
 
-ADMIN_SECRET_FILE: Final = "admin.secret"  # noqa: S105 - the name of a file
 _PIN_DIGITS: Final = 2 * KEY_BYTES
 
 
@@ -43,21 +42,6 @@ def read_admin_secret(file: Path) -> bytes:
             code="bad_admin_secret",
         )
     return secret
-
-
-def own_admin_secret(broker: str, settings: Settings) -> bytes | None:
-    """Give the admin secret of a broker that this home itself runs, ``None`` of any other.
-
-    Args:
-        broker: Its id.
-        settings: Of this process.
-
-    Raises:
-        MeshError: as for ``read_admin_secret``.
-    """
-    info = Launcher(Home(settings.paths())).find()
-    file = info.data / ADMIN_SECRET_FILE if info and info.id == broker else None
-    return read_admin_secret(file) if file and file.exists() else None
 
 
 async def locate(text: str, settings: Settings) -> Place:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio.to_thread
 
@@ -16,6 +16,7 @@ from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
 from claudemesh_mcp.meshes import Place, known_meshes
 from claudemesh_wire import VERSION
+from claudemesh_wire.errors import Forbidden
 
 
 @asynccontextmanager
@@ -69,5 +70,15 @@ async def remote(place: Place, settings: Settings) -> AsyncGenerator[Dialed]:
         Unavailable: ``unreachable``.
         Unauthenticated: ``certificate_changed``: another certificate than the one known.
     """
+    token = await anyio.to_thread.run_sync(_token_of_own, place.broker, settings)
     async with websocket(place.url, Patience(settings.ping_interval_s), place.pin) as link:
-        yield Dialed(link, place.broker, place.url, None, "", place)
+        yield Dialed(link, place.broker, place.url, token, "", place)
+
+
+def _token_of_own(broker: str, settings: Settings) -> bytes | None:
+    """Give the local token if it is this home that runs the broker: it may make meshes there."""
+    # What is wrong with the home's own file is no matter of another's broker.
+    with suppress(Forbidden):
+        info = Launcher(Home(settings.paths())).find()
+        return info.token if info and info.id == broker else None
+    return None

@@ -138,7 +138,8 @@ class Admission:
         is_home = self._check_token(hello)
         claims = self._read_claims(hello, nonce)
         certificate = _read_certificate(hello, claims)
-        may_found = self._is_vouched_for(hello, claims) or (is_home and origin.is_local)
+        is_near = origin.is_local or self.parts.reach is not None
+        may_found = self._is_vouched_for(hello, claims) or (is_home and is_near)
         chain = await self._chain(hello, claims, certificate, offered, may_found=may_found)
         return await self._arrive(hello, claims, certificate, chain)
 

@@ -94,8 +94,6 @@ async def _create(name: str, url: str | None, secret_file: Path | None) -> "Know
     home = Home.open(chosen.paths())
     secret = brokers.read_admin_secret(secret_file) if secret_file else None
     place = await brokers.locate(url, chosen) if url else None
-    if place and secret is None:
-        secret = await anyio.to_thread.run_sync(brokers.own_admin_secret, place.broker, chosen)
     made = await anyio.to_thread.run_sync(joining.make_mesh, home, chosen, name, place)
     try:
         # The broker learns of it from this first connection, and takes it or not.

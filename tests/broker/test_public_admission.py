@@ -65,9 +65,13 @@ async def test_a_broker_on_loopback_alone_demands_the_token(tmp_path: Path, mesh
         assert (await refusal(broker, Device(mesh, ADA, "ada"))).code == "bad_token"
 
 
-async def test_a_mesh_is_made_from_the_brokers_own_home(tmp_path: Path, mesh: Mesh) -> None:
+@pytest.mark.parametrize("origin", [FAR, LOCAL], ids=["as by a proxy", "directly"])
+async def test_a_mesh_is_made_from_the_brokers_own_home(
+    tmp_path: Path, mesh: Mesh, origin: Origin
+) -> None:
     async with a_broker(tmp_path, reach=REACH) as broker:
-        assert (await join(broker, Device(mesh, ADA, "ada"))).handle == "ada"
+        ada = await join(replace(broker, origin=origin), Device(mesh, ADA, "ada"))
+        assert ada.handle == "ada"
 
 
 @pytest.mark.parametrize("origin", [FAR, LOCAL], ids=["elsewhere", "a forwarder of its machine"])

@@ -29,7 +29,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 def ada(tmp_path: Path, host: Host) -> Iterator[Shell]:
     """The owner of the mesh `team`; as her system calls her, she is max."""
     with a_guest(tmp_path / "ada") as ada:
-        ok(ada.run("mesh", "create", "team", "--broker", host.url))
+        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
         yield ada
 
 

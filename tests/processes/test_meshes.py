@@ -67,7 +67,7 @@ def test_a_name_that_is_in_use_here_is_given_to_nobodys_mesh(ada: Shell, new: st
 def test_a_mesh_whose_broker_is_gone_is_left_here(tmp_path: Path) -> None:
     with a_guest(tmp_path / "ada") as ada:
         with a_host(tmp_path / "broker") as host:
-            ok(ada.run("mesh", "create", "team", "--broker", host.url))
+            ok(ada.run("mesh", "create", "team", *host.for_its_admin))
             refused = ada.run("--json", "mesh", "leave", "team", "--yes")
             assert (refused.code, refused.error["code"]) == (4, "last_owner")
             assert "claudemesh mesh delete team" in refused.error["hint"]

@@ -154,8 +154,9 @@ def test_the_address_that_a_broker_prints_makes_a_mesh(tmp_path: Path, bob: Shel
         assert re.findall(r"https?://\S+", host.said) == [host.printed_url]
         plain, _, pin = host.printed_url.partition("#")
         assert pin == host.fingerprint
-        # The home that runs it knows its certificate without the printed fingerprint too.
-        ok(ada.run("mesh", "create", "shop", "--broker", host.printed_url))
+        # Who knows its certificate from elsewhere, and who has it in the own home.
+        secret = ("--admin-secret-file", str(host.admin_secret_file))
+        ok(bob.run("mesh", "create", "shop", "--broker", host.printed_url, *secret))
         ok(ada.run("mesh", "create", "team", "--broker", plain))
         assert link_of(ada).startswith(f"{plain}/i/")
         # Another home knows nothing of it, and is told what is lacking.
