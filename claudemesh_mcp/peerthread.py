@@ -163,16 +163,29 @@ class Worker:
         try:
             self._run(batch, max(job.needs for job in batch))
         except BaseException as error:  # noqa: BLE001 - whatever it is, this thread has to live on
-            for job in batch:
-                # A new error each: a shared one would gather the tracebacks of all who raise it.
-                job.error = batch_refusal(error)
             self._give_up()
+            refused = batch_refusal(error)
+            if refused.code == "storage_full" and len(batch) > 1:
+                self._one_by_one(batch)
+            else:
+                for job in batch:
+                    # A new one each: a shared one would gather the tracebacks of all who raise it.
+                    job.error = batch_refusal(error)
         if batch[-1].change is None:
             with suppress(sqlite3.Error):
                 self._connection.close()
         # The loop may have ended without closing the file: then nobody waits any more.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_settle, batch)
+
+    def _one_by_one(self, batch: Sequence[Job]) -> None:
+        """Run each by itself what together did not fit: there may be room, or no need of any."""
+        for job in batch:
+            try:
+                self._run([job], job.needs)
+            except BaseException as error:  # noqa: BLE001 - as in `run`
+                job.error = batch_refusal(error)
+                self._give_up()
 
     def _run(self, batch: Sequence[Job], needs: Needs) -> None:
         connection = self._connection

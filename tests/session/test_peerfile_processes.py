@@ -38,7 +38,7 @@ anyio.run(main)
 """
 
 FULL_DISK = """
-import json, resource, sys
+import asyncio, json, resource, sys, threading
 from pathlib import Path
 import anyio
 from claudemesh_mcp.peerfile import PeerFile
@@ -59,10 +59,27 @@ def count(sql):
     return sql.execute("SELECT count(*) FROM names").fetchone()[0]
 
 async def attempt(file, change):
+    return await answer(file.write(change))
+
+async def answer(waiting):
     try:
-        return await file.write(change)
+        return await waiting
     except MeshError as error:
         return error.code
+
+async def together(file):
+    # Handed in behind a job that holds the thread, so that one batch has all of them.
+    began, goes_on = threading.Event(), threading.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(file.read, lambda sql: began.set() or goes_on.wait(30))
+        await anyio.to_thread.run_sync(began.wait)
+        jobs = (file.write(insert("together", int(sys.argv[2]))), file.read(count),
+            file.write(count))
+        told = await asyncio.gather(*map(answer, jobs), answer(release(goes_on)))
+    return told[:-1]
+
+async def release(goes_on):
+    goes_on.set()
 
 async def main():
     file = await PeerFile.open(PATH)
@@ -70,6 +87,7 @@ async def main():
     limit(8192)
     told["full"] = await attempt(file, insert("full", int(sys.argv[2])))
     told["reading"] = await attempt(file, count)
+    told["together"] = await together(file)
     limit(None)
     told["resumed"] = await attempt(file, insert("resumed", 10))
     told["in all"] = await attempt(file, count)
@@ -152,6 +170,7 @@ def test_a_full_disk_refuses_keeps_reading_and_resumes(path: Path, size: int) ->
         "before": 1,
         "full": "storage_full",
         "reading": 1,
+        "together": ["storage_full", 1, 1],
         "resumed": 1,
         "in all": 2,
     }
