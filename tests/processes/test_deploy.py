@@ -69,10 +69,11 @@ def test_what_the_unit_starts_listens_as_it_says(tmp_path: Path) -> None:
         cwd=tmp_path,
     ) as process:
         assert process.stdout is not None
-        first = process.stdout.readline()
+        first, second = process.stdout.readline(), process.stdout.readline()
         process.terminate()
         process.communicate(timeout=LIMIT_S)
-    assert first.startswith("claudemesh broker listens on https://0.0.0.0:")
+    assert first.startswith("claudemesh broker listens on 0.0.0.0:")
+    assert second.startswith("others reach it at https://")
     assert process.returncode == 0
     assert (tmp_path / "broker" / "broker-tls.crt").exists()
 

@@ -32,7 +32,8 @@ def test_an_invite_to_a_host_with_a_certificate_of_its_own_leaves_trust_to_the_a
         a_guest(tmp_path / "bob") as bob,
     ):
         assert host.printed_url == url
-        ok(ada.run("mesh", "create", "team", "--broker", url, SSL_CERT_FILE=ca))
+        secret = ("--admin-secret-file", str(host.admin_secret_file))
+        ok(ada.run("mesh", "create", "team", "--broker", url, *secret, SSL_CERT_FILE=ca))
         link = ok(ada.run("invite", SSL_CERT_FILE=ca)).out.strip()
         assert InviteLink.parse(link).pin == b""
         refused = bob.run("join", link, "--json")
