@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from claudemesh_mcp import inbox, outbox
+from claudemesh_mcp import inbox, openrows, outbox
 from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.causes import cause_of, is_expected
 from claudemesh_mcp.client import Client, Credentials
@@ -121,7 +121,7 @@ class Attachment:
     def holder(self) -> str:
         """The name under which this process holds what it offers."""
         nonce = self._peer.nonce
-        return inbox.attached_holder(nonce) if self._mode is Mode.ATTACH else f"call:{nonce}"
+        return openrows.attached_holder(nonce) if self._mode is Mode.ATTACH else f"call:{nonce}"
 
     @property
     def is_connected(self) -> bool:
@@ -301,7 +301,7 @@ class Attachment:
             self._lock = self._peer.take_lock()
             if self._lock is not None:
                 holder = self.holder
-                await self._peer.file.write(lambda sql: inbox.release_orphans(sql, holder))
+                await self._peer.file.write(lambda sql: openrows.release_orphans(sql, holder))
 
     async def _take_lock(self) -> None:
         """Take the lock from the process that was replaced; it needs a moment to notice.

@@ -1,6 +1,6 @@
 """Hands out what the inbox of a peer holds, and takes note of what was shown and what was not.
 
-``sdk.py`` asks it for every look into the inbox; ``inbox.py`` has the changes of the file.
+``sdk.py`` asks it for every look into the inbox; ``openrows.py`` has the changes of the file.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from claudemesh_mcp import held, inbox, shown
+from claudemesh_mcp import held, openrows, shown
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.peerfile import changes_elsewhere
@@ -59,7 +59,7 @@ class Hatch:
             sql: sqlite3.Connection, holder: str, now_ms: int
         ) -> tuple[list[sqlite3.Row], int, int]:
             there = policy.review(sql, now_ms, thread)
-            rows = inbox.hand_out(sql, limit, thread, holder, now_ms)
+            rows = openrows.hand_out(sql, limit, thread, holder, now_ms)
             return rows, there - len(rows), held.count(sql)
 
         if peek:
@@ -80,7 +80,7 @@ class Hatch:
 
         def hand_out(sql: sqlite3.Connection, holder: str, now_ms: int) -> list[sqlite3.Row]:
             policy.review_next(sql, now_ms, limit)
-            return inbox.hand_out(sql, limit, None, holder, now_ms)
+            return openrows.hand_out(sql, limit, None, holder, now_ms)
 
         rows = await self._handed(hand_out)
         self._report_news(policy)
@@ -103,7 +103,7 @@ class Hatch:
             with anyio.move_on_after(_POLL_S):
                 await arrival.wait()
             return
-        with anyio.move_on_after(inbox.LEASE_MS / 1000):
+        with anyio.move_on_after(openrows.LEASE_MS / 1000):
             while not arrival.is_set():
                 with anyio.move_on_after(_POLL_S):
                     await arrival.wait()
@@ -132,7 +132,7 @@ class Hatch:
             handed = True
         finally:
             if not handed:
-                peer.file.post(lambda sql: inbox.give_back(sql, holder))
+                peer.file.post(lambda sql: openrows.give_back(sql, holder))
         return given
 
     def shown_one(self, row: int) -> None:
@@ -147,21 +147,21 @@ class Hatch:
         rows, self._shown = self._shown, []
         if rows:
             now_ms = self._peer.now_ms()
-            self._peer.file.post(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
+            self._peer.file.post(lambda sql: openrows.mark_seen(sql, rows, _ROUTE, now_ms))
             self._receiving.reports_are_due()
 
     def not_shown(self, rows: list[int]) -> None:
         """Give rows back that were not shown, without waiting."""
         holder = self._attachment.holder
-        self._peer.file.post(lambda sql: inbox.give_back(sql, holder, rows))
+        self._peer.file.post(lambda sql: openrows.give_back(sql, holder, rows))
 
     async def evidence(self, tokens: Iterable[str]) -> None:
         """Take evidence that rows were shown: they are seen, and their senders are told."""
         rows, now_ms = [int(token) for token in tokens], self._peer.now_ms()
-        await self._peer.file.write(lambda sql: inbox.mark_seen(sql, rows, _ROUTE, now_ms))
+        await self._peer.file.write(lambda sql: openrows.mark_seen(sql, rows, _ROUTE, now_ms))
         self._receiving.reports_are_due()
 
     async def withdrawn(self, tokens: Iterable[str]) -> None:
         """Give rows back that were not shown."""
         rows, holder = [int(token) for token in tokens], self._attachment.holder
-        await self._peer.file.write(lambda sql: inbox.give_back(sql, holder, rows))
+        await self._peer.file.write(lambda sql: openrows.give_back(sql, holder, rows))

@@ -1,9 +1,9 @@
 """The SQLite file of one peer: inbox, outbox, receipts to report, names seen.
 
-``inbox.py`` and ``outbox.py`` own its tables and hand changes in; hooks read it with the standard
-library alone, so opened messages stand in clear in it (mode 0600). A thread of ``peerthread.py``
-does the work: what has gathered is committed together, and a change is acknowledged only after
-that commit.
+``inbox.py``, ``openrows.py`` and ``outbox.py`` own its tables and hand changes in; hooks read it
+with the standard library alone, so opened messages stand in clear in it (mode 0600). A thread of
+``peerthread.py`` does the work: what has gathered is committed together, and a change is
+acknowledged only after that commit.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
-from claudemesh_mcp import held, inbox
+from claudemesh_mcp import held, openrows
 from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_mcp.peer import Peer
@@ -68,7 +68,7 @@ class Policy:
 
     def unread(self, sql: sqlite3.Connection, now_ms: int) -> int:
         """Count what ``review`` would leave to be handed out, and change nothing."""
-        waiting = inbox.count_open(sql, now_ms)
+        waiting = openrows.count_open(sql, now_ms)
         verdicts = self._verdicts(waiting)
         for member, verdict in verdicts.items():
             stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
@@ -80,14 +80,14 @@ class Policy:
 
         Between arrival and look their member may have lost the right, been blocked or removed.
         """
-        waiting = inbox.count_open(sql, now_ms, thread)
+        waiting = openrows.count_open(sql, now_ms, thread)
         kept_back = self._keep_back(sql, now_ms, waiting)
-        return sum((inbox.count_open(sql, now_ms, thread) if kept_back else waiting).values())
+        return sum((openrows.count_open(sql, now_ms, thread) if kept_back else waiting).values())
 
     def review_next(self, sql: sqlite3.Connection, now_ms: int, limit: int) -> None:
         """Judge again by whom the oldest of these rows are, however many there are behind them."""
         judged = set[str]()
-        while more := inbox.whose(sql, now_ms, limit) - judged:
+        while more := openrows.whose(sql, now_ms, limit) - judged:
             self._keep_back(sql, now_ms, more)
             judged |= more
 
@@ -96,7 +96,7 @@ class Policy:
         verdicts = self._verdicts(members)
         self.has_news = self.has_news or bool(verdicts)
         for member, verdict in verdicts.items():
-            rows = inbox.open_of(sql, now_ms, member)
+            rows = openrows.open_of(sql, now_ms, member)
             if verdict == Capability.MESSAGE:
                 rows = [row for row in rows if row["route"] != held.RELEASED]
                 held.hold_back(sql, rows, verdict, now_ms)
@@ -128,7 +128,7 @@ class Policy:
 
 
 def _let_through(sql: sqlite3.Connection, member: str, now_ms: int) -> list[sqlite3.Row]:
-    return [row for row in inbox.open_of(sql, now_ms, member) if row["route"] == held.RELEASED]
+    return [row for row in openrows.open_of(sql, now_ms, member) if row["route"] == held.RELEASED]
 
 
 def _held(sql: sqlite3.Connection, sender: Sender) -> Ruling:

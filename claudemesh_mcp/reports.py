@@ -1,19 +1,24 @@
 """Receipts that are due: noted with the change they speak of, until the broker has taken them.
 
-``inbox.py`` and ``held.py`` note them in their changes; ``receiving.py`` signs and reports them.
+``inbox.py``, ``openrows.py`` and ``held.py`` note them in their changes; ``receiving.py`` signs and
+reports them. To note one takes the standard library alone.
 """
 
 import sqlite3
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from claudemesh_wire.envelope import Header
-from claudemesh_wire.receipts import MAX_BATCH, ReceiptItem, ReceiptStatus
+if TYPE_CHECKING:
+    from claudemesh_wire.envelope import Header
+    from claudemesh_wire.receipts import ReceiptItem, ReceiptStatus
 
-DueReports = dict[str, list[tuple[int, ReceiptItem]]]
+    DueReports = dict[str, list[tuple[int, ReceiptItem]]]
 
 
-def due(sql: sqlite3.Connection) -> DueReports:
+def due(sql: sqlite3.Connection) -> "DueReports":
     """Give receipts not yet reported, by sender, each list at most one signature long."""
+    from claudemesh_wire.receipts import MAX_BATCH, ReceiptItem
+
     found_due: DueReports = {}
     for found in sql.execute("SELECT * FROM reports ORDER BY row LIMIT 2048"):
         group = found_due.setdefault(found["sender"], [])
@@ -31,7 +36,7 @@ def due(sql: sqlite3.Connection) -> DueReports:
 
 
 def note_again(
-    sql: sqlite3.Connection, row: sqlite3.Row, said: tuple[ReceiptStatus, str, int]
+    sql: sqlite3.Connection, row: sqlite3.Row, said: "tuple[ReceiptStatus, str, int]"
 ) -> None:
     """Note what becomes of a row behind all that was said of it, the same perhaps among it.
 
@@ -47,7 +52,7 @@ def note_again(
     enter(sql, (*told, str(status), "", reason, at_ms))
 
 
-def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> DueReports:
+def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> "DueReports":
     """Forget receipts that the broker has taken, and give those that are due now."""
     sql.executemany("DELETE FROM reports WHERE row = ?", [(row,) for row in rows])
     return due(sql)
@@ -55,9 +60,9 @@ def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> DueReports:
 
 def note(
     sql: sqlite3.Connection,
-    header: Header,
+    header: "Header",
     header_hash: bytes,
-    said: tuple[ReceiptStatus, str, int],
+    said: "tuple[ReceiptStatus, str, int]",
 ) -> None:
     """Note a receipt that is due: its status, the reason of a refusal, and the time."""
     status, reason, at_ms = said

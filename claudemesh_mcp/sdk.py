@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 
-from claudemesh_mcp import inbox, shown
+from claudemesh_mcp import openrows, shown
 from claudemesh_mcp.attachment import Attachment, Dial
 from claudemesh_mcp.calls import Handing
 from claudemesh_mcp.client import Client
@@ -222,7 +222,7 @@ class Mesh:
             if not messages:
                 await self._hatch.next_arrival(arrival)
                 continue
-            held_until_ms = self.peer.now_ms() + inbox.LEASE_MS - _MARGIN_MS
+            held_until_ms = self.peer.now_ms() + openrows.LEASE_MS - _MARGIN_MS
             try:
                 for message in messages:
                     # Later than that another route may show it too.

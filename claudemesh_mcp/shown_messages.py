@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
-from claudemesh_mcp import held, inbox, outbox
+from claudemesh_mcp import held, inbox, openrows, outbox
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peer import Peer
@@ -94,7 +94,7 @@ async def peeked(policy: Policy, limit: int, thread: str | None) -> InboxResult:
 
     def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
         there = policy.review(sql, now_ms, thread)
-        rows = inbox.peek(sql, limit, thread, now_ms)
+        rows = openrows.peek(sql, limit, thread, now_ms)
         return rows, Left(there - len(rows), held.count(sql))
 
     rows, left = await peer.file.write(look)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from claudemesh_mcp import held, inbox, peerfile
+from claudemesh_mcp import held, inbox, openrows, peerfile
 from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_wire.content import ContentFields, Priority, pack
 from claudemesh_wire.envelope import Opened, Refusal, Sealed
@@ -99,7 +99,7 @@ def test_a_message_that_was_seen_is_not_offered_again_when_it_comes_again(
 ) -> None:
     take(sql, sealed())
     hand(sql)
-    inbox.mark_seen(sql, [1], "tool", NOW)
+    openrows.mark_seen(sql, [1], "tool", NOW)
     take(sql, sealed())
     assert unread(sql, NOW + DAY // 2) == 0
 
@@ -222,7 +222,7 @@ def test_a_message_that_lacks_a_grant_is_kept_apart_and_told_so(sql: sqlite3.Con
     assert told(sql) == [("held", "message")]
     assert (unread(sql, NOW), held.count(sql)) == (0, 1)
     assert hand(sql) == []
-    assert inbox.peek(sql, 20, None, NOW) == []
+    assert openrows.peek(sql, 20, None, NOW) == []
 
 
 def test_a_held_message_that_comes_again_is_told_to_be_held_again(sql: sqlite3.Connection) -> None:

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from claudemesh_mcp import inbox, peerfile, reports
-from claudemesh_mcp.inbox import LEASE_MS
+from claudemesh_mcp import openrows, peerfile, reports
+from claudemesh_mcp.openrows import LEASE_MS
 from tests.support.letters import message_id, sealed, take, unread
 from tests.wire.world import ADAS, CLEOS, DAY, NOW
 
@@ -69,7 +69,7 @@ class InboxMachine(RuleBasedStateMachine):
     @rule(holder=st.sampled_from(HOLDERS), limit=st.integers(0, 4))
     def rows_are_handed_out(self, holder: str, limit: int) -> None:
         expected = [row for row, one in self.model.items() if one.is_open(self.now_ms)][:limit]
-        given = inbox.hand_out(self.sql, limit, None, holder, self.now_ms)
+        given = openrows.hand_out(self.sql, limit, None, holder, self.now_ms)
         assert sorted(row["row"] for row in given) == expected
         for row in expected:
             message = self.model[row]
@@ -84,7 +84,7 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule(holder=st.sampled_from(HOLDERS))
     def an_offer_is_given_back(self, holder: str) -> None:
-        inbox.give_back(self.sql, holder)
+        openrows.give_back(self.sql, holder)
         for message in self.model.values():
             if message.state == "handed" and message.holder == holder:
                 message.state, message.offers = "waiting", message.offers - 1
@@ -94,14 +94,14 @@ class InboxMachine(RuleBasedStateMachine):
     def evidence_comes(self, data: st.DataObject) -> None:
         rows: list[int] = data.draw(st.lists(st.sampled_from(list(self.model)), max_size=3))
         fresh = {row for row in rows if self.model[row].state != "seen"}
-        assert inbox.mark_seen(self.sql, rows, "tool", self.now_ms) == len(fresh)
+        assert openrows.mark_seen(self.sql, rows, "tool", self.now_ms) == len(fresh)
         for row in fresh:
             self.model[row].state = "seen"
         self.seen += sorted(fresh)
 
     @rule(holder=st.sampled_from(HOLDERS[:2]))
     def an_attached_process_starts(self, holder: str) -> None:
-        inbox.release_orphans(self.sql, holder)
+        openrows.release_orphans(self.sql, holder)
         for message in self.model.values():
             orphaned = message.holder.startswith("attached:") and message.holder != holder
             if message.state == "handed" and orphaned:
@@ -127,7 +127,7 @@ class InboxMachine(RuleBasedStateMachine):
     def what_is_counted_is_what_can_be_handed_out(self) -> None:
         open_rows = [one for one in self.model.values() if one.is_open(self.now_ms)]
         assert unread(self.sql, self.now_ms) == len(open_rows)
-        assert len(inbox.peek(self.sql, 999, None, self.now_ms)) == len(open_rows)
+        assert len(openrows.peek(self.sql, 999, None, self.now_ms)) == len(open_rows)
 
     @invariant()
     def no_receipt_says_seen_of_what_was_not(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp import inbox, reports
+from claudemesh_mcp import inbox, openrows, reports
 from claudemesh_mcp.inbox import Taken
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_wire.certificate import Certificate
@@ -278,7 +278,7 @@ async def test_the_reporter_reports_what_comes_due_and_repeats_what_was_refused(
                 await receiving.take(pair.client, [delivery(pair)], [])
                 while not broker.reports:
                     await anyio.lowlevel.checkpoint()
-                await pair.peer.file.write(lambda sql: inbox.mark_seen(sql, [1], "tool", NOW))
+                await pair.peer.file.write(lambda sql: openrows.mark_seen(sql, [1], "tool", NOW))
                 receiving.reports_are_due()
                 while len(broker.reports) < 2:
                     await anyio.lowlevel.checkpoint()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from claudemesh_mcp import inbox, reports
+from claudemesh_mcp import inbox, openrows, reports
 from claudemesh_mcp.inbox import Checks, Ruling, Sender, Taken
 from claudemesh_wire.content import ContentFields, pack
 from claudemesh_wire.envelope import Copy, Opened, Reader, Refusal, Sealed
@@ -91,9 +91,9 @@ def hand(
     sql: sqlite3.Connection, limit: int = 20, holder: str = "a:1", now: int = NOW
 ) -> list[int]:
     """Hand rows out; gives their numbers."""
-    return [row["seq"] for row in inbox.hand_out(sql, limit, None, holder, now)]
+    return [row["seq"] for row in openrows.hand_out(sql, limit, None, holder, now)]
 
 
 def unread(sql: sqlite3.Connection, now: int = NOW, thread: str | None = None) -> int:
     """Count the messages that could be handed out."""
-    return sum(inbox.count_open(sql, now, thread).values())
+    return sum(openrows.count_open(sql, now, thread).values())

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp.inbox import LEASE_MS
+from claudemesh_mcp.openrows import LEASE_MS
 from claudemesh_wire.errors import Forbidden
 from claudemesh_wire.handshake import Mode
 from tests.support.lies import changed, refusing

@@ -1,14 +1,16 @@
 """The durable inbox: offers and their leases, evidence, receipts that are due, forgetting."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from claudemesh_mcp import inbox, peerfile, reports
-from claudemesh_mcp.inbox import LEASE_MS
+from claudemesh_mcp import inbox, openrows, peerfile, reports
+from claudemesh_mcp.openrows import LEASE_MS
 from claudemesh_wire.content import ContentFields
 from claudemesh_wire.errors import NotFound
 from claudemesh_wire.receipts import MAX_BATCH
@@ -32,6 +34,13 @@ def sql(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def test_offering_needs_the_standard_library_alone() -> None:
+    # -I and -S: no folder of installed packages, as for a program that has to start at once.
+    program = "import sys; sys.path[0:0] = [sys.argv[1]]; import claudemesh_mcp.openrows"
+    root = str(Path(openrows.__file__).parent.parent)
+    subprocess.run([sys.executable, "-I", "-S", "-c", program, root], check=True, timeout=60)
+
+
 def test_a_row_is_offered_to_one_route_at_a_time(sql: sqlite3.Connection) -> None:
     take(sql, sealed(1))
     take(sql, sealed(2))
@@ -46,7 +55,7 @@ def test_an_offer_without_evidence_ends_with_its_lease_and_is_made_again_marked(
     take(sql, sealed())
     hand(sql)
     assert hand(sql, now=NOW + LEASE_MS - 1) == []
-    (row,) = inbox.hand_out(sql, 20, None, "b:1", NOW + LEASE_MS)
+    (row,) = openrows.hand_out(sql, 20, None, "b:1", NOW + LEASE_MS)
     assert (row["offers"], row["holder"]) == (2, "b:1")
     assert row["lease_until_ms"] == NOW + 2 * LEASE_MS
 
@@ -54,8 +63,8 @@ def test_an_offer_without_evidence_ends_with_its_lease_and_is_made_again_marked(
 def test_a_row_given_back_waits_as_if_it_had_never_been_offered(sql: sqlite3.Connection) -> None:
     take(sql, sealed())
     hand(sql, holder="a:1")
-    inbox.give_back(sql, "a:1")
-    (row,) = inbox.hand_out(sql, 20, None, "a:2", NOW)
+    openrows.give_back(sql, "a:1")
+    (row,) = openrows.hand_out(sql, 20, None, "a:2", NOW)
     assert row["offers"] == 1
 
 
@@ -63,8 +72,8 @@ def test_a_row_offered_again_and_given_back_stays_marked(sql: sqlite3.Connection
     take(sql, sealed())
     hand(sql, holder="a:1")
     hand(sql, holder="a:2", now=NOW + LEASE_MS)
-    inbox.give_back(sql, "a:2")
-    (row,) = inbox.hand_out(sql, 20, None, "a:3", NOW + LEASE_MS)
+    openrows.give_back(sql, "a:2")
+    (row,) = openrows.hand_out(sql, 20, None, "a:3", NOW + LEASE_MS)
     assert row["offers"] == 2
 
 
@@ -74,12 +83,12 @@ def test_only_what_the_holder_holds_is_given_back(sql: sqlite3.Connection) -> No
     hand(sql, 1, "a:1")
     hand(sql, 1, "a:2")
     hand(sql, 2, "b:1")
-    inbox.give_back(sql, "a:1")
+    openrows.give_back(sql, "a:1")
     assert hand(sql, holder="a:3") == [1]
-    inbox.give_back(sql, "b", rows=[3])
+    openrows.give_back(sql, "b", rows=[3])
     assert hand(sql, holder="c:1") == [3]
-    inbox.mark_seen(sql, [2], "tool", NOW)
-    inbox.give_back(sql, "a")
+    openrows.mark_seen(sql, [2], "tool", NOW)
+    openrows.give_back(sql, "a")
     assert hand(sql) == [1]
 
 
@@ -87,8 +96,8 @@ def test_evidence_makes_a_row_seen_once_and_its_receipt_due(sql: sqlite3.Connect
     take(sql, sealed())
     report_all(sql)
     hand(sql)
-    assert inbox.mark_seen(sql, [1, 99], "tool", NOW + 7) == 1
-    assert inbox.mark_seen(sql, [1], "hook", NOW + 9) == 0
+    assert openrows.mark_seen(sql, [1, 99], "tool", NOW + 7) == 1
+    assert openrows.mark_seen(sql, [1], "hook", NOW + 9) == 0
     (item,) = due(sql)
     assert (item.status, item.route, item.at_ms) == ("seen", "tool", NOW + 7)
     assert hand(sql, now=NOW + DAY) == []
@@ -100,25 +109,25 @@ def test_evidence_counts_after_the_lease_and_from_whomever_it_comes(
     take(sql, sealed())
     hand(sql, holder="a:1")
     hand(sql, holder="b:1", now=NOW + LEASE_MS)
-    assert inbox.mark_seen(sql, [1], "tool", NOW + LEASE_MS + 1) == 1
+    assert openrows.mark_seen(sql, [1], "tool", NOW + LEASE_MS + 1) == 1
     assert hand(sql, now=NOW + DAY) == []
 
 
 def test_delivered_is_told_before_seen(sql: sqlite3.Connection) -> None:
     take(sql, sealed())
-    inbox.mark_seen(sql, [1], "tool", NOW)
+    openrows.mark_seen(sql, [1], "tool", NOW)
     assert [status for status, _ in told(sql)] == ["delivered", "seen"]
 
 
 def test_what_a_dead_process_held_is_offered_at_once_and_marked(sql: sqlite3.Connection) -> None:
-    dead, mine = inbox.attached_holder("dead"), inbox.attached_holder("mine")
+    dead, mine = openrows.attached_holder("dead"), openrows.attached_holder("mine")
     for seq in (1, 2, 3):
         take(sql, sealed(seq))
     hand(sql, 1, f"{dead}:1")
     hand(sql, 1, f"{mine}:1")
     hand(sql, 1, "call:other")
-    inbox.release_orphans(sql, mine)
-    assert [(row["seq"], row["offers"]) for row in inbox.hand_out(sql, 9, None, mine, NOW)] == [
+    openrows.release_orphans(sql, mine)
+    assert [(row["seq"], row["offers"]) for row in openrows.hand_out(sql, 9, None, mine, NOW)] == [
         (1, 2)
     ]
 
@@ -129,15 +138,15 @@ def test_a_sender_s_messages_come_in_its_order_and_senders_do_not_wait_for_each_
     arrivals = [(ADAS, 2), (CLEOS, 5), (ADAS, 1), (CLEOS, 6), (ADAS, 3)]
     for sender, seq in arrivals:
         take(sql, sealed(f"{sender.handle} {seq}", sender=sender, seq=seq))
-    given = [(row["handle"], row["seq"]) for row in inbox.hand_out(sql, 9, None, "a:1", NOW)]
+    given = [(row["handle"], row["seq"]) for row in openrows.hand_out(sql, 9, None, "a:1", NOW)]
     assert given == [("ada", 1), ("cleo", 5), ("ada", 2), ("cleo", 6), ("ada", 3)]
 
 
 def test_looking_takes_nothing(sql: sqlite3.Connection) -> None:
     take(sql, sealed())
-    assert [row["seq"] for row in inbox.peek(sql, 9, None, NOW)] == [1]
+    assert [row["seq"] for row in openrows.peek(sql, 9, None, NOW)] == [1]
     assert unread(sql, NOW) == 1
-    (row,) = inbox.hand_out(sql, 9, None, "a:1", NOW)
+    (row,) = openrows.hand_out(sql, 9, None, "a:1", NOW)
     assert row["offers"] == 1
 
 
@@ -145,7 +154,7 @@ def test_a_thread_is_handed_out_and_counted_by_itself(sql: sqlite3.Connection) -
     take(sql, sealed(1, fields=ContentFields(thread="plan")))
     take(sql, sealed(2))
     assert (unread(sql, NOW, "plan"), unread(sql, NOW)) == (1, 2)
-    assert [row["seq"] for row in inbox.hand_out(sql, 9, "plan", "a:1", NOW)] == [1]
+    assert [row["seq"] for row in openrows.hand_out(sql, 9, "plan", "a:1", NOW)] == [1]
     assert hand(sql) == [2]
 
 
@@ -192,7 +201,7 @@ def test_what_was_seen_is_forgotten_after_thirty_days_and_what_was_not_stays(
 ) -> None:
     take(sql, sealed(1))
     take(sql, sealed(2))
-    inbox.mark_seen(sql, [1], "tool", NOW)
+    openrows.mark_seen(sql, [1], "tool", NOW)
     inbox.forget_old(sql, NOW + inbox.KEPT_MS)
     assert len(rows(sql)) == 2
     inbox.forget_old(sql, NOW + inbox.KEPT_MS + 1)
@@ -201,7 +210,7 @@ def test_what_was_seen_is_forgotten_after_thirty_days_and_what_was_not_stays(
 
 def test_what_could_still_be_replayed_is_remembered(sql: sqlite3.Connection) -> None:
     take(sql, sealed(1))
-    inbox.mark_seen(sql, [1], "tool", NOW)
+    openrows.mark_seen(sql, [1], "tool", NOW)
     sql.execute("UPDATE inbox SET received_ms = 0")
     inbox.forget_old(sql, NOW + DAY + inbox.REPLAY_MEMORY_MS)
     assert len(rows(sql)) == 1
@@ -213,9 +222,9 @@ def test_looking_for_what_is_not_seen_does_not_read_the_whole_history(
     asked: list[str] = []
     sql.set_trace_callback(asked.append)
     unread(sql, NOW)
-    inbox.peek(sql, 5, None, NOW)
-    inbox.give_back(sql, "a:1")
-    inbox.release_orphans(sql, "a:1")
+    openrows.peek(sql, 5, None, NOW)
+    openrows.give_back(sql, "a:1")
+    openrows.release_orphans(sql, "a:1")
     sql.set_trace_callback(None)
     plans = [sql.execute(f"EXPLAIN QUERY PLAN {one}").fetchone()["detail"] for one in asked]
     assert len(plans) == 4

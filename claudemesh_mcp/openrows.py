@@ -1,0 +1,145 @@
+"""What of the inbox is still to be seen: offered to one route at a time, and seen on evidence.
+
+A row goes ``waiting → handed → seen``: handed is committed before anything is printed and holds for
+30 s; seen needs evidence that came after the print. Without it the row is offered again, marked
+``redelivered``. A row with a word in ``held`` lacks that grant and is handed to nobody until
+``held.py`` releases it. Every function is one change of a peer's file, and the standard library is
+all that this module imports.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Final
+
+from claudemesh_mcp import reports
+
+LEASE_MS: Final = 30_000
+_ATTACHED: Final = "attached:"
+_OFFERED: Final = "state = 'handed', holder = ?, lease_until_ms = ?, offers = offers + 1"
+# Said twice: without the first term SQLite would not use the index of what is not seen yet.
+_OPEN: Final = (
+    "state <> 'seen' AND (state = 'waiting' OR (state = 'handed' AND lease_until_ms <= ?))"
+    " AND held IS NULL AND (? IS NULL OR thread = ?)"
+)
+
+
+def hand_out(
+    sql: sqlite3.Connection, limit: int, thread: str | None, holder: str, now_ms: int
+) -> list[sqlite3.Row]:
+    """Hand the oldest waiting rows to one route, before it prints them.
+
+    Returns:
+        The rows as they stand now; ``offers`` above 1 means that they are offered again.
+    """
+    rows = sql.execute(
+        f"UPDATE inbox SET {_OFFERED} WHERE row IN"  # noqa: S608 - constants
+        f" (SELECT row FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?) RETURNING *",
+        (holder, now_ms + LEASE_MS, now_ms, thread, thread, limit),
+    ).fetchall()
+    return _in_order(rows)
+
+
+def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -> list[sqlite3.Row]:
+    """Give the oldest rows that are waiting, or whose offer ended without evidence."""
+    return _in_order(
+        sql.execute(
+            f"SELECT * FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?",  # noqa: S608 - a constant
+            (now_ms, thread, thread, limit),
+        ).fetchall()
+    )
+
+
+def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> dict[str, int]:
+    """Count the rows that could be handed out, by the member they came from."""
+    return dict(
+        sql.execute(
+            f"SELECT member, count(*) FROM inbox WHERE {_OPEN} GROUP BY member",  # noqa: S608 - a constant
+            (now_ms, thread, thread),
+        ).fetchall()
+    )
+
+
+def whose(sql: sqlite3.Connection, now_ms: int, limit: int) -> set[str]:
+    """Give the members that the next rows to be handed out came from."""
+    rows = sql.execute(
+        f"SELECT member FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?",  # noqa: S608 - a constant
+        (now_ms, None, None, limit),
+    )
+    return {row["member"] for row in rows}
+
+
+def open_of(sql: sqlite3.Connection, now_ms: int, member: str) -> list[sqlite3.Row]:
+    """Give the rows of a member that could be handed out."""
+    return sql.execute(
+        f"SELECT * FROM inbox WHERE {_OPEN} AND member = ? ORDER BY row",  # noqa: S608 - a constant
+        (now_ms, None, None, member),
+    ).fetchall()
+
+
+def give_back(sql: sqlite3.Connection, holder: str, rows: Iterable[int] | None = None) -> None:
+    """Take back an offer that was never printed: the rows wait as if nothing had been.
+
+    Args:
+        sql: The peer file.
+        holder: The process, or one hand-out of it, that held the offer.
+        rows: Only these rows; all that the holder has if not given.
+    """
+    only = None if rows is None else set(rows)
+    for row in sql.execute(
+        "SELECT row FROM inbox WHERE state <> 'seen' AND state = 'handed' AND holder GLOB ? || '*'",
+        (holder,),
+    ).fetchall():
+        if only is None or row["row"] in only:
+            sql.execute(
+                "UPDATE inbox SET state = 'waiting', holder = NULL, lease_until_ms = 0,"
+                " offers = offers - 1 WHERE row = ?",
+                (row["row"],),
+            )
+
+
+def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: int) -> int:
+    """Take evidence that rows were printed; note the receipts.
+
+    Returns:
+        How many rows were not seen before.
+    """
+    marked = 0
+    for row in rows:
+        found = sql.execute(
+            "UPDATE inbox SET state = 'seen', route = ?, seen_ms = ?, held = NULL WHERE row = ?"
+            " AND state <> 'seen' RETURNING sender, id, header_hash",
+            (route, now_ms, row),
+        ).fetchone()
+        if found is not None:
+            marked += 1
+            told = (found["sender"], found["id"], found["header_hash"])
+            reports.enter(sql, (*told, "seen", route, "", now_ms))
+    return marked
+
+
+def release_orphans(sql: sqlite3.Connection, holder: str) -> None:
+    """Offer again what an earlier attached process of this peer held: it is dead."""
+    sql.execute(
+        "UPDATE inbox SET lease_until_ms = 0 WHERE state <> 'seen' AND state = 'handed'"
+        " AND NOT holder GLOB ? || '*' AND holder GLOB ? || '*'",
+        (holder, _ATTACHED),
+    )
+
+
+def attached_holder(nonce: str) -> str:
+    """Name the offers of a process that holds the peer's lock."""
+    return _ATTACHED + nonce
+
+
+def _in_order(rows: list[sqlite3.Row]) -> list[sqlite3.Row]:
+    """Keep arrival order, but put each sender's rows of a conversation in their own order."""
+    rows = sorted(rows, key=lambda row: row["row"])
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault((row["sender"], row["conv"]), []).append(place)
+    ordered = list(rows)
+    for spots in places.values():
+        by_seq = sorted((rows[spot] for spot in spots), key=lambda row: row["seq"])
+        for spot, row in zip(spots, by_seq, strict=True):
+            ordered[spot] = row
+    return ordered
