@@ -7,12 +7,16 @@ recipient has a row that says how far it came.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.envelope import Copy, Header, Sealed
 from claudemesh_wire.keys import public_hash
 from claudemesh_wire.messages import RecipientState
 from claudemesh_wire.receipts import ReceiptStatus
+
+MAX_FETCH_BYTES: Final = 512 * 1024
+"""So much of what waits fits into one answer."""
 
 
 @dataclass(frozen=True, slots=True)

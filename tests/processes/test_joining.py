@@ -3,7 +3,6 @@
 import os
 import pty
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,33 +14,9 @@ from claudemesh_mcp.config import Settings
 from claudemesh_mcp.joining import Joined, Wish, join
 from claudemesh_wire.errors import Invalid
 from claudemesh_wire.links import InviteLink
-from tests.support.hosting import Host, a_guest, a_host, ok
+from tests.support.hosting import Host, a_host, ok
 from tests.support.shell import LIMIT_S, Shell
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path / "broker") as host:
-        yield host
-
-
-@pytest.fixture
-def ada(tmp_path: Path, host: Host) -> Iterator[Shell]:
-    """The owner of the mesh `team`; as her system calls her, she is max."""
-    with a_guest(tmp_path / "ada") as ada:
-        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
-        yield ada
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Iterator[Shell]:
-    with a_guest(tmp_path / "bob") as bob:
-        yield bob
-
-
-def link_of(ada: Shell, *words: str) -> str:
-    link: str = ok(ada.run("invite", *words, "--json")).json["link"]
-    return link
+from tests.support.twohomes import link_of
 
 
 def names(ada: Shell) -> list[str]:

@@ -3,7 +3,6 @@
 import re
 import ssl
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +12,7 @@ from claudemesh_mcp.config import Settings
 from claudemesh_mcp.sdk import Mesh
 from tests.support.hosting import Host, a_guest, a_host, a_host_at_home, ok
 from tests.support.shell import Shell
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path / "broker") as host:
-        yield host
-
-
-@pytest.fixture
-def ada(tmp_path: Path, host: Host) -> Iterator[Shell]:
-    """The owner of the mesh `team`."""
-    with a_guest(tmp_path / "ada") as ada:
-        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
-        yield ada
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Iterator[Shell]:
-    """Somebody else, who is in no mesh but his own."""
-    with a_guest(tmp_path / "bob") as bob:
-        yield bob
-
-
-def link_of(ada: Shell, *words: str) -> str:
-    link: str = ok(ada.run("invite", *words, "--json")).json["link"]
-    return link
-
-
-def joined(ada: Shell, bob: Shell, *words: str) -> None:
-    ok(bob.run("join", link_of(ada, *words), "--as", "bob"))
-
-
-def members(shell: Shell) -> dict[str, str]:
-    rows = ok(shell.run("members", "--all", "--json")).json["members"]
-    return {row["name"]: row["role"] if row["state"] == "present" else row["state"] for row in rows}
+from tests.support.twohomes import joined, link_of, members
 
 
 def test_four_commands_bring_two_people_together(host: Host, ada: Shell, bob: Shell) -> None:

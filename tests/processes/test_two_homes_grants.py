@@ -1,26 +1,7 @@
 """Two homes over TLS: what one lets the other do, from its shell; held, told, let through."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from tests.support.hosting import a_guest, a_host, ok
+from tests.support.hosting import ok
 from tests.support.shell import Shell
-
-
-@pytest.fixture
-def ada(tmp_path: Path) -> Iterator[Shell]:
-    """The owner of the mesh `team`; as her system calls her, she is max."""
-    with a_host(tmp_path / "broker") as host, a_guest(tmp_path / "ada") as ada:
-        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
-        yield ada
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Iterator[Shell]:
-    with a_guest(tmp_path / "bob") as bob:
-        yield bob
 
 
 def joined(ada: Shell, bob: Shell, invite: tuple[str, ...] = (), *words: str) -> None:

@@ -1,9 +1,7 @@
 """What becomes of members of another home: revoked keys, removals that change, forged invites."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import anyio
 import pytest
@@ -13,31 +11,11 @@ from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.invites import Invite
 from claudemesh_wire.keys import SigningKey
-from tests.processes.test_two_homes import joined, link_of, members
-from tests.support.hosting import Host, a_guest, a_host, ok
+from tests.support.hosting import Host, ok
 from tests.support.shell import Shell
+from tests.support.twohomes import joined, link_of, members
 
 LIMIT_S = 60
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path / "broker") as host:
-        yield host
-
-
-@pytest.fixture
-def ada(tmp_path: Path, host: Host) -> Iterator[Shell]:
-    """The owner of the mesh `team`; as her system calls her, she is max."""
-    with a_guest(tmp_path / "ada") as ada:
-        ok(ada.run("mesh", "create", "team", *host.for_its_admin))
-        yield ada
-
-
-@pytest.fixture
-def bob(tmp_path: Path) -> Iterator[Shell]:
-    with a_guest(tmp_path / "bob") as bob:
-        yield bob
 
 
 def test_a_kicked_member_is_banned_or_given_longer(ada: Shell, bob: Shell) -> None:

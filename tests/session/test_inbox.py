@@ -1,15 +1,12 @@
 """The durable inbox: what is taken in, what is declined, and what is left for later."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from claudemesh_mcp import held, inbox, openrows, peerfile
+from claudemesh_mcp import held, inbox, openrows
 from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_wire.content import ContentFields, Priority, pack
 from claudemesh_wire.envelope import Opened, Refusal, Sealed
@@ -27,12 +24,6 @@ from tests.support.letters import (
     unread,
 )
 from tests.wire.world import ADAS, BOBS, CLEOS, DAY, NOW, Device, letter
-
-
-@pytest.fixture
-def sql(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(peerfile._connect(tmp_path / "peer.db")) as connection:
-        yield connection
 
 
 def test_a_message_is_kept_in_clear_with_what_was_proved_of_its_sender(

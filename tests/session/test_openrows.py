@@ -3,13 +3,11 @@
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from claudemesh_mcp import inbox, openrows, peerfile, reports
+from claudemesh_mcp import inbox, openrows, reports
 from claudemesh_mcp.openrows import LEASE_MS
 from claudemesh_wire.content import ContentFields
 from claudemesh_wire.errors import NotFound
@@ -26,12 +24,6 @@ from tests.support.letters import (
     unread,
 )
 from tests.wire.world import ADAS, CLEOS, DAY, NOW
-
-
-@pytest.fixture
-def sql(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(peerfile._connect(tmp_path / "peer.db")) as connection:
-        yield connection
 
 
 def test_offering_needs_the_standard_library_alone() -> None:

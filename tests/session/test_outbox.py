@@ -1,7 +1,6 @@
 """The durable outbox: numbers, byte-for-byte rows, idempotency, and what an answer leaves."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +19,6 @@ from tests.wire.world import ADAS, BOBS, CLEOS, DAY, NOW, header, letter, seed
 
 PAIR = header(ADAS, [BOBS]).conv
 TRIO = header(ADAS, [BOBS, CLEOS]).conv
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "peer.db"
-
-
-@pytest.fixture
-def sql(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(peerfile._connect(path)) as connection:
-        yield connection
 
 
 def draft(label: object = 1, text: bytes = b"hello", conv: str = PAIR) -> Draft:

@@ -18,11 +18,6 @@ LIMIT_S = 20
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "peer.db"
-
-
-@pytest.fixture
 async def file(path: Path) -> AsyncGenerator[PeerFile]:
     opened = await PeerFile.open(path)
     yield opened

@@ -3,7 +3,6 @@
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -32,17 +31,6 @@ for number in range(3):
         os.kill(os.getpid(), signal.SIGKILL)
     sql.execute("COMMIT")
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "peer.db"
-
-
-@pytest.fixture
-def sql(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(peerfile._connect(path)) as connection:
-        yield connection
 
 
 def receive(sql: sqlite3.Connection, text: str, at_ms: int = NOW) -> int:

@@ -36,7 +36,6 @@ from claudemesh_wire.messages import (
 from claudemesh_wire.receipts import ReceiptStatus
 from claudemesh_wire.succession import InheritanceGrew
 
-MAX_FETCH_BYTES: Final = 512 * 1024
 _HELD_SHARE: Final = 50
 """What is held of one member takes a fiftieth of a recipient's queue at most."""
 
@@ -291,7 +290,7 @@ async def fetch(context: Context, request: Fetch) -> Fetched:
             mesh=caller.mesh,
             peer=caller.peer,
             after=request.after_row,
-            bounds=(request.limit, MAX_FETCH_BYTES),
+            bounds=(request.limit, queues.MAX_FETCH_BYTES),
         )
     )
     certificates = {row.certificate_hash: row.certificate for row in rows if row.certificate}

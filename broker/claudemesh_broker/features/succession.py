@@ -4,9 +4,8 @@
 """
 
 from functools import partial
-from typing import Final
 
-from claudemesh_broker import heirs
+from claudemesh_broker import heirs, queues
 from claudemesh_broker.service import Context, serves
 from claudemesh_wire.succession import (
     FetchInheritance,
@@ -15,8 +14,6 @@ from claudemesh_wire.succession import (
     ListPredecessors,
     Predecessors,
 )
-
-MAX_FETCH_BYTES: Final = 512 * 1024
 
 
 @serves
@@ -45,7 +42,7 @@ async def fetch_inheritance(context: Context, request: FetchInheritance) -> Inhe
             mesh=caller.mesh,
             peer=caller.peer,
             after=(request.after_row, request.after_peer),
-            bounds=(request.limit, MAX_FETCH_BYTES),
+            bounds=(request.limit, queues.MAX_FETCH_BYTES),
         )
     )
     certificates = {row.certificate_hash: row.certificate for _, row in rows if row.certificate}
