@@ -184,7 +184,8 @@ print_next_steps() {
   fi
   echo "  3. A teammate, with the same ./install.sh on her machine: on a host that both reach, run"
   echo "         claudemesh broker run --bind 0.0.0.0 --tls auto"
-  echo "     then claudemesh mesh create team --broker URL, and claudemesh invite; she runs"
+  echo "     and there, as the same user, claudemesh mesh create team --broker URL and"
+  echo "     claudemesh invite; she runs"
   echo "         claudemesh join LINK"
 }
 
@@ -224,14 +225,15 @@ uninstall() {
 
 # ---- test ------------------------------------------------------------------------------------
 
-# The real Claude Code, which some tests drive; without it they are skipped and say why. npm leaves
-# its install script to be called, and keeps nothing outside of the folder.
+# The real Claude Code, which some tests drive; without it they are skipped and say why, or fail
+# where CLAUDEMESH_REQUIRE_CLAUDE is 1. npm leaves its install script to be called, and keeps nothing
+# outside of the folder.
 add_client() {  # add_client FOLDER
   local pinned="$top/tests/support/claude" stamp="$1/installed" wanted
   wanted="$(cat "$pinned/package.json" "$pinned/package-lock.json" | checksum)"
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
   if ! command -v npm >/dev/null 2>&1; then
-    say "npm is not on this PATH, so the tests with the real Claude Code are skipped"
+    say "npm is not on this PATH, so the tests with the real Claude Code can't run"
     return
   fi
   say "installing the Claude Code that tests drive (pinned in tests/support/claude)"
@@ -244,7 +246,7 @@ add_client() {  # add_client FOLDER
   else
     tail -n 10 "$work/log" >&2
     rm -rf "$1"
-    say "it can't be installed, so the tests with the real Claude Code are skipped"
+    say "it can't be installed, so the tests with the real Claude Code can't run"
   fi
 }
 

@@ -19,7 +19,7 @@ from claudemesh_mcp.held import Choice, Found, Held
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.rights import right_here, verified
 from claudemesh_mcp.suggestions import did_you_mean, quoted
-from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, NotFound
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, NotFound, Unavailable
 from claudemesh_wire.grants import (
     Capability,
     Grant,
@@ -279,6 +279,7 @@ async def allow(peer: Peer, reach: Reach, what: str) -> Released:
         NotFound: ``unknown_member``, or ``not_held``: no such message is held in this home.
         Conflict: ``ambiguous``: messages of several members are held under that id.
         Forbidden: ``member_removed``: the one message is of somebody an admin removed.
+        Unavailable: ``not_looked_into``: it is not found, and there are files that can't be read.
         Invalid: ``blocked``: the member is blocked here.
     """
     if what.startswith("msg_"):
@@ -313,15 +314,9 @@ async def _allow_one(peer: Peer, message: str) -> Released:
     named = [one for one in found.messages if one.id == message]
     here = [one for one in named if one.mesh == peer.identity.mesh]
     if not here:
+        _refuse_if_skipped(found)
         raise not_held(f"message {message[:60]!a}", next((one.mesh for one in named), None))
-    senders = {one.member for one in here}
-    if len(senders) > 1:
-        raise Conflict(
-            "Messages of several members are held under this id.",
-            "Let one of the members through by name.",
-            code="ambiguous",
-        )
-    member = peer.trust.chain.members[senders.pop()]
+    member = peer.trust.chain.members[_one_member(here)]
     if member.removed and not member.has_left:
         raise Forbidden(
             f"{member.name} was removed from this mesh; what it wrote is not shown any more.",
@@ -351,17 +346,46 @@ async def discard(peer: Peer, what: str) -> Found:
 
     Raises:
         NotFound: ``not_held``: nothing of that member, or no such message, is held in this home.
+        Conflict: ``ambiguous``: of several members something is held under that name or id.
+        Unavailable: ``not_looked_into``: nothing is found, and there are files that can't be read.
     """
     is_message = what.startswith("msg_")
-    choice = Choice(
-        member=None if is_message else what,
-        id=what if is_message else None,
-        mesh=peer.identity.mesh,
-    )
-    done = await held.discard(peer.home, choice, peer.now_ms())
+    found = await anyio.to_thread.run_sync(held.find, peer.home, peer.identity.mesh)
+    meant = [one for one in found.messages if what == one.id]
+    meant = meant or [one for one in found.messages if what in {one.member, one.member_name}]
+    if meant:
+        choice = Choice(
+            _one_member(meant), id=what if is_message else None, mesh=peer.identity.mesh
+        )
+        done = await held.discard(peer.home, choice, peer.now_ms())
+    else:
+        done = Found(skipped=found.skipped)
     if not done.messages:
+        _refuse_if_skipped(done)
         raise not_held(f"message {what[:60]!a}" if is_message else f"message of {what[:80]!a}")
     return done
+
+
+def _one_member(messages: Sequence[Held]) -> str:
+    """Give the one member that these are of."""
+    members = {one.member for one in messages}
+    if len(members) > 1:
+        raise Conflict(
+            "Messages of several members are held under this name or id.",
+            f"Name one of the members by its id: {', '.join(sorted(members))}",
+            code="ambiguous",
+        )
+    return members.pop()
+
+
+def _refuse_if_skipped(found: Found) -> None:
+    """Refuse to say that something is not there when not all could be looked into."""
+    if found.skipped:
+        raise Unavailable(
+            f"Not all could be looked into: {found.skipped[0]}",
+            "claudemesh doctor says what is the matter.",
+            code="not_looked_into",
+        )
 
 
 def not_held(what: str, mesh: str | None = None) -> NotFound:

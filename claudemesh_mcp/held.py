@@ -7,9 +7,9 @@ transactions. A held message stays until somebody decides, whatever its sender s
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +68,14 @@ class Found:
 
     messages: list[Held] = field(default_factory=list[Held])
     skipped: list[str] = field(default_factory=list[str])
+
+    def within(self, known: Collection[str]) -> "Found":
+        """Give what came by these meshes alone: by one that was left nothing can be done any more.
+
+        Args:
+            known: The ids of meshes.
+        """
+        return replace(self, messages=[one for one in self.messages if one.mesh in known])
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,17 @@ def local_id(home: Home) -> str | None:
     return None if founding is None else Entry.parse(founding).fields.mesh
 
 
+def names(home: Home) -> dict[str, str]:
+    """Give what this home calls the meshes it is in, by their ids; the local one is among them.
+
+    Raises:
+        MeshError: as ``known_meshes``.
+    """
+    local = local_id(home)
+    named = {one.id: one.name for one in known_meshes(home)}
+    return named | ({local: LOCAL} if local else {})
+
+
 def find(home: Home, mesh: str) -> KnownMesh | None:
     """Give a mesh of this home by its id."""
     return _read(_file(home, mesh))

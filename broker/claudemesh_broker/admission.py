@@ -56,7 +56,7 @@ class Identity:
         key: Its signing key; the broker's id is made of its public half.
         token: The local token whose knowledge every client has to prove, if there is one.
         node: The name of this process among those that share the data.
-        admin_secret: Whoever proves to know it may make meshes here from another machine.
+        admin_secret: Whoever proves to know it may make meshes here from another home.
     """
 
     key: SigningKey

@@ -147,7 +147,7 @@ class Opening:
         token: What local sessions prove to know.
         on_fatal: Told when the store has died.
         reach: How other machines reach it, if they do.
-        admin_secret: What those have to know who make meshes from another machine.
+        admin_secret: What those have to know who make meshes from another home.
     """
 
     settings: BrokerSettings

@@ -131,7 +131,7 @@ def check_owner(owner: str, key: SigningKey) -> str:
 
 
 def load_admin_secret(data: Path) -> bytes:
-    """Give the secret of those who make meshes from other machines, made once in the data folder.
+    """Give the secret of those who make meshes from another home, made once in the data folder.
 
     Raises:
         Unavailable: ``admin_secret_damaged``: it is not what was written there.

@@ -55,7 +55,7 @@ class _Place:
         key: Its signing key.
         shown: The certificate that it shows there, if it speaks TLS.
         reach: How other machines reach it, if they do.
-        admin_secret: What those have to know who make meshes from there.
+        admin_secret: What those have to know who make meshes from another home.
     """
 
     listener: socket.socket
@@ -314,7 +314,7 @@ def _introduction(settings: BrokerSettings, place: _Place) -> Iterator[str]:
         yield f"its certificate, good until {ends}, has SHA-256 {place.shown.pin.hex()}"
     if place.admin_secret:
         path = settings.data / embedded.ADMIN_SECRET_FILE
-        yield f"the secret for making meshes from other machines is in {path}"
+        yield f"the secret for making meshes from any other home is in {path}"
 
 
 async def _end_when_idle(broker: Broker, server: _Server) -> None:

@@ -3,10 +3,13 @@
 Every command reads its settings here, so that ``claudemesh --mesh NAME …`` works for all of them.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from claudemesh_mcp import config
 from claudemesh_mcp.config import Settings
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.home import Home
 
 _FLAGS: Final[dict[str, Any]] = {}
 
@@ -23,6 +26,17 @@ def settings() -> Settings:
         Invalid: ``config_invalid``.
     """
     return Settings.load(_FLAGS)
+
+
+def home() -> "Home":
+    """Open the home of this command.
+
+    Raises:
+        MeshError: the settings make no sense, or the home can't be used.
+    """
+    from claudemesh_mcp.home import Home
+
+    return Home.open(settings().paths())
 
 
 def standing() -> Settings:

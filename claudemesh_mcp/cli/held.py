@@ -16,16 +16,17 @@ _NAMED: Final = 3
 
 
 async def find() -> "Found":
-    """Give what is held in all peers of this home, whatever mesh it came by."""
-    from claudemesh_mcp import held
-    from claudemesh_mcp.home import Home
+    """Give what is held in all peers of this home, by whichever of its meshes it came."""
+    from claudemesh_mcp import held, meshes
 
-    home = Home.open(chosen.settings().paths())
-    return await anyio.to_thread.run_sync(held.find, home)
+    home = chosen.home()
+    return await anyio.to_thread.run_sync(lambda: held.find(home).within(meshes.names(home)))
 
 
 def tell(found: "Found") -> None:
     """Say in one line that something is held, if it is."""
+    if found.skipped:
+        show.word(f"{len(found.skipped)} session file(s) can't be looked into: claudemesh doctor")
     count = len(found.messages)
     if not count:
         return
@@ -38,39 +39,30 @@ def tell(found: "Found") -> None:
 
 def list_all(found: "Found", *, json: bool) -> None:
     """Print what is held, and how it is let through."""
-    names = _mesh_names()
+    from claudemesh_mcp import meshes
+
+    names = meshes.names(chosen.home())
     if json:
         show.data({"held": [_as_data(one) for one in found.messages], "skipped": found.skipped})
         return
     for sentence in found.skipped:
         show.word(f"Not looked into: {sentence}")
     if not found.messages:
-        show.word("Nothing is held.")
+        show.word("Nothing else is held." if found.skipped else "Nothing is held.")
         return
     titles = ("id", "mesh", "from", "member", "received", "lacks", "begins")
     show.table(titles, (_cells(one, names) for one in found.messages))
     for mesh in dict.fromkeys(one.mesh for one in found.messages):
-        command = f"claudemesh --mesh {names.get(mesh, mesh)}"
+        command = f"claudemesh --mesh {names[mesh]}"
         show.word(f"Let them through: {command} allow NAME, or one of them: {command} allow ID")
         show.word(f"Decline them for good: {command} discard NAME, or {command} discard ID")
-
-
-def _mesh_names() -> dict[str, str]:
-    """Give what this home calls its meshes, by their ids."""
-    from claudemesh_mcp import meshes
-    from claudemesh_mcp.home import Home
-
-    home = Home.open(chosen.settings().paths())
-    local = meshes.local_id(home)
-    named = {one.id: one.name for one in meshes.known_meshes(home)}
-    return named | ({local: meshes.LOCAL} if local else {})
 
 
 def _cells(one: "Held", names: "dict[str, str]") -> tuple[str, ...]:
     from claudemesh_mcp.results import rfc3339
 
-    at, mesh = rfc3339(one.received_ms), names.get(one.mesh, one.mesh)
-    return (one.id, mesh, one.handle, one.member_name, at, one.lacks, one.text)
+    at = rfc3339(one.received_ms)
+    return (one.id, names[one.mesh], one.handle, one.member_name, at, one.lacks, one.text)
 
 
 def _as_data(one: "Held") -> dict[str, Any]:

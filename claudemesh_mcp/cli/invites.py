@@ -28,7 +28,7 @@ RoleName = Literal["admin", "member", "observer", "owner"]
 _STDIN: Final = "-"
 _RECIPE: Final = (
     "1. On the host:    claudemesh broker run --bind 0.0.0.0 --tls auto",
-    "2. You:            claudemesh mesh create team --broker URL   (as the broker prints it)",
+    "2. You, there:     claudemesh mesh create team --broker URL   (as the broker prints it)",
     "3. You:            claudemesh invite",
     "4. Your teammate:  claudemesh join LINK",
 )

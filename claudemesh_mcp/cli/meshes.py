@@ -14,11 +14,11 @@ import typer
 
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask, open_mesh
+from claudemesh_mcp.cli.chosen import home as own_home
 from claudemesh_mcp.cli.chosen import settings, standing
 from claudemesh_wire.errors import Invalid, MeshError, ProtocolError, Unavailable
 
 if TYPE_CHECKING:
-    from claudemesh_mcp.home import Home
     from claudemesh_mcp.meshes import KnownMesh
     from claudemesh_mcp.sdk import Mesh
 
@@ -106,8 +106,8 @@ async def _create(name: str, url: str | None, secret_file: Path | None) -> "Know
             # The hello may have arrived: this home must not forget a mesh that is there.
             show.word(
                 f"Whether the broker took {name} is not known; it stays on your list."
-                f" claudemesh --mesh {name} status tries again,"
-                f" claudemesh mesh leave {name} --here drops it."
+                f" claudemesh --mesh {name} status shows it if it did; if not,"
+                f" claudemesh mesh leave {name} --here drops it, to be made again."
             )
         raise
     return meshes.find(home, made.id) or made
@@ -137,7 +137,7 @@ def _rows() -> list[dict[str, Any]]:
     from claudemesh_mcp import meshes
 
     chosen = settings()
-    home = _home()
+    home = own_home()
     founding = meshes.local_id(home)
     here = chosen.mesh or meshes.LOCAL
     rows = [
@@ -165,7 +165,7 @@ def use(name: Given) -> None:
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     from claudemesh_mcp import meshes
 
-    home = _home()
+    home = own_home()
     if not meshes.is_local(home, name):
         name = meshes.choose(meshes.known_meshes(home), name).name
     _write_choice(name)
@@ -246,7 +246,7 @@ def rename(
     from claudemesh_mcp.project import wished_handle
 
     known, name_ = _joined(name), wished_handle(new)
-    home = _home()
+    home = own_home()
     # Before all others are told of a name that this home can't take over.
     meshes.check_name(home, name_, known.id)
 
@@ -318,21 +318,15 @@ def trust(
     show.word(f"The broker of {known.name} shows {shown.hex()}.")
     if certificate is None:
         _confirm("Is that what its admin told you?", yes)
-    meshes.update_place(_home(), known.id, replace(known.place, pin=shown))
+    meshes.update_place(own_home(), known.id, replace(known.place, pin=shown))
     show.word("It is accepted.")
-
-
-def _home() -> "Home":
-    from claudemesh_mcp.home import Home
-
-    return Home.open(settings().paths())
 
 
 def _joined(name: str) -> "KnownMesh":
     """Give a mesh of this home's list, which the local one is not."""
     from claudemesh_mcp import meshes
 
-    home = _home()
+    home = own_home()
     if meshes.is_local(home, name):
         raise Invalid("The local mesh is always there.", "Name another one: claudemesh mesh list")
     return meshes.choose(meshes.known_meshes(home), name)
@@ -345,7 +339,7 @@ def _forget(known: "KnownMesh") -> None:
     told = written_setting("mesh")
     if told is not None and meshes.is_called(known, told):
         _write_choice(meshes.LOCAL)
-    meshes.forget(_home(), known.id)
+    meshes.forget(own_home(), known.id)
     _warn_of(known)
 
 

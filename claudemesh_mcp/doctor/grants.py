@@ -3,7 +3,7 @@
 ``doctor/__init__.py`` lists them. Both look into this home's files alone, which are the truth.
 """
 
-from claudemesh_mcp import held
+from claudemesh_mcp import held, meshes
 from claudemesh_mcp.doctor.finding import Case, Finding, in_thread, ok, skip, warn
 from claudemesh_mcp.doctor.mesh import identity_of
 from claudemesh_mcp.grantfile import GrantFile
@@ -50,10 +50,12 @@ def _count_grants(case: Case, *, strict: bool) -> Finding:
 def _count_held(case: Case) -> Finding:
     if not case.paths.sessions.is_dir():
         return skip("No session has opened here yet.")
-    found = held.find(Home(case.paths))
+    home = Home(case.paths)
+    found = held.find(home).within(meshes.names(home))
     if found.skipped:
         return warn(
-            f"{len(found.skipped)} file(s) of sessions can't be looked into: {found.skipped[0]}",
+            f"{len(found.messages)} message(s) are held;"
+            f" {len(found.skipped)} file(s) of sessions can't be looked into: {found.skipped[0]}",
             "Upgrade claudemesh if a newer one wrote it; else see what the check messages says.",
         )
     if not found.messages:

@@ -255,7 +255,7 @@ def main() -> int:
     finally:
         shutil.rmtree(home, ignore_errors=True)
     print(json.dumps(figures))
-    is_whole = figures["delivered"] == figures["messages"] and figures["lost"] == 0
+    is_whole = 0 < figures["delivered"] == figures["messages"] and figures["lost"] == 0
     return 0 if is_whole else 1
 
 

@@ -228,8 +228,9 @@ def main() -> int:
 
 def _holds(figures: dict[str, Any]) -> bool:
     """Tell whether a session is as quick and as small as it is to be, as far as it was measured."""
+    is_measured = bool(figures["initialize_ms"] or figures["idle_rss_mib"])
     is_quick = figures["initialize_ms"].get("p50", 0) < QUICK_MS
-    return is_quick and figures["idle_rss_mib"].get("p50", 0) <= SMALL_MIB
+    return is_measured and is_quick and figures["idle_rss_mib"].get("p50", 0) <= SMALL_MIB
 
 
 if __name__ == "__main__":
