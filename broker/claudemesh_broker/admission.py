@@ -7,7 +7,6 @@ hello claims is checked before anything is stored; what it proves becomes the co
 ``Caller``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 from claudemesh_broker import arrivals
 from claudemesh_broker.arrivals import Arrival, Arrived
 from claudemesh_broker.delivery import Attachment
+from claudemesh_broker.offered import Offer, Offered, is_proved, longest
 from claudemesh_broker.roster import (
     check_certificate,
     entries_after,
@@ -24,9 +24,7 @@ from claudemesh_broker.roster import (
 from claudemesh_broker.service import Caller, Parts
 from claudemesh_wire import DATA_VERSION, VERSION, canonical
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.entries import Entry, EntryKind
-from claudemesh_wire.envelope import MAX_AHEAD_MS
-from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, Unauthenticated
+from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unauthenticated
 from claudemesh_wire.handshake import (
     Claims,
     Facts,
@@ -42,10 +40,8 @@ from claudemesh_wire.handshake import (
 )
 from claudemesh_wire.keys import SigningKey, b64, broker_id, same
 from claudemesh_wire.membership import Chain
-from claudemesh_wire.message import Role
 
 MAX_ENTRIES: Final = 200
-MAX_PARTS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -85,29 +81,6 @@ class Admitted:
     caller: Caller
     welcome: Welcome
     arrived: Arrived
-
-
-@dataclass
-class Offered:
-    """The log that one connection offers, in as many hellos as it takes; it counts once whole.
-
-    Args:
-        chain: What is verified of it.
-        parts: In how many hellos that came.
-    """
-
-    chain: Chain | None = None
-    parts: int = 0
-
-    def behind(self, known: Chain | None) -> Chain | None:
-        """Give what a further part follows: the log known here, or what was offered behind it."""
-        before = known.entries if known else ()
-        goes_on = self.chain is not None and self.chain.entries[: len(before)] == before
-        return self.chain if goes_on else known
-
-    def keep(self, chain: Chain) -> None:
-        """Keep what was verified until the rest is here."""
-        self.chain, self.parts = chain, min(self.parts + 1, MAX_PARTS)
 
 
 class Admission:
@@ -193,12 +166,12 @@ class Admission:
             known = await self.parts.roster.load(claims.mesh)
             if known is None and not (hello.log and may_found):
                 raise _unknown(claims.mesh, is_offered=bool(hello.log))
-            member = certificate.fields.member
-            offer = _Offer(hello.log, member, self.parts.now_ms(), is_known=known is not None)
-            chain = _longest(offered.behind(known), offer, claims)
-            may_offer = may_found or (known is not None and known.is_present(member))
+            now_ms, is_known = self.parts.now_ms(), known is not None
+            offer = Offer(hello.log, certificate, now_ms, is_known=is_known)
+            chain = longest(offered.behind(known, certificate.hash), offer, claims)
+            may_offer = may_found or (known is not None and is_proved(known, certificate, now_ms))
             if may_offer and hello.log and chain.head.seq < claims.head_seq:
-                offered.keep(chain)
+                offered.keep(chain, certificate.hash, is_known=is_known)
                 raise _is_behind(chain)
             self._check_member(chain, certificate, claims)
             _compare_heads(chain, claims)
@@ -294,75 +267,6 @@ def _read_certificate(hello: Hello, claims: Claims) -> Certificate:
     if not is_hello_signed(hello, certificate.sign_key):
         raise Unauthenticated("The hello is not signed by its device.", code="bad_signature")
     return certificate
-
-
-@dataclass(frozen=True)
-class _Offer:
-    """A log that comes with a hello, by whom, when, and whether the mesh was known before."""
-
-    log: Sequence[bytes]
-    member: str
-    now_ms: int
-    is_known: bool
-
-
-def _longest(start: Chain | None, offer: _Offer, claims: Claims) -> Chain:
-    """Give the start, or a chain that extends it by what a client offers up to its head."""
-    chain = start or Chain(claims.mesh)
-    if claims.head_seq <= chain.head.seq:
-        return chain
-    for blob in offer.log:
-        entry = Entry.parse(blob)
-        if entry.fields.seq <= chain.head.seq:
-            continue
-        before, chain = chain, chain.extend([blob])
-        if before.head.seq > 0:
-            _check_time(entry, offer.now_ms)
-        if offer.is_known:
-            _check_offer(before, chain, entry, offer)
-    return chain
-
-
-def _check_time(entry: Entry, now_ms: int) -> None:
-    """Refuse what is of a time to come: a return that is not due yet would be made due so."""
-    if entry.fields.at > now_ms + MAX_AHEAD_MS:
-        raise Invalid(
-            f"Entry {entry.fields.seq} of the membership log is of a time that is still to come.",
-            "Put the clock of the broker's machine right, or wait until it is due.",
-            code="clock",
-            details={"now_ms": now_ms},
-        )
-
-
-def _check_offer(before: Chain, after: Chain, entry: Entry, offer: _Offer) -> None:
-    """Refuse what only the broker's clock and its invites could have vouched for.
-
-    Who joins, returns, or signs until its time is over shows the entry when it is made, and the
-    broker looks at the clock and at the invite it keeps. A log that holds such an entry all the
-    same was lost here, or the entry was never shown; a member who could have done the same by
-    its own hand gains nothing by the latter, and nobody else brings it along.
-    """
-    said = entry.fields
-    signer = before.members.get(said.by)
-    is_timed = said.invite is not None or said.kind == EntryKind.RETURN
-    if not is_timed and signer is not None and not signer.has_expired(offer.now_ms):
-        return
-    concerned = said.member or said.by
-    known = (chain.members.get(concerned) for chain in (before, after))
-    roles = {Role.ADMIN, *(member.role for member in known if member is not None)}
-    voucher = before.members.get(offer.member)
-    is_vouched = (
-        voucher is not None
-        and voucher.is_good(offer.now_ms)
-        and all(voucher.may_give(role) for role in roles)
-    )
-    if not is_vouched:
-        raise Forbidden(
-            f"Entry {said.seq} of this log was not shown to the broker when it was made.",
-            "If the broker was restored from a backup, an admin's session brings it along: connect"
-            " again after that. Otherwise join by the link of an invite.",
-            code="membership_forbidden",
-        )
 
 
 def _is_behind(chain: Chain) -> Conflict:

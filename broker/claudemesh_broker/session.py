@@ -14,8 +14,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from claudemesh_broker import peers, upkeep
-from claudemesh_broker.admission import Admission, Admitted, Offered, Origin
+from claudemesh_broker.admission import Admission, Admitted, Origin
 from claudemesh_broker.delivery import Feed
+from claudemesh_broker.offered import Offered
 from claudemesh_broker.outgoing import Link, LinkClosed, Outgoing
 from claudemesh_broker.peers import News
 from claudemesh_broker.service import Caller, Context, Service

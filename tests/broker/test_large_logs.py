@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from claudemesh_broker.admission import MAX_PARTS, Origin
+from claudemesh_broker.admission import Origin
+from claudemesh_broker.offered import MAX_PARTS
 from claudemesh_broker.reach import Reach
 from claudemesh_broker.session import MAX_HELLOS
 from claudemesh_wire.errors import MeshError

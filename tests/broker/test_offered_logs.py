@@ -14,6 +14,7 @@ import pytest
 
 from claudemesh_broker.admission import Origin
 from claudemesh_broker.reach import Reach
+from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.invites import Invite, InviteFields, prove
 from claudemesh_wire.keys import SigningKey, b64, make_id
@@ -66,6 +67,31 @@ async def refusal(broker: MemoryBroker, device: Device, wish: Wish | None = None
 
 async def hello(broker: MemoryBroker, mesh: Mesh, who: Person) -> RawPeer:
     return await join(broker, Device(mesh, who, who.name))
+
+
+async def test_nobody_vouches_under_a_certificate_that_its_member_did_not_sign(
+    tmp_path: Path,
+) -> None:
+    async with a_broker(tmp_path, reach=REACH) as broker:
+        mesh, mallory = Mesh(ADA), Person("mallory")
+        await join(broker, Device(mesh, ADA, "ada"))
+        before = (await known(broker, mesh)).head.seq
+        joins(mesh, mallory, ADA)
+        # What ada's keys would sign, signed by mallory's; the log is said to go on behind it.
+        pretended = Device(mesh, ADA, "desk")
+        forged = Certificate.issue(pretended.certificate("ada").fields, mallory.key)
+        peer = RawPeer(replace(broker, origin=FAR), pretended, "ada")
+        broker.tasks.start_soon(peer.read)
+        more = {"head_seq": mesh.chain.head.seq + 1}
+        wish = Wish(token=None, certificate=forged, log=mesh.log[-1:], claims=more)
+        for _ in range(2):
+            with pytest.raises(MeshError) as caught:
+                await peer.hello(wish)
+            assert caught.value.code == FORBIDDEN
+            # Nor does it help to say so under one's own name afterwards.
+            peer.device = Device(mesh, mallory, "mallory")
+            wish = Wish(token=None, log=mesh.log[-1:])
+        assert (await known(broker, mesh)).head.seq == before
 
 
 def returns_early(mesh: Mesh, _dan: Person) -> None:
