@@ -73,6 +73,14 @@ class Hatch:
         self._report_news(policy)
         return result, tokens
 
+    async def read_on(self, message: str, offset: int) -> "results.InboxResult":
+        """Give a part of one message, from a byte offset on."""
+        policy = Policy(self._peer)
+        try:
+            return await shown.messages.chunk(policy, message, offset)
+        finally:
+            self._report_news(policy)
+
     async def take_next(self, limit: int) -> "tuple[list[results.InboxMessage], list[int]]":
         """Take what is there for one who follows, and does not ask what is left behind it."""
         await self._look()

@@ -69,7 +69,7 @@ class Policy:
     def unread(self, sql: sqlite3.Connection, now_ms: int) -> int:
         """Count what ``review`` would leave to be handed out, and change nothing."""
         waiting = openrows.count_open(sql, now_ms)
-        verdicts = self._verdicts(waiting)
+        verdicts = self._verdicts(waiting, self._granted())
         for member, verdict in verdicts.items():
             stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
             waiting[member] = len(stays)
@@ -79,13 +79,20 @@ class Policy:
         """Judge again by whom the rows are that could be handed out now; give how many may be.
 
         Between arrival and look their member may have lost the right, been blocked or removed.
+
+        Raises:
+            MeshError: the grants can't be read: nothing of others is shown, and all of it waits.
         """
         waiting = openrows.count_open(sql, now_ms, thread)
         kept_back = self._keep_back(sql, now_ms, waiting)
         return sum((openrows.count_open(sql, now_ms, thread) if kept_back else waiting).values())
 
     def review_next(self, sql: sqlite3.Connection, now_ms: int, limit: int) -> None:
-        """Judge again by whom the oldest of these rows are, however many there are behind them."""
+        """Judge again by whom the oldest of these rows are, however many there are behind them.
+
+        Raises:
+            MeshError: as ``review``.
+        """
         judged = set[str]()
         while more := openrows.whose(sql, now_ms, limit) - judged:
             self._keep_back(sql, now_ms, more)
@@ -93,7 +100,8 @@ class Policy:
 
     def _keep_back(self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str]) -> bool:
         """Hold or decline what may not be handed out any more; tell whether there was any."""
-        verdicts = self._verdicts(members)
+        others = [one for one in members if one != self.peer.identity.member]
+        verdicts = self._verdicts(others, self.peer.grants.read()) if others else {}
         self.has_news = self.has_news or bool(verdicts)
         for member, verdict in verdicts.items():
             rows = openrows.open_of(sql, now_ms, member)
@@ -101,21 +109,36 @@ class Policy:
                 rows = [row for row in rows if row["route"] != held.RELEASED]
                 held.hold_back(sql, rows, verdict, now_ms)
             else:
-                held.decline(sql, rows, verdict, now_ms)
+                # What was offered may have been shown: its evidence may still come.
+                offered = [row for row in rows if row["offers"]]
+                held.hold_back(sql, offered, Capability.MESSAGE, now_ms)
+                held.decline(sql, (row for row in rows if not row["offers"]), verdict, now_ms)
         return bool(verdicts)
 
-    def _verdicts(self, members: Iterable[str]) -> dict[str, str]:
+    def _verdicts(self, members: Iterable[str], granted: Granted | None) -> dict[str, str]:
         """Give those whose messages are not to be shown any more, each with the reason."""
         others = [one for one in members if one != self.peer.identity.member]
-        granted = self._granted() if others else None
+        if any(self._is_gone(one) for one in others):
+            # Another process of this home, which took their messages in, may know the log further.
+            try:
+                self.peer.trust.extend([])
+            except MeshError as error:
+                self.peer.detect(error)
         found = ((one, self._verdict(granted, one)) for one in others)
         return {one: verdict for one, verdict in found if verdict is not None}
+
+    def _is_gone(self, sender: str) -> bool:
+        member = self.peer.trust.chain.members.get(sender)
+        # What somebody wrote before it left by itself was written by a member.
+        return member is None or (member.removed and not member.has_left)
 
     def _verdict(self, granted: Granted | None, sender: str) -> str | None:
         """Say why a member's messages are not shown any more: the right it lacks, or a reason."""
         member = self.peer.trust.chain.members.get(sender)
-        # What somebody wrote before it left by itself was written by a member.
-        if member is None or (member.removed and not member.has_left):
+        if member is None:
+            # One that this log does not know is no reason to destroy what another one vouched for.
+            return Capability.MESSAGE
+        if self._is_gone(sender):
             return REMOVED
         if granted is not None and sender in granted.blocked:
             return BLOCKED

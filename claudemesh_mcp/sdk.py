@@ -197,7 +197,7 @@ class Mesh:
                 called again, or at ``confirm``.
         """
         if id is not None:
-            return await shown.messages.chunk(self.peer, id, offset)
+            return await self._hatch.read_on(id, offset)
         await self.confirm()
         arrival = self._receiving.arrival()
         result, tokens = await self._hatch.take(limit, thread, peek=peek)

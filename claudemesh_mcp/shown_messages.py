@@ -114,15 +114,12 @@ def inbox_messages(peer: Peer, rows: list[sqlite3.Row]) -> list[InboxMessage]:
     return [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
 
 
-async def chunk(peer: Peer, message: str, offset: int) -> InboxResult:
+async def chunk(policy: Policy, message: str, offset: int) -> InboxResult:
     """Show a part of a message, from a byte offset on; of one's own if none came under its id."""
-    now_ms = peer.now_ms()
-
-    def look(sql: sqlite3.Connection) -> "tuple[sqlite3.Row | dict[str, Any], int]":
-        unread = Policy(peer).review(sql, now_ms)
-        return _find(sql, peer, message), unread
-
-    row, unread = await peer.file.write(look)
+    peer, now_ms = policy.peer, policy.peer.now_ms()
+    # A change of its own: what it holds back stays so, also if it is the very message.
+    unread = await peer.file.write(lambda sql: policy.review(sql, now_ms))
+    row = await peer.file.read(lambda sql: _find(sql, peer, message))
     if not 0 <= offset <= len(row["text"].encode()):
         raise Invalid("offset is beyond the end of the text.", "Start at 0.", code="bad_offset")
     message_part = _message(peer, row, offset, again=row["offers"] > 1)

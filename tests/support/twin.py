@@ -6,7 +6,7 @@ disk, the same client and the same broker session. A ``Lie`` stands between them
 broker that lies.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -251,3 +251,14 @@ def dying_at(patcher: pytest.MonkeyPatch, module: ModuleType, step: str) -> Iter
     with patcher.context() as patch:
         patch.setattr(module, step, die)
         yield
+
+
+class Tokens:
+    """Keeps what a call hands out."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+
+    def hands_out(self, tokens: Iterable[str]) -> None:
+        """Take them."""
+        self.taken += tokens

@@ -1,7 +1,6 @@
 """What peers of one mesh can say to each other, client and broker meeting in memory."""
 
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import anyio
@@ -11,7 +10,7 @@ from claudemesh_mcp.results import StatusResult
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_mcp.sending import ANSWER_TIMEOUT_S
 from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound
-from tests.support.twin import a_mesh
+from tests.support.twin import Tokens, a_mesh
 
 LIMIT_S = 20
 DAY_MS = 24 * 3600 * 1000
@@ -284,13 +283,3 @@ async def test_what_is_sent_while_the_line_is_down_is_pending_and_goes_out_by_it
             while (await ada.mesh_info()).pending:
                 await anyio.lowlevel.checkpoint()
         assert (await bob.inbox()).messages == []
-
-
-class Tokens:
-    """Keeps what a call hands out."""
-
-    def __init__(self) -> None:
-        self.taken: list[str] = []
-
-    def hands_out(self, tokens: Iterable[str]) -> None:
-        self.taken += tokens

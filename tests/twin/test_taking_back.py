@@ -9,9 +9,11 @@ import pytest
 from claudemesh_mcp import granting, held
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.granting import Change
+from claudemesh_mcp.openrows import LEASE_MS
 from claudemesh_mcp.results import InboxMessage
 from claudemesh_wire.errors import MeshError, Unavailable
-from claudemesh_wire.membership import EntryKind
+from claudemesh_wire.membership import Chain, EntryKind
+from tests.support.twin import Tokens
 from tests.support.twopeople import LIMIT_S, World, code, got, kept, reached, two_people
 
 DENIED = Change(deny=frozenset({"message"}))
@@ -125,6 +127,63 @@ async def test_grants_that_can_not_be_looked_at_let_nobody_through(world: World)
         folder.unlink()
         moved.rename(folder)
     assert caught.value.code == "storage_failed"
+
+
+async def test_what_waits_stays_while_the_grants_can_not_be_read(world: World) -> None:
+    sent = await world.bob.send("ada", "psst")
+    await reached(world.bob, sent.id, "delivered")
+    file = world.ada.peer.home.meshes / world.ada.peer.identity.mesh / "grants.json"
+    file.write_bytes(b"{}")
+    file.chmod(0o600)
+    assert await code(world.ada.inbox()) == "grants_damaged"
+    assert await code(world.ada.inbox(peek=True)) == "grants_damaged"
+    file.unlink()
+    assert [one.text for one in (await world.ada.inbox()).messages] == ["psst"]
+
+
+async def test_a_process_whose_log_is_behind_destroys_nothing(world: World) -> None:
+    sent = await world.bob.send("ada", "psst")
+    await reached(world.bob, sent.id, "delivered")
+    trust = world.ada.peer.trust
+    known, on_disk = trust.chain, trust._folder / "log"
+    founder = Chain(known.mesh).extend(known.entries[:1])
+    # What another process of this home has verified is on disk.
+    trust.chain = founder
+    assert [one.text for one in (await world.ada.inbox(peek=True)).messages] == ["psst"]
+    # Nor is what nobody here knows destroyed.
+    kept_log = on_disk.read_bytes()
+    on_disk.unlink()
+    trust.chain = founder
+    assert (await world.ada.inbox()).messages == []
+    on_disk.write_bytes(kept_log)
+    on_disk.chmod(0o600)
+    trust.chain = known
+    assert world.held() == ["psst"]
+
+
+async def test_a_message_that_is_read_by_its_id_is_held_back_for_good(world: World) -> None:
+    sent = await world.bob.send("ada", "psst")
+    await reached(world.bob, sent.id, "delivered")
+    world.twin.clock.pass_ms(1)
+    await world.revoke("message")
+    assert await code(world.ada.inbox(id=sent.id)) == "held"
+    assert world.held() == ["psst"]
+    assert (await reached(world.bob, sent.id, "held")).reason == "message"
+    assert await world.allow(sent.id) == ["psst"]
+
+
+async def test_what_was_offered_before_a_block_may_have_been_shown(world: World) -> None:
+    sent = await world.bob.send("ada", "psst")
+    await reached(world.bob, sent.id, "delivered")
+    handing = Tokens()
+    await world.ada.inbox(call=handing)
+    world.twin.clock.pass_ms(LEASE_MS + 1)
+    await world.block(blocked=True)
+    assert (await world.ada.inbox()).messages == []
+    await world.ada.evidence(handing.taken)
+    await world.ada.report()
+    assert (await reached(world.bob, sent.id, "seen")).status == "seen"
+    assert [one.text for one in (await world.ada.history()).messages] == ["psst"]
 
 
 async def test_a_revocation_reaches_what_waits_to_be_read(world: World) -> None:
