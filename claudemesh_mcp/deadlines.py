@@ -28,7 +28,7 @@ class Deadlines:
     def watch(self, future: asyncio.Future[Any]) -> None:
         """See to it that this wait, which begins now, ends in time."""
         waits, loop = self._waits, future.get_loop()
-        # What is over is let go of here: an answer must not be kept until its deadline.
+        # What is over is let go of from the front: behind one that lasts, until that is over too.
         while waits and waits[0][1].done():
             waits.popleft()
         waits.append((loop.time() + self._timeout_s, future))

@@ -182,11 +182,11 @@ async def _entered(client: Client, joiner: _Joiner, chain: Chain, invite: Invite
     entry = _entry(chain, invite, joiner)
     try:
         grown = await client.ask(Enter(entry=entry.blob))
+        return chain.extend(grown.entries)
     except Conflict as error:
         if error.code not in _MOVED:
             raise
         return chain
-    return chain.extend(grown.entries)
 
 
 def _check(chain: Chain, invite: Invite, link: InviteLink) -> None:

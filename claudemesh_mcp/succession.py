@@ -112,7 +112,8 @@ class Succession:
             while more:
                 found = await client.call(ListPredecessors(after=after))
                 await self._move_all(found.peers)
-                after, more = found.peers[-1] if found.peers else "", found.more
+                after = found.peers[-1] if found.peers else ""
+                more = found.more and bool(found.peers)
         except MeshError as error:
             self._files_are_due |= self._is_passing(error)
 
@@ -155,6 +156,7 @@ class Succession:
             ]
             is_done = await self._receiving.take(client, deliveries, certificates, keys)
             self._is_deferred |= not is_done
+            self._queue_is_due |= not is_done
         except MeshError as error:
             self._queue_is_due |= self._is_passing(error)
 

@@ -91,8 +91,7 @@ def load_signing_key(data: Path) -> SigningKey:
         return found
     _refuse_second_key(data, path)
     seed = secrets.token_bytes(KEY_BYTES)
-    create_private(path, seed)
-    return SigningKey(seed)
+    return SigningKey(seed) if create_private(path, seed) else load_signing_key(data)
 
 
 def read_signing_key(data: Path) -> SigningKey | None:

@@ -134,8 +134,9 @@ def _reported(sql: Sql, mesh: str, batch: SignedReceipts) -> Iterable[tuple[Rece
 
 
 def _is_stale(item: ReceiptItem, row: Row) -> bool:
-    """Tell whether two processes of a recipient reported a release, and this is the older word."""
-    is_back = item.status is ReceiptStatus.HELD and row["status"] == ReceiptStatus.DELIVERED
+    """Tell whether something newer was said of holding it back, or of letting it through."""
+    kinds = {ReceiptStatus.HELD, ReceiptStatus.DELIVERED}
+    is_back = item.status in kinds and row["status"] in kinds
     return is_back and item.at_ms <= (row["delivered_ms"] or 0)
 
 

@@ -96,7 +96,7 @@ def check_expiry(member: Member, now_ms: int) -> Member:
     Raises:
         Forbidden: ``member_expired``.
     """
-    if member.expires_ms is not None and member.expires_ms <= now_ms:
+    if member.has_expired(now_ms):
         raise Forbidden(
             f"The membership of {member.name} has ended.",
             "An admin can add it again.",

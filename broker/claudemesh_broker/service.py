@@ -167,7 +167,7 @@ class Parts:
         card = await self.store.read(
             partial(read_card, chain=chain, peer=peer, now_ms=self.now_ms())
         )
-        shown = card if card.visible else news.shown
+        shown = news.shown or (card if card.visible else None)
         if shown is not None:
             own, others = (
                 PresenceChanged(change=news.change, card=one, away_since_ms=news.away_since_ms)

@@ -11,6 +11,7 @@ from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.keys import make_id
 from claudemesh_wire.membership import Custody
 from claudemesh_wire.messages import Accepted
+from claudemesh_wire.search import SearchPeers
 from tests.support.broker import MemoryBroker
 from tests.support.people import DAY, NOW, Device, Mesh
 from tests.support.rawpeer import RawPeer, Wish, join
@@ -204,6 +205,7 @@ async def test_a_member_whose_time_is_over_is_written_to_by_nobody(
     broker.clock.pass_ms(MINUTE)
     assert (await ada.refusal("dan")).code == "member_expired"
     assert (await ada.refusal("*")).code == "not_found"
+    assert "dan" not in {card.handle for card in (await ada.call(SearchPeers())).peers}
     # What was sealed before is taken, and handed to nobody.
     accepted = await ada.call(await ada.seal(resolved))
     assert statuses(accepted) == ["declined"]

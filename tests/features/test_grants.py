@@ -196,6 +196,24 @@ async def test_a_signed_held_empties_the_queue_and_a_release_follows_it(world: W
     assert (await told(ada, accepted)).status == "seen"
 
 
+async def test_what_was_delivered_before_it_was_held_back_does_not_release_it(
+    world: World,
+) -> None:
+    ada, bob, clock = world.ada, world.bob, world.broker.clock
+    accepted = await ada.send("bob")
+    [copy] = await bob.receive(1)
+    assert (await bob.ack(copy)).taken == 1
+    clock.pass_ms(2)
+    assert (await bob.ack(copy, status=ReceiptStatus.HELD)).taken == 1
+    # What another process had said before, and says again since it heard no answer.
+    clock.now_ms -= 2
+    assert (await bob.ack(copy)).taken == 0
+    assert (await told(ada, accepted)).status == "held"
+    clock.pass_ms(3)
+    assert (await bob.ack(copy)).taken == 1
+    assert (await told(ada, accepted)).status == "delivered"
+
+
 async def test_what_its_recipient_holds_does_not_expire_at_the_broker(world: World) -> None:
     ada, bob = world.ada, world.bob
     accepted = await ada.send("bob")

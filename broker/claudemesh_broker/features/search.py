@@ -92,7 +92,7 @@ def _cards(sql: Sql, wanted: Wanted, page: Sequence[str]) -> list[PeerCard]:
 
 def _passes(row: Row, wanted: Wanted, *, here: bool) -> bool:
     member = wanted.chain.members.get(row["member"])
-    if member is None or member.removed:
+    if member is None or not member.is_good(wanted.now_ms):
         return False
     filters: PeerFilters = wanted.request.filters
     checks = (
