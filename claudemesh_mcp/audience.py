@@ -49,13 +49,18 @@ def check_audience(
         raise _forged("The broker resolved to oneself, to nobody, or to one peer twice.")
     addresses = list(dict.fromkeys(parse(one) for one in to))
     named = [one for one in addresses if not one.is_multicast]
-    answered = {_answer(peer, one, certificates) for one in named}
+    handles = by_handle(certificates)
+    answered = {
+        certificates[_answer(peer, one, certificates, handles)].fields.peer for one in named
+    }
     if len(named) == len(addresses) and answered != set(peers):
         raise _forged("The broker added recipients that nobody named.")
     if resolved.conversation != _conversation(peer, addresses, peers):
         raise _forged("The broker names another conversation.")
     members = {
-        one.name: _named(one, certificates) for one in named if one.kind is AddressKind.HANDLE
+        one.name: certificates[handles[one.name][0]].fields.member
+        for one in named
+        if one.kind is AddressKind.HANDLE
     }
     return {
         name: member for name, member in members.items() if not _is_pinned(sql, peer, name, member)
@@ -77,10 +82,22 @@ def pin(sql: sqlite3.Connection, peer: Peer, names: Mapping[str, str]) -> None:
         _is_pinned(sql, peer, name, member)
 
 
-def one_who_answers(peer: Peer, address: str, certificates: Sequence[Certificate]) -> int | None:
+def by_handle(certificates: Sequence[Certificate]) -> dict[str, list[int]]:
+    """Give the places of those who have each handle: many are looked for among many."""
+    places: dict[str, list[int]] = {}
+    for place, certificate in enumerate(certificates):
+        places.setdefault(certificate.fields.handle, []).append(place)
+    return places
+
+
+def one_who_answers(
+    peer: Peer,
+    address: str,
+    certificates: Sequence[Certificate],
+    handles: Mapping[str, Sequence[int]],
+) -> int | None:
     """Give the place of the only peer among the resolved that answers to a direct address."""
-    parsed = parse(address)
-    fitting = [place for place, one in enumerate(certificates) if _fits(peer, parsed, one)]
+    fitting = _fitting(peer, parse(address), certificates, handles)
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -89,36 +106,41 @@ def direct(peer: Peer, peers: Sequence[str]) -> str:
     return direct_conversation([peer.id, *peers])
 
 
-def _answer(peer: Peer, address: Address, certificates: Sequence[Certificate]) -> str:
-    """Give the one peer among the resolved that answers to a direct address."""
-    for certificate in certificates:
-        if _fits(peer, address, certificate):
-            return certificate.fields.peer
+def _answer(
+    peer: Peer,
+    address: Address,
+    certificates: Sequence[Certificate],
+    handles: Mapping[str, Sequence[int]],
+) -> int:
+    """Give the place of the first peer among the resolved that answers to a direct address."""
+    for place in _fitting(peer, address, certificates, handles):
+        return place
     raise _forged(f"Nobody the broker resolved answers to {address}.")
+
+
+def _fitting(
+    peer: Peer,
+    address: Address,
+    certificates: Sequence[Certificate],
+    handles: Mapping[str, Sequence[int]],
+) -> Sequence[int]:
+    if address.kind is AddressKind.HANDLE:
+        return handles.get(address.name, ())
+    return [place for place, one in enumerate(certificates) if _fits(peer, address, one)]
 
 
 def _fits(peer: Peer, address: Address, certificate: Certificate) -> bool:
     fields = certificate.fields
-    match address.kind:
-        case AddressKind.PEER_ID:
-            return fields.peer.startswith(address.name)
-        case AddressKind.MEMBER_HANDLE:
-            member = peer.trust.member_of(certificate)
-            named = address.member in {member.name, member.id}
-            return named and fields.handle == address.name
-        case _:
-            return fields.handle == address.name
+    if address.kind is AddressKind.PEER_ID:
+        return fields.peer.startswith(address.name)
+    member = peer.trust.member_of(certificate)
+    return address.member in {member.name, member.id} and fields.handle == address.name
 
 
 def _conversation(peer: Peer, addresses: list[Address], peers: list[str]) -> str:
     if len(addresses) == 1 and addresses[0].is_multicast:
         return str(addresses[0])
     return direct(peer, peers)
-
-
-def _named(address: Address, certificates: Sequence[Certificate]) -> str:
-    """Give the member behind a handle."""
-    return next(one.fields.member for one in certificates if one.fields.handle == address.name)
 
 
 def _is_pinned(sql: sqlite3.Connection, peer: Peer, name: str, member: str) -> bool:

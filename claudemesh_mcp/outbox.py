@@ -111,20 +111,12 @@ def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> R
     Raises:
         Conflict: ``idempotency_conflict``: the id was used for something else.
     """
-    kept = find(sql, draft.id)
-    if kept is not None:
-        if kept.draft.request_hash != draft.request_hash:
-            raise Conflict(
-                "This idempotency_key was used for another message.",
-                "Use a new key for a new message.",
-                code="idempotency_conflict",
-            )
-        return kept
     seq = _next_seq(sql, draft.conv)
     sealed = seal(draft, seq)
     blob = sealed.to_bytes()
-    sql.execute(
-        "INSERT INTO outbox (id, conv, seq, request_hash, addresses, plaintext, sealed,"
+    # Asked for beforehand, a repeat would cost every message a query: it is rare.
+    made = sql.execute(
+        "INSERT OR IGNORE INTO outbox (id, conv, seq, request_hash, addresses, plaintext, sealed,"
         " header_hash, audience, resolved_ms, re, ttl_ms, created_ms, sealings, thread)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)",
         (
@@ -144,7 +136,22 @@ def compose(sql: sqlite3.Connection, draft: Draft, seal: Seal, now_ms: int) -> R
             draft.thread,
         ),
     )
+    if made.rowcount == 0:
+        sql.execute("UPDATE outbox_seq SET last = last - 1 WHERE conv = ?", (draft.conv,))
+        return _repeated(sql, draft)
     return Row(draft, seq, blob, sealed.header_hash, now_ms, 1, "waiting", None)
+
+
+def _repeated(sql: sqlite3.Connection, draft: Draft) -> Row:
+    """Give the row that a message of this id has, if it asked for the same."""
+    kept = get(sql, draft.id)
+    if kept.draft.request_hash != draft.request_hash:
+        raise Conflict(
+            "This idempotency_key was used for another message.",
+            "Use a new key for a new message.",
+            code="idempotency_conflict",
+        )
+    return kept
 
 
 def seal_again(sql: sqlite3.Connection, draft: Draft, seal: Seal, refused_hash: bytes) -> Row:

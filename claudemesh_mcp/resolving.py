@@ -10,7 +10,7 @@ from typing import Final
 
 import anyio
 
-from claudemesh_mcp.audience import check_audience, direct, one_who_answers, pin
+from claudemesh_mcp.audience import by_handle, check_audience, direct, one_who_answers, pin
 from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.outbox import Audience
@@ -113,16 +113,19 @@ class Resolving:
             for one in others:
                 self._kept.pop(one, None)
             return None
+        handles = by_handle(together.certificates)
         for one in asked:
-            if alone := self._one_of(together, one):
+            if alone := self._one_of(together, one, handles):
                 self._kept[one] = alone
             else:
                 self._kept.pop(one, None)
         return self._kept.get(to)
 
-    def _one_of(self, together: Resolution, to: tuple[str, ...]) -> Resolution | None:
+    def _one_of(
+        self, together: Resolution, to: tuple[str, ...], handles: dict[str, list[int]]
+    ) -> Resolution | None:
         """Give what one address of several was resolved to, if no two peers answer to it."""
-        place = one_who_answers(self._peer, to[0], together.certificates)
+        place = one_who_answers(self._peer, to[0], together.certificates, handles)
         if place is None:
             return None
         certificate = together.certificates[place]

@@ -93,6 +93,7 @@ class Address:
         return self.kind in {AddressKind.GROUP, AddressKind.TOPIC, AddressKind.EVERYBODY}
 
 
+@lru_cache(maxsize=2048)
 def parse(text: str) -> Address:
     """Read one address.
 

@@ -7,7 +7,7 @@ names it in envelope headers and receipts.
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, Self
 
 from pydantic import Field
@@ -75,6 +75,12 @@ class Certificate:
         """
         if not SIGNATURE_BYTES < len(blob) <= MAX_CERTIFICATE_BYTES:
             raise Invalid("The certificate has no plausible size.", code="malformed")
+        return cls._read(blob)
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def _read(cls, blob: bytes) -> Self:
+        """Read and check the bytes: once, for a program that is many peers sees each many times."""
         fields = canonical.decode(blob[:-SIGNATURE_BYTES], CertificateFields, "certificate")
         parsed = cls(blob, fields)
         _ = parsed.sign_key, parsed.kem_key
@@ -101,8 +107,7 @@ class Certificate:
 
     def is_signed_by(self, member: VerifyKey) -> bool:
         """Tell whether this member's key signed it."""
-        payload, signature = self.blob[:-SIGNATURE_BYTES], self.blob[-SIGNATURE_BYTES:]
-        return member.accepts(signature, DOMAIN, payload)
+        return _is_signed(self.blob, member.raw)
 
     def covers(self, at_ms: int) -> bool:
         """Tell whether a new signature made at this time is within its validity."""
@@ -112,6 +117,12 @@ class Certificate:
         """Tell whether its holder knew the secret file of this machine and user."""
         tag = mac(machine_secret, LOCALITY_DOMAIN, self.sign_key.raw)
         return same(self.fields.locality.encode(), tag.hex().encode())
+
+
+@lru_cache(maxsize=1024)
+def _is_signed(blob: bytes, key: bytes) -> bool:
+    payload, signature = blob[:-SIGNATURE_BYTES], blob[-SIGNATURE_BYTES:]
+    return VerifyKey(key).accepts(signature, DOMAIN, payload)
 
 
 def locality_tag(machine_secret: bytes, device: VerifyKey) -> str:

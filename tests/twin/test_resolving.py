@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from claudemesh_mcp.audience import one_who_answers
+from claudemesh_mcp.audience import by_handle, one_who_answers
 from claudemesh_mcp.sdk import Mesh
 from tests.support.twin import a_mesh
 
@@ -69,7 +69,8 @@ async def test_of_several_peers_that_answer_to_an_address_none_is_chosen(tmp_pat
     async with a_mesh(tmp_path) as twin:
         ada, bob, cy = [await twin.join(name) for name in ("ada", "bob", "cy")]
         both = [mesh.peer.certified() for mesh in (bob, cy)]
-        assert one_who_answers(ada.peer, "cy", both) == 1
-        assert one_who_answers(ada.peer, cy.peer.id, both) == 1
-        assert one_who_answers(ada.peer, "bob", [both[0], both[0]]) is None
-        assert one_who_answers(ada.peer, "dee", both) is None
+        twice = [both[0], both[0]]
+        assert one_who_answers(ada.peer, "cy", both, by_handle(both)) == 1
+        assert one_who_answers(ada.peer, cy.peer.id, both, by_handle(both)) == 1
+        assert one_who_answers(ada.peer, "bob", twice, by_handle(twice)) is None
+        assert one_who_answers(ada.peer, "dee", both, by_handle(both)) is None
