@@ -15,6 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from claudemesh_mcp import outbox
+from claudemesh_mcp.bundling import Bundling
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.deadlines import Deadlines
 from claudemesh_mcp.outbox import Draft, Row
@@ -76,6 +77,7 @@ class Sending:
         self._woken: set[str] = set()
         self._waiting: dict[str, list[_Waiting]] = {}
         self._resolving = Resolving(peer)
+        self._bundles: tuple[Client, Bundling] | None = None
         self._deadlines = Deadlines(ANSWER_TIMEOUT_S, _give_none)
 
     async def start(self, client: Client, tasks: TaskGroup) -> None:
@@ -251,7 +253,8 @@ class Sending:
         return True
 
     async def _hand_over(self, client: Client, row: Row, *, is_alone: bool) -> None:
-        accepted = await client.call(Send(envelope=row.sealed, resolved_ms=row.draft.resolved_ms))
+        message = Send(envelope=row.sealed, resolved_ms=row.draft.resolved_ms)
+        accepted = await self._bundling(client).send(message)
         if accepted.id != row.draft.id:
             raise ProtocolError("The broker accepted another message than it was sent.")
         # Those who wait are told by the broker's word, before the file: the message is on its disk.
@@ -266,6 +269,11 @@ class Sending:
         else:
             # What is next is read behind it: were this not kept, that would be the same again.
             await self._peer.file.write(settle, lazily=True)
+
+    def _bundling(self, client: Client) -> Bundling:
+        if self._bundles is None or self._bundles[0] is not client:
+            self._bundles = (client, Bundling(client))
+        return self._bundles[1]
 
     async def _put_off(self, row: Row, error: MeshError) -> None:
         """Leave a row for a little later, or give it up."""

@@ -109,13 +109,13 @@ class Parts:
             "rpc_burst": settings.rpc_burst,
         }
 
-    async def commit(self, change: Callable[[Sql], R]) -> R:
-        """Commit what a request changes.
+    def commit(self, change: Callable[[Sql], R]) -> Awaitable[R]:
+        """Commit what a request changes: it is handed in at once, and awaited for its outcome.
 
         The one way from a request to the disk: the audit log's entry for a request that declares
         ``audited`` belongs here, into the transaction of the change itself.
         """
-        return await self.store.write(change)
+        return self.store.write(change)
 
     async def append_log(self, chain: Chain, known: Chain | None) -> Chain:
         """Commit what a verified chain has beyond the known one, and tell its mesh.
@@ -199,9 +199,9 @@ class Context:
         """The caller's member, as the chain has it now; raises Forbidden for a removed one."""
         return check_expiry(self.chain.member(self.caller.member), self.now_ms)
 
-    async def write(self, change: Callable[[Sql], R]) -> R:
-        """Commit a handler's change."""
-        return await self.parts.commit(change)
+    def write(self, change: Callable[[Sql], R]) -> Awaitable[R]:
+        """Commit a handler's change: it is handed in at once, and awaited for its outcome."""
+        return self.parts.commit(change)
 
     async def read(self, query: Callable[[Sql], R]) -> R:
         """Ask the database."""

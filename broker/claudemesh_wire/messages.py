@@ -16,6 +16,7 @@ from claudemesh_wire.message import (
     Part,
     PeerId,
     Rate,
+    Refused,
     Request,
     Rule,
     Whole,
@@ -24,6 +25,7 @@ from claudemesh_wire.message import (
 MAX_RESOLVE_AGE_MS: Final = 60_000
 MAX_TEXT_BYTES: Final = 256 * 1024
 MAX_ADDRESSES: Final = 1024
+MAX_SENT_AT_ONCE: Final = 64
 DEFAULT_TTL_MS: Final = 7 * 24 * 3600 * 1000
 
 
@@ -80,6 +82,37 @@ class Send(Request[Accepted], kind="messages.send", rule=Rule.WRITE, rate=Rate.C
 
     envelope: bytes
     resolved_ms: Whole
+
+
+class Outbound(Part):
+    """One sealed envelope of several, as ``Send`` has it."""
+
+    envelope: bytes
+    resolved_ms: Whole
+
+
+class SendOutcome(Part):
+    """What came of one envelope of several: one of the two is there."""
+
+    accepted: Accepted | None = None
+    refused: Refused | None = None
+
+
+class Bundle(Message, kind="messages.bundle"):
+    """What came of each envelope, in the order in which they were handed over."""
+
+    outcomes: list[SendOutcome]
+
+
+class SendBundle(
+    Request[Bundle], kind="messages.send_bundle", rule=Rule.WRITE, rate=Rate.CHAT, audited=True
+):
+    """Hand over envelopes that were ready together, each as by ``Send``.
+
+    One that is refused keeps none of the others back. Each takes a token of the rate class.
+    """
+
+    messages: Annotated[list[Outbound], Field(min_length=1, max_length=MAX_SENT_AT_ONCE)]
 
 
 class Delivery(Part):

@@ -14,7 +14,7 @@ from claudemesh_wire.invites import ListInvites, PutInvite, WithdrawInvite
 from claudemesh_wire.keys import make_id
 from claudemesh_wire.meshes import AppendEntry, AskMesh, EndMesh, ReadLog
 from claudemesh_wire.message import CATALOGUE, Request, Role, Rule
-from claudemesh_wire.messages import Fetch, Resolve, Send
+from claudemesh_wire.messages import Fetch, Outbound, Resolve, Send, SendBundle
 from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdatePresence
 from claudemesh_wire.receipts import AskStatus, ReceiptItem, ReceiptStatus, Report, SignedReceipts
 from claudemesh_wire.search import SearchPeers
@@ -56,6 +56,7 @@ TABLE: list[tuple[Request[Any], set[Role], str]] = [
     (LeaveGroup(group="ops"), ALL, "not_in_group"),
     (Resolve(to=["nobody"]), WRITERS, "not_found"),
     (Send(envelope=b"x", resolved_ms=1), WRITERS, "malformed"),
+    (SendBundle(messages=[Outbound(envelope=b"x", resolved_ms=1)]), WRITERS, ""),
     (Fetch(), ALL, ""),
     (Report(batches=[RECEIPTS]), ALL, "wrong_recipient"),
     (AskStatus(id=make_id("msg_", bytes(16))), ALL, "unknown_message"),

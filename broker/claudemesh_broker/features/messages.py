@@ -5,7 +5,7 @@ whether each recipient may have it and can open it, whether there is room; then 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -23,15 +23,20 @@ from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, TooM
 from claudemesh_wire.grants import Capability, Grant, right_of
 from claudemesh_wire.keys import public_hash
 from claudemesh_wire.membership import Chain
+from claudemesh_wire.message import Rate, Refused
 from claudemesh_wire.messages import (
     Accepted,
+    Bundle,
     Delivery,
     Fetch,
     Fetched,
+    Outbound,
     RecipientState,
     Resolve,
     Resolved,
     Send,
+    SendBundle,
+    SendOutcome,
 )
 from claudemesh_wire.receipts import ReceiptStatus
 from claudemesh_wire.succession import InheritanceGrew
@@ -82,12 +87,41 @@ class Outcome:
 @serves
 async def send(context: Context, request: Send) -> Accepted:
     """Accept a sealed envelope: once this returns it is on disk, with a row per recipient."""
-    sealed = Sealed.parse(request.envelope)
+    return _tell(context, await _hand_in(context, request))
+
+
+@serves
+async def send_bundle(context: Context, request: SendBundle) -> Bundle:
+    """Accept several envelopes in one commit; each is taken or refused by itself."""
+    caller, parts = context.caller, context.parts
+    handed: list[Awaitable[Outcome] | MeshError] = []
+    for place, message in enumerate(request.messages):
+        try:
+            if place:  # The request itself took the token of the first.
+                parts.limits.take(Rate.CHAT, caller.member)
+            handed.append(_hand_in(context, message))
+        except MeshError as refusal:
+            handed.append(refusal)
+    return Bundle(outcomes=[await _outcome(context, one) for one in handed])
+
+
+async def _outcome(context: Context, handed: Awaitable[Outcome] | MeshError) -> SendOutcome:
+    if isinstance(handed, MeshError):
+        return SendOutcome(refused=Refused.of(handed))
+    try:
+        return SendOutcome(accepted=_tell(context, await handed))
+    except MeshError as refusal:
+        return SendOutcome(refused=Refused.of(refusal))
+
+
+def _hand_in(context: Context, message: Send | Outbound) -> Awaitable[Outcome]:
+    """Check an envelope as far as that takes no database, and hand in the change that keeps it."""
+    sealed = Sealed.parse(message.envelope)
     header = sealed.read_header()
     _check_origin(context, header)
     parts = context.parts
     terms = Terms(context.chain, context.caller.member, parts.settings, context.now_ms)
-    refusal = _refusal(header, request.resolved_ms, terms)
+    refusal = _refusal(header, message.resolved_ms, terms)
     known = parts.roster.known_certificate(public_hash(header.cert))
 
     def change(sql: Sql) -> Outcome:
@@ -100,8 +134,13 @@ async def send(context: Context, request: Send) -> Accepted:
         sent = Consignment(sealed, header, certificate.blob)
         return _store(sql, sent, terms)
 
-    outcome = await context.write(change)
-    parts.deliveries.push(outcome.sent, outcome.seq, outcome.places, terms.now_ms)
+    return context.write(change)
+
+
+def _tell(context: Context, outcome: Outcome) -> Accepted:
+    """Push what was committed to those who are here, and give the sender its answer."""
+    parts, header = context.parts, outcome.sent.header
+    parts.deliveries.push(outcome.sent, outcome.seq, outcome.places, outcome.answer.accepted_ms)
     for heir in outcome.heirs:
         parts.deliveries.tell(header.mesh, heir, InheritanceGrew())
     if outcome.places:
