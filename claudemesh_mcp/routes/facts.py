@@ -1,7 +1,7 @@
 """The facts of a session that its server, hooks and monitor tell each other in the peer's file.
 
-Each is one row of ``facts``; this module is the list of their keys. ``hook.py`` writes most of them;
-the server writes ``MODE``, ``DND`` and ``CHANNEL``, and calls ``begin`` when its peer is open.
+Each is one row of ``facts``; this module is the list of their keys. ``hook.py`` writes most of
+them; the server writes ``MODE``, ``DND`` and ``CHANNEL``, and calls ``begin`` when its peer is open.
 """
 
 import sqlite3
