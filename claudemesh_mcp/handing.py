@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
-from claudemesh_mcp import held, openrows, shown
+from claudemesh_mcp import held, openrows, shown, staleness
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.peerfile import changes_elsewhere
@@ -132,6 +132,8 @@ class Hatch:
         def change(sql: sqlite3.Connection) -> R:
             # What is released behind it, by another process, makes another number.
             self._changes = changes_elsewhere(sql)
+            # The command line's peer works in another folder with each command.
+            staleness.stand_in(sql, peer.setup.folder)
             return hand_out(sql, holder, now_ms)
 
         handed = False

@@ -37,7 +37,8 @@ def set_up(
             "Start without that setting to take part.",
             code="off",
         )
-    project = find_project(settings.project_dir or _present_folder())
+    folder = settings.project_dir or _present_folder()
+    project = find_project(folder)
     wish = name or settings.name
     if wish:
         handles = [wished_handle(wish)]
@@ -55,6 +56,7 @@ def set_up(
             cwd=str(project.cwd)[:1000],
         ),
         handles=tuple(handles),
+        folder=str(folder.absolute()),
     )
 
 

@@ -3,15 +3,15 @@
 A row goes ``waiting → handed → seen``: handed is committed before anything is printed and holds for
 30 s; seen needs evidence that came after the print. Without it the row is offered again, marked
 ``redelivered``. A row with a word in ``held`` lacks that grant and is handed to nobody until
-``held.py`` releases it. Every function is one change of a peer's file, and the standard library is
-all that this module imports.
+``held.py`` releases it; what ``staleness.py`` objects to is taken out before each offer. Every
+function is one change of a peer's file, and the standard library is all that this module imports.
 """
 
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from claudemesh_mcp import reports
+from claudemesh_mcp import reports, staleness
 
 LEASE_MS: Final = 30_000
 _ATTACHED: Final = "attached:"
@@ -31,6 +31,7 @@ def hand_out(
     Returns:
         The rows as they stand now; ``offers`` above 1 means that they are offered again.
     """
+    staleness.withhold(sql, now_ms)
     rows = sql.execute(
         f"UPDATE inbox SET {_OFFERED} WHERE row IN"  # noqa: S608 - constants
         f" (SELECT row FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?) RETURNING *",
@@ -42,11 +43,17 @@ def hand_out(
 def hand_over(
     sql: sqlite3.Connection, rows: Iterable[int], holder: str, now_ms: int
 ) -> list[sqlite3.Row]:
-    """Hand rows to one route that has chosen them among the open ones in the same change."""
+    """Hand rows to one route that has chosen them among the open ones in the same change.
+
+    Returns:
+        The rows as they stand now, without those that are not to be shown any more.
+    """
+    staleness.withhold(sql, now_ms)
     handed: list[sqlite3.Row] = []
     for row in rows:
         handed += sql.execute(
-            f"UPDATE inbox SET {_OFFERED} WHERE row = ? RETURNING *",  # noqa: S608 - a constant
+            f"UPDATE inbox SET {_OFFERED} WHERE row = ? AND state <> 'seen'"  # noqa: S608 - a constant
+            " RETURNING *",
             (holder, now_ms + LEASE_MS, row),
         ).fetchall()
     return handed
@@ -67,6 +74,7 @@ def open_by_priority(
 
 def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -> list[sqlite3.Row]:
     """Give the oldest rows that are waiting, or whose offer ended without evidence."""
+    staleness.withhold(sql, now_ms)
     return _in_order(
         sql.execute(
             f"SELECT * FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?",  # noqa: S608 - a constant
@@ -132,9 +140,11 @@ def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: 
     marked = 0
     for row in rows:
         found = sql.execute(
-            "UPDATE inbox SET state = 'seen', route = ?, seen_ms = ?, held = NULL WHERE row = ?"
-            " AND state <> 'seen' RETURNING sender, id, header_hash",
-            (route, now_ms, row),
+            "UPDATE inbox SET state = 'seen', route = ?, seen_ms = ?, held = NULL, withheld = NULL"
+            # What was withheld between an offer and its evidence was shown all the same.
+            " WHERE row = ? AND (state <> 'seen' OR (route = ? AND offers > 0))"
+            " RETURNING sender, id, header_hash",
+            (route, now_ms, row, staleness.WITHHELD),
         ).fetchone()
         if found is not None:
             marked += 1

@@ -16,6 +16,7 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
+from claudemesh_mcp import staleness
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.grantfile import GrantFile
 from claudemesh_mcp.home import FileLock, Home, try_lock
@@ -52,6 +53,7 @@ class Setup:
         now_ms: The system's clock, or a test's.
         admin_secret: Of the broker, to make a mesh there.
         identify: Finds who the home is in the mesh of this peer.
+        folder: Where it works, for messages that are for one commit alone.
     """
 
     settings: Settings
@@ -61,6 +63,7 @@ class Setup:
     now_ms: Callable[[], int] = system_ms
     admin_secret: bytes | None = None
     identify: Callable[[Home, Settings], Identity] = open_identity
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class Peer:
         file = await PeerFile.open(path)
         try:
             await file.belong_to(trust.mesh)
+            # Hooks offer without asking any process where that is.
+            await file.write(lambda sql: staleness.stand_in(sql, setup.folder), lazily=True)
         except BaseException:
             await file.close()
             raise

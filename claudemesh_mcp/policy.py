@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
-from claudemesh_mcp import held, openrows
+from claudemesh_mcp import held, openrows, staleness
 from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_mcp.peer import Peer
@@ -78,13 +78,16 @@ class Policy:
     def review(self, sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> int:
         """Judge again by whom the rows are that could be handed out now; give how many may be.
 
-        Between arrival and look their member may have lost the right, been blocked or removed.
+        Between arrival and look their member may have lost the right, been blocked or removed, and
+        what they say may have become stale.
 
         Raises:
             MeshError: the grants can't be read: nothing of others is shown, and all of it waits.
         """
         waiting = openrows.count_open(sql, now_ms, thread)
         kept_back = self._keep_back(sql, now_ms, waiting)
+        # In this order: who may not send here learns nothing of what is checked out here.
+        kept_back |= self._withhold(sql, now_ms)
         return sum((openrows.count_open(sql, now_ms, thread) if kept_back else waiting).values())
 
     def review_next(self, sql: sqlite3.Connection, now_ms: int, limit: int) -> None:
@@ -97,6 +100,13 @@ class Policy:
         while more := openrows.whose(sql, now_ms, limit) - judged:
             self._keep_back(sql, now_ms, more)
             judged |= more
+        self._withhold(sql, now_ms)
+
+    def _withhold(self, sql: sqlite3.Connection, now_ms: int) -> bool:
+        """Take out what is stale; tell whether there was any."""
+        is_news = staleness.withhold(sql, now_ms) > 0
+        self.has_news = self.has_news or is_news
+        return is_news
 
     def _keep_back(self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str]) -> bool:
         """Hold or decline what may not be handed out any more; tell whether there was any."""

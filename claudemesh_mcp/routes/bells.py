@@ -12,6 +12,7 @@ from collections.abc import Collection
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from claudemesh_mcp import staleness
 from claudemesh_mcp.routes import facts, records
 from claudemesh_mcp.routes.facts import Activity, Mode
 from claudemesh_mcp.routes.places import Folder
@@ -118,6 +119,8 @@ def ring(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: in
     """
     if not is_due(sql, route, alive, now_ms):
         return None
+    # For what would not be shown nobody is woken.
+    staleness.withhold(sql, now_ms)
     rows = hold_excess(sql, waking_rows(sql, now_ms, attended=True), now_ms)
     if not rows:
         return None

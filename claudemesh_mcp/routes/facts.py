@@ -8,9 +8,9 @@ import sqlite3
 from enum import StrEnum
 from typing import Final
 
-FILE_VERSION: Final = 3
+FILE_VERSION: Final = 4
 """The newest version of a peer's file that these modules know; they touch no other."""
-FIRST_FILE_VERSION: Final = 3
+FIRST_FILE_VERSION: Final = 4
 
 CLIENT: Final = "route.client"
 """The client that the other facts are of: ``PID.START``, as ``str(Living)`` gives it."""
