@@ -131,6 +131,20 @@ def give_back(sql: sqlite3.Connection, holder: str, rows: Iterable[int] | None =
             )
 
 
+def give_back_printed(sql: sqlite3.Connection, *, but_by: str = "") -> None:
+    """Offer again, marked, what hooks have printed and nothing has proved to be seen.
+
+    Args:
+        sql: The peer file.
+        but_by: What this route printed stays as it is.
+    """
+    sql.execute(
+        "UPDATE inbox SET lease_until_ms = 0, printed = NULL"
+        " WHERE printed IS NOT NULL AND state = 'handed' AND printed_by IS NOT ?",
+        (but_by,),
+    )
+
+
 def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: int) -> int:
     """Take evidence that rows were printed; note the receipts.
 

@@ -48,12 +48,12 @@ class Bell(NamedTuple):
     Args:
         nonce: What comes back in the prompt that it makes.
         line: What is to be written now.
-        count: How many messages it is for.
+        messages: How many messages it is for.
     """
 
     nonce: str
     line: str
-    count: int
+    messages: int
 
 
 class _Last(NamedTuple):
