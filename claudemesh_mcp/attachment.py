@@ -214,6 +214,7 @@ class Attachment:
         self._asked = anyio.Event()
         async with self._dial() as dialed:
             client = Client(dialed.link)
+            self._peer.hints.listen_by(client.hear_receipts)
             try:
                 return await self._hold(client, dialed)
             finally:
@@ -368,7 +369,7 @@ class Attachment:
                 case InheritanceGrew():
                     self._succession.look()
                 case _:
-                    pass
+                    self._peer.hints.hear(notice)
         if delivers or any(isinstance(notice, LogGrew) for notice in batch):
             deliveries = [one for notice in delivers for one in notice.deliveries]
             certificates = [one for notice in delivers for one in notice.certificates]

@@ -24,6 +24,7 @@ from claudemesh_mcp.identity import Device, Identity, open_device, open_identity
 from claudemesh_mcp.news import PresenceNews
 from claudemesh_mcp.peerfile import PeerFile
 from claudemesh_mcp.trust import Trust
+from claudemesh_mcp.waits import Hints
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import MAX_CLOCK_ERROR_MS, Session
@@ -101,6 +102,7 @@ class Peer:
         self.certificate: Certificate | None = None
         self.problems: deque[Detected] = deque(maxlen=_MOST_PROBLEMS)
         self.news = PresenceNews()
+        self.hints = Hints()
         self.nonce = secrets.token_hex(8)
         self._offset_ms = 0
 

@@ -58,7 +58,7 @@ class Result(BaseModel):
 class SentTo(Result):
     """One recipient of a message that was sent."""
 
-    optional = frozenset({"hint"})
+    optional = frozenset({"hint", "route", "reason", "proved"})
 
     peer: str = Field(description="The recipient's lasting id.")
     handle: str
@@ -72,13 +72,21 @@ class SentTo(Result):
     hint: str | None = Field(
         default=None, description="What the recipient's human has to do about a held one."
     )
+    route: str | None = None
+    reason: str | None = None
+    proved: bool | None = None
 
 
 class SendResult(Result):
     """What became of a send so far."""
 
+    optional = frozenset({"reached"})
+
     id: str
     recipients: list[SentTo]
+    reached: bool | None = Field(
+        default=None, description="With `wait_for`: whether all recipients got so far."
+    )
 
 
 class InboxMessage(Result):

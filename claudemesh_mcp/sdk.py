@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
 
-from claudemesh_mcp import openrows, shown
+from claudemesh_mcp import openrows, shown, waits
 from claudemesh_mcp.attachment import Attachment, Dial
 from claudemesh_mcp.calls import Handing
 from claudemesh_mcp.client import Client
@@ -143,6 +143,10 @@ class Mesh:
         thread: str | None = None,
         expires_in_s: float | None = None,
         idempotency_key: str | None = None,
+        supersedes: str | None = None,
+        valid_if: Mapping[Literal["git_sha"], str] | None = None,
+        wait_for: str | None = None,
+        wait_s: float | None = None,
     ) -> "results.SendResult":
         """Seal a message to whoever the addresses stand for, and send it.
 
@@ -155,23 +159,36 @@ class Mesh:
             thread: A label that its readers see and can filter by.
             expires_in_s: How long it may wait for an absent recipient; 7 days at most.
             idempotency_key: Sending again with the same key is the same message.
+            supersedes: The id of an earlier message of this peer to the same readers: whoever has
+                not been shown it yet will not be.
+            valid_if: ``{"git_sha": …}``: only a reader who has that commit checked out is shown it,
+                at the moment when it would be; a beginning of 7 digits is enough.
+            wait_for: ``delivered`` or ``seen``: wait until all recipients got so far, or can't.
+            wait_s: For how long; 30 s if not given. A cancelled wait takes nothing back.
 
         Returns:
             The message's id and each recipient's status; ``pending`` when the broker has not
             confirmed in time: it is kept on disk and sent by itself.
         """
+        until_s = anyio.current_time() + waits.check(wait_for, wait_s)
         ttl_ms = DEFAULT_TTL_MS if expires_in_s is None else int(expires_in_s * 1000)
         outgoing = Outgoing(
             to=(to,) if isinstance(to, str) else tuple(to),
             text=text,
-            fields=content_fields(priority, thread),
+            fields=content_fields(priority, thread, supersedes, valid_if),
             re=reply_to,
             ttl_ms=ttl_ms,
             idempotency_key=idempotency_key or None,
         )
         check(outgoing)
         await self.ready()
-        return shown.messages.sent(self.peer, await self._sending.send(outgoing))
+        sent = shown.messages.sent(self.peer, await self._sending.send(outgoing))
+        if wait_for is None:
+            return sent
+        within = until_s - anyio.current_time(), self._mode is Mode.ATTACH
+        ask = partial(self.message_status, sent.id)
+        told = await waits.reach(sent.id, wait_for, ask, self.peer.hints, within)
+        return waits.completed(sent, told, wait_for)
 
     async def inbox(
         self,

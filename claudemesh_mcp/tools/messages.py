@@ -69,6 +69,21 @@ async def send(
             " first result.",
         ),
     ] = None,
+    supersedes: Annotated[
+        MessageId | None,
+        Field(description="An earlier message of yours to them: not shown any more if unread."),
+    ] = None,
+    valid_if: Annotated[
+        dict[Literal["git_sha"], str] | None,
+        Field(description="Show it only to readers who have this commit checked out by then."),
+    ] = None,
+    wait_for: Annotated[
+        Literal["delivered", "seen"] | None,
+        Field(description="Wait until all recipients got so far."),
+    ] = None,
+    wait_s: Annotated[
+        float | None, Field(gt=0, le=60, description="For how long: up to 60; 30 if not given.")
+    ] = None,
 ) -> SendResult:
     """Send a message to one or more other sessions on the mesh, sealed so that only they read it.
 
@@ -78,7 +93,7 @@ async def send(
     status per recipient: `accepted` (the peer is connected), `queued` (it is away and gets it when
     it returns), `held` (its user has to let it through; `hint` names the command, tell your user),
     `pending` (not confirmed yet, goes out by itself: don't send it again). That it was read is told
-    by `message_status` only. Don't send secrets that the reader has no need of.
+    by `wait_for` and `message_status` only. Don't send secrets that the reader has no need of.
     """
     return await mesh.send(
         to,
@@ -88,6 +103,10 @@ async def send(
         thread=thread,
         expires_in_s=expires_in_s,
         idempotency_key=idempotency_key,
+        supersedes=supersedes,
+        valid_if=valid_if,
+        wait_for=wait_for,
+        wait_s=wait_s,
     )
 
 
