@@ -74,7 +74,7 @@ def started(sql: sqlite3.Connection, event: Event) -> Shows:
 
 
 def _hand_over_alias(event: Event, forked_from: str) -> None:
-    """Let the session of now find this peer again; a session that has a peer of its own keeps it."""
+    """Let the session of now find this peer again, unless it has a peer of its own."""
     peer = event.record.peer
     if records.peer_of(event.data, event.session) is None:
         records.alias(event.data, event.session, peer)
