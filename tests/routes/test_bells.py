@@ -152,7 +152,7 @@ def test_nobody_rings_when_no_route_lives(bob: Beside, now: int) -> None:
 def test_a_bell_that_nobody_answers_makes_its_route_silent_and_the_next_one_rings(
     bob: Beside, now: int
 ) -> None:
-    bob.put()
+    bob.put(received_ms=now)
     assert rings(bob, now) == [MONITOR]
     assert rings(bob, now + ANSWER_MS - 1) == []
     assert bells.health(bob.sql, MONITOR, now + ANSWER_MS - 1) is Health.UNTRIED
