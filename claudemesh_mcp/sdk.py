@@ -97,7 +97,7 @@ class Mesh:
         """
         given = {"name": name, "resume": resume, "mesh": mesh, "home": home}
         settings = settings or Settings.load({k: v for k, v in given.items() if v is not None})
-        setup = set_up(settings, session_type, name=name, resume=resume)
+        setup = set_up(settings, session_type, name=name, resume=resume, attach=attach)
         dial = partial(dial_broker, settings)
         mode = Mode.ATTACH if attach else Mode.CALL
         async with cls.over(setup, dial, mode) as opened:
@@ -212,6 +212,10 @@ class Mesh:
         else:
             self._unconfirmed += tokens
         return result
+
+    async def waiting(self) -> dict[str, Any]:
+        """Give what any result says of messages that wait: ``waiting``, or nothing."""
+        return await self._hatch.waiting()
 
     async def messages(self) -> "AsyncIterator[results.InboxMessage]":
         """Give each message as it arrives; it counts as seen when the next one is asked for."""

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
 from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.config import Settings
+from claudemesh_mcp.meeting import Meeting, Starter
 from claudemesh_wire.errors import MeshError, Unavailable
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ class MeshSession:
         self._pausing = False
         self._told = asyncio.Event()
         self._notify: Notify | None = None
+        self._starter = Starter.of_this_process(settings)
         self._shown: list[str] = []
         self._not_shown: list[str] = []
         self._settling = asyncio.Lock()
@@ -159,11 +163,17 @@ class MeshSession:
         self._pausing, self._problem = False, None
 
     async def _stay(self, mesh: "Mesh") -> None:
-        await self._announce(mesh, None)
-        while not self._closing:
-            await self._told.wait()
-            self._told.clear()
-            await self._settle(mesh)
+        meeting = Meeting(mesh.peer, self._starter)
+        await meeting.open()
+        try:
+            await self._announce(mesh, None)
+            while not self._closing:
+                await self._told.wait()
+                self._told.clear()
+                await self._settle(mesh)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await meeting.close()
         with suppress(MeshError, TimeoutError):
             async with asyncio.timeout(DEPART_S):
                 await mesh.depart()
