@@ -19,7 +19,7 @@ import anyio.to_thread
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.project import as_text
-from claudemesh_mcp.routes import facts, records
+from claudemesh_mcp.routes import bells, facts, records
 from claudemesh_mcp.routes.facts import Mode
 from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.records import Record
@@ -69,29 +69,49 @@ class Meeting:
             session=starter.session,
             handle=peer.handle,
             mesh=peer.identity.mesh_name,
+            member=peer.identity.member,
         )
+        self._is_open = False
+
+    @property
+    def mode(self) -> Mode:
+        """What this session's user wants of messages."""
+        return Mode(self._peer.setup.settings.messages)
+
+    def living(self, sql: sqlite3.Connection) -> set[str]:
+        """Give the routes that could wake the client now."""
+        return bells.living(sql, self._data, self._record.pid)
 
     async def open(self) -> None:
         """Say where the session's peer is; without it hooks show nothing, and tools go on."""
-        mode = Mode(self._peer.setup.settings.messages)
-
-        def begin(sql: sqlite3.Connection) -> None:
-            # Before anybody finds it: what an earlier client left there is not this one's.
-            starter = self._starter
-            facts.begin(sql, str(starter.client), starter.session, attended=starter.is_attended)
-            facts.set_mode(sql, mode)
-
+        starter = self._starter
+        begin = partial(
+            facts.begin,
+            client=str(starter.client),
+            session=starter.session,
+            attended=starter.is_attended,
+        )
+        # Before anybody finds it: what an earlier client left there is not this one's.
         await self._peer.file.write(begin)
+        self._is_open = True
         await _attempt(self._appear)
+
+    async def can_ring(self) -> None:
+        """Say that this server can send notifications to its client."""
+        word = str(Living.now(os.getpid()))
+        await self._peer.file.write(partial(facts.put, key=facts.CHANNEL, value=word))
 
     async def rename(self) -> None:
         """Write down the handle of now, if it is another than before."""
-        if self._record.handle != self._peer.handle:
+        if self._is_open and self._record.handle != self._peer.handle:
             self._record = self._record._replace(handle=self._peer.handle)
             await _attempt(partial(records.write, self._data, self._record))
 
     async def close(self) -> None:
         """Take back what was said of this server; the alias stays, for whoever resumes."""
+        if not self._is_open:
+            return
+        self._is_open = False
         record = self._record
         await _attempt(partial(records.remove, self._data, record.pid, record.server))
 

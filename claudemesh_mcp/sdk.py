@@ -133,6 +133,24 @@ class Mesh:
         """Wait until connected; raises why not."""
         return await self._attachment.ready(timeout_s)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._attachment.is_connected
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the peer was continued in another process."""
+        return self._attachment.is_replaced
+
+    def arrival(self) -> anyio.Event:
+        """Give the event that the next arrival sets."""
+        return self._receiving.arrival()
+
+    def look_again(self) -> None:
+        """Learn that another process changed what is in the peer's file."""
+        self._receiving.look_again()
+
     async def send(
         self,
         to: str | Sequence[str],
@@ -212,6 +230,10 @@ class Mesh:
         else:
             self._unconfirmed += tokens
         return result
+
+    async def called(self) -> None:
+        """Learn that the model has called: what the turn began with was before it."""
+        await self._hatch.called()
 
     async def waiting(self) -> dict[str, Any]:
         """Give what any result says of messages that wait: ``waiting``, or nothing."""
