@@ -62,7 +62,9 @@ _UNSEEN: Final = (
 # The names of frames around what a model reads, ours and those of clients and model formats.
 _FRAMES: Final = (
     "antml:[a-z_]+|"
-    "(?:mesh|peer|teammate|channel|cross-session|task)[-_](?:message|notification|event)s?|"
+    "(?:mesh|peer|teammate|channel|cross-session|task)[-_](?:message|notification|event)s?"
+    # With a nonce too: only the right one counts, but a reader may not compare it.
+    "(?:-[0-9a-z]{1,40})?|"
     "claudemesh(?:[-_][a-z_-]+)?|"
     "messages?|channel|"
     "system(?:[-_](?:reminder|prompt|message|warning))?|"
