@@ -94,6 +94,8 @@ def _body(row: sqlite3.Row) -> str:
 
 
 def _clean_body(text: str) -> str:
+    if not text.lstrip(" \t").startswith("\n"):
+        return clean(text).text
     # Behind the line end that comes before it, with which it could make the beginning of a turn.
     return clean(f"\n{text}").text[1:]
 
