@@ -26,6 +26,11 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
         yield live
 
 
+async def a_moment() -> None:
+    """Let other processes work: what they write into a file tells nobody of itself."""
+    await anyio.sleep(0.05)
+
+
 class Hooks:
     """What the client of a session runs beside its server.
 
@@ -69,7 +74,7 @@ class Hooks:
         path = json.loads(self.file.read_bytes())["file"]
         with anyio.fail_after(LIMIT_S), closing(sqlite3.connect(path)) as sql:
             while not what(sql):
-                await anyio.sleep(0.05)
+                await a_moment()
 
 
 async def shown(session: LiveSession, query: str, wanted: dict[str, Any]) -> None:
@@ -79,7 +84,7 @@ async def shown(session: LiveSession, query: str, wanted: dict[str, Any]) -> Non
             (row,) = (await session.call("search_peers", query=query))["peers"]
             if {key: row.get(key) for key in wanted} == wanted:
                 return
-            await anyio.sleep(0.05)
+            await a_moment()
 
 
 def arrived(sql: sqlite3.Connection) -> bool:
@@ -181,7 +186,7 @@ async def test_a_session_that_was_continued_elsewhere_is_found_by_its_hooks_no_m
     await live.join("ada", "--resume", peer, session="another")
     with anyio.fail_after(LIMIT_S):
         while hooks.file.exists():
-            await anyio.sleep(0.05)
+            await a_moment()
 
 
 async def test_a_bell_rings_by_the_channel_with_nothing_but_texts(live: Live) -> None:
