@@ -97,7 +97,7 @@ class Mesh:
         """
         given = {"name": name, "resume": resume, "mesh": mesh, "home": home}
         settings = settings or Settings.load({k: v for k, v in given.items() if v is not None})
-        setup = set_up(settings, session_type, name=name, resume=resume)
+        setup = set_up(settings, session_type, name=name, resume=resume, attach=attach)
         dial = partial(dial_broker, settings)
         mode = Mode.ATTACH if attach else Mode.CALL
         async with cls.over(setup, dial, mode) as opened:
@@ -133,6 +133,24 @@ class Mesh:
         """Wait until connected; raises why not."""
         return await self._attachment.ready(timeout_s)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._attachment.is_connected
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the peer was continued in another process."""
+        return self._attachment.is_replaced
+
+    def arrival(self) -> anyio.Event:
+        """Give the event that the next arrival sets."""
+        return self._receiving.arrival()
+
+    def look_again(self) -> None:
+        """Learn that another process changed what is in the peer's file."""
+        self._receiving.look_again()
+
     async def send(
         self,
         to: str | Sequence[str],
@@ -159,10 +177,9 @@ class Mesh:
             thread: A label that its readers see and can filter by.
             expires_in_s: How long it may wait for an absent recipient; 7 days at most.
             idempotency_key: Sending again with the same key is the same message.
-            supersedes: The id of an earlier message of this peer to the same readers: whoever has
-                not been shown it yet will not be.
-            valid_if: ``{"git_sha": …}``: only a reader who has that commit checked out is shown it,
-                at the moment when it would be; a beginning of 7 digits is enough.
+            supersedes: An earlier message of this peer to them, not to be shown any more.
+            valid_if: ``{"git_sha": …}``: is shown only where that commit, or one that begins with
+                these 7 digits or more, is checked out by then.
             wait_for: ``delivered`` or ``seen``: wait until all recipients got so far, or can't.
             wait_s: For how long; 30 s if not given. A cancelled wait takes nothing back.
 
@@ -229,6 +246,14 @@ class Mesh:
         else:
             self._unconfirmed += tokens
         return result
+
+    async def called(self) -> None:
+        """Learn that the model has called: what the turn began with was before it."""
+        await self._hatch.called()
+
+    async def waiting(self) -> dict[str, Any]:
+        """Give what any result says of messages that wait: ``waiting``, or nothing."""
+        return await self._hatch.waiting()
 
     async def messages(self) -> "AsyncIterator[results.InboxMessage]":
         """Give each message as it arrives; it counts as seen when the next one is asked for."""

@@ -7,8 +7,6 @@ an older one, and both leave when the client is gone, which may be without a wor
 import os
 import select
 import sqlite3
-import sys
-import threading
 import time
 from contextlib import closing, suppress
 from typing import Final
@@ -23,7 +21,7 @@ from claudemesh_mcp.routes.records import Record
 TICK_MS: Final = 250
 _AGAIN_S: Final = 1.0
 """What no change of the file tells: that a bell has not been answered, or an hour has gone by."""
-_FAULT_S: Final = 30.0
+_FAULT_S: Final = 5.0
 _RUNG: Final = 2
 
 
@@ -44,7 +42,7 @@ class Place:
         self._sql: sqlite3.Connection | None = None
         self._record: Record | None = None
         self._stamp = 0
-        self._version = -1
+        self._version: int = -1
         self._next_s = 0.0
 
     @property
@@ -61,7 +59,7 @@ class Place:
         """Look whether there is something to wake for, and ring."""
         try:
             self._follow_record()
-            return self._ring() if self._sql is not None else None
+            return self._ring(self._sql) if self._sql is not None else None
         except (sqlite3.Error, OSError) as fault:
             # Locked, or gone: the next look may find it otherwise.
             self._close()
@@ -84,10 +82,8 @@ class Place:
             if self._sql is None:
                 self._next_s = time.monotonic() + _FAULT_S
 
-    def _ring(self) -> Bell | None:
-        sql = self._sql
-        assert sql is not None
-        (version,) = sql.execute("PRAGMA data_version").fetchone()
+    def _ring(self, sql: sqlite3.Connection) -> Bell | None:
+        version = int(sql.execute("PRAGMA data_version").fetchone()[0])
         if version == self._version and time.monotonic() < self._next_s:
             return None
         self._version, self._next_s = version, time.monotonic() + _AGAIN_S
@@ -153,7 +149,7 @@ def rewake(where: Places, caller: Caller) -> int:
 
 
 def _take(where: Places, caller: Caller, kind: str) -> Place | None:
-    """Take the place beside a client; none in a run that nobody attends, which would wait for us."""
+    """Take the place beside a client; none where nobody attends: such a run waits for its hooks."""
     pid = caller.pid
     if not pid:
         record = records.find_by_session(where.data, caller.session)
@@ -168,13 +164,10 @@ class _Reader:
     """Who reads what is written: waits a tick, and tells whether somebody still does."""
 
     def __init__(self) -> None:
-        self._poll = select.poll() if sys.platform != "win32" else None
-        if self._poll is not None:
-            self._poll.register(1, 0)
+        self._poll = select.poll()
+        self._poll.register(1, 0)
 
     def is_there(self) -> bool:
-        if self._poll is None:
-            threading.Event().wait(TICK_MS / 1000)
-            return True
+        """Wait; gives whether anybody still reads."""
         # With nothing asked for, it ends early only when the reader of a pipe is gone.
         return not any(events & select.POLLERR for _, events in self._poll.poll(TICK_MS))

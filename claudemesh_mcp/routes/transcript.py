@@ -8,7 +8,7 @@ Source: what Claude Code 2.1.330 writes, a line of JSON per block of a reply, ea
 
 import json
 import os
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _TAIL_BYTES: Final = 1_048_576
 
@@ -25,8 +25,8 @@ def are_of_two_replies(path: str, first: str, second: str) -> bool:
         return False
     replies = {first: "", second: ""}
     for line in _tail(path):
-        for call in replies:
-            if not replies[call] and call.encode() in line:
+        for call, reply in replies.items():
+            if not reply and call.encode() in line:
                 replies[call] = _reply(line, call)
     return all(replies.values()) and replies[first] != replies[second]
 
@@ -41,12 +41,19 @@ def _tail(path: str) -> list[bytes]:
         return []
 
 
+def _parts(message: Any) -> list[Any]:
+    content: Any = message.get("content")
+    return [one for one in cast("list[Any]", content) if isinstance(one, dict)] if content else []
+
+
 def _reply(line: bytes, call: str) -> str:
     """Give the id of the reply whose line this is, if it makes the call."""
     try:
         told: Any = json.loads(line)
-        message = told["message"] if told["type"] == "assistant" else {}
-        calls = {part.get("id") for part in message.get("content", ()) if isinstance(part, dict)}
-        return str(message["id"]) if call in calls else ""
+        message: Any = told["message"] if told["type"] == "assistant" else {}
+        makes_it = any(
+            part.get("type") == "tool_use" and part.get("id") == call for part in _parts(message)
+        )
+        return str(message["id"]) if makes_it else ""
     except (ValueError, TypeError, LookupError, AttributeError):
         return ""
