@@ -15,6 +15,7 @@ ROOT = Path(claudemesh_mcp.__file__).parent.parent
 MODULES = sorted(path.stem for path in Path(routes.__file__).parent.glob("*.py"))
 OURS = {"claudemesh_mcp", "claudemesh_mcp.cleaning", "claudemesh_mcp.openrows"} | {
     "claudemesh_mcp.reports",
+    "claudemesh_mcp.staleness",
     "claudemesh_mcp.routes",
     *(f"claudemesh_mcp.routes.{name}" for name in MODULES),
 }
