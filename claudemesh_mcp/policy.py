@@ -15,6 +15,7 @@ from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.rights import right_here
+from claudemesh_mcp.routes import waking
 from claudemesh_wire.content import Priority
 from claudemesh_wire.envelope import Refusal
 from claudemesh_wire.errors import MeshError
@@ -100,10 +101,23 @@ class Policy:
             MeshError: the grants can't be read: nothing of others is shown, and all of it waits.
         """
         waiting = openrows.count_open(sql, now_ms, thread)
-        kept_back = self._keep_back(sql, now_ms, waiting)
+        kept_back = self._judge_again(sql, now_ms, waiting)
         # In this order: who may not send here learns nothing of what is checked out here.
         kept_back |= self._withhold(sql, now_ms)
         return sum((openrows.count_open(sql, now_ms, thread) if kept_back else waiting).values())
+
+    def keep_back(self, sql: sqlite3.Connection, now_ms: int) -> None:
+        """Judge by whom the open rows are, when nothing is handed out: what is stale may yet hold.
+
+        Raises:
+            MeshError: as ``review``.
+        """
+        self._judge_again(sql, now_ms, openrows.count_open(sql, now_ms))
+
+    def _judge_again(self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str]) -> bool:
+        # A hook releases these with a prompt and shows them at once.
+        limited = {row["member"] for row in waking.limited(sql)}
+        return self._keep_back(sql, now_ms, limited.union(members))
 
     def review_next(self, sql: sqlite3.Connection, now_ms: int, limit: int) -> None:
         """Judge again by whom the oldest of these rows are, however many there are behind them.
@@ -129,7 +143,7 @@ class Policy:
         verdicts = self._verdicts(others, self.peer.grants.read()) if others else {}
         self.has_news = self.has_news or bool(verdicts)
         for member, verdict in verdicts.items():
-            rows = openrows.open_of(sql, now_ms, member)
+            rows = [*openrows.open_of(sql, now_ms, member), *waking.limited(sql, member)]
             if verdict == Capability.MESSAGE:
                 rows = [row for row in rows if row["route"] != held.RELEASED]
                 held.hold_back(sql, rows, verdict, now_ms)

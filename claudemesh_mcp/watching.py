@@ -162,7 +162,7 @@ class Watch:
 
         def judge(sql: sqlite3.Connection) -> MeshError | None:
             try:
-                policy.review(sql, now_ms)
+                policy.keep_back(sql, now_ms)
             except MeshError as error:
                 facts.set_mode(
                     sql, facts.Mode.OFF if wanted is facts.Mode.OFF else facts.Mode.INBOX

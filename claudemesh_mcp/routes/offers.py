@@ -87,11 +87,13 @@ def offer(sql: sqlite3.Connection, look: Look, now_ms: int, *, released: int = 0
     """
     if facts.is_dnd(sql):
         return None
-    # Before anything is chosen, so that only what may be shown takes room.
-    staleness.withhold(sql, now_ms)
     mode = facts.mode(sql)
-    if mode is not Mode.PUSH:
-        return _count_only(sql, look, now_ms) if mode is Mode.INBOX else None
+    if mode is Mode.OFF:
+        return None
+    # Before anything is chosen or counted, so that only what may be shown takes room.
+    staleness.withhold(sql, now_ms)
+    if mode is Mode.INBOX:
+        return _count_only(sql, look, now_ms)
     shown = SHOWN[look.moment]
     rows = _candidates(sql, look, shown, now_ms)
     nonce = os.urandom(8).hex()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, NotFound
 from claudemesh_wire.handshake import Mode
@@ -214,6 +215,19 @@ async def test_what_is_checked_out_matters_when_the_message_is_shown(tmp_path: P
         commit(shop)
         assert (await bob.inbox()).messages == []
         assert (await until(ada, sent.id, "withheld")).reason == "stale"
+
+
+async def test_judging_by_grants_alone_withholds_nothing(tmp_path: Path) -> None:
+    shop = repository(tmp_path / "shop")
+    first = git(shop, "rev-parse", "HEAD")
+    async with a_mesh(tmp_path) as twin:
+        ada, bob = await twin.join("ada"), await twin.join("bob", folder=shop)
+        sent = await ada.send("bob", "review", valid_if={"git_sha": first}, wait_for="delivered")
+        assert sent.reached
+        commit(shop)
+        await bob.peer.file.write(lambda sql: Policy(bob.peer).keep_back(sql, twin.clock()))
+        git(shop, "switch", "--detach", first)
+        assert await texts(bob) == ["review"]
 
 
 async def test_outside_of_git_a_message_for_a_commit_is_withheld(tmp_path: Path) -> None:
