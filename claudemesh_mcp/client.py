@@ -98,14 +98,22 @@ class Client:
         self.charter = b""
         self._challenge: Challenge | None = None
         self._link = link
-        # Receipts are shown from the broker's answers alone, which carry the proofs.
-        self._exchange = Exchange(unheard=[ReceiptNews.kind])
+        self._exchange = Exchange()
+        self.hear_receipts(wanted=False)
         self._waiting: dict[int, asyncio.Future[_Outcome]] = {}
         self._deadlines: dict[float, Deadlines] = {}
         self._ended = False
         sender, receiver = anyio.create_memory_object_stream[Notice](_MOST_NOTICES)
         self._tell: MemoryObjectSendStream[Notice] = sender
         self.notices: MemoryObjectReceiveStream[Notice] = receiver
+
+    def hear_receipts(self, *, wanted: bool) -> None:
+        """Say whether somebody waits for receipts.
+
+        They are shown from the broker's answers alone, which carry the proofs: what it pushes is
+        worth reading only to whoever wants to know when to ask.
+        """
+        self._exchange.hear_all_but([] if wanted else [ReceiptNews.kind])
 
     async def greet(self, credentials: Credentials) -> tuple[Facts, list[bytes]]:
         """Shake hands.

@@ -8,13 +8,14 @@ until ``held.py`` releases it.
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from claudemesh_mcp import reports
+from claudemesh_mcp import reports, staleness
 from claudemesh_mcp.cleaning import clean, clean_line
 from claudemesh_mcp.held import DECLINED, mesh_of
+from claudemesh_mcp.routes.waking import AUTO_REPLY_LIMIT
 from claudemesh_mcp.textindex import MOST_AT_ONCE, RECEIVED, forget
-from claudemesh_wire.content import KIND, unpack
+from claudemesh_wire.content import KIND, ContentFields, unpack
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy
 from claudemesh_wire.errors import Forbidden, MeshError, NotFound
 from claudemesh_wire.receipts import ReceiptStatus
@@ -108,8 +109,10 @@ def take_in(sql: sqlite3.Connection, copy: Copy, checks: Checks, now_ms: int) ->
     sql.execute(
         "INSERT INTO inbox (sender, id, header_hash, certificate, conv, seq, handle, member,"
         " member_name, text, stripped, priority, thread, re, via, e2e, sent_ms, received_ms,"
-        " expires_ms, held, wakes)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " expires_ms, held, wakes, supersedes, git_sha, superseded_by)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+        # It may come behind what took its place: by another way, or once it could be believed.
+        " (SELECT id FROM inbox WHERE sender = ? AND supersedes = ? LIMIT 1))",
         (
             header.sender,
             header.id,
@@ -132,20 +135,29 @@ def take_in(sql: sqlite3.Connection, copy: Copy, checks: Checks, now_ms: int) ->
             header.exp,
             ruling.held,
             int(ruling.wakes),
+            fields.supersedes,
+            fields.valid_if.git_sha if fields.valid_if else None,
+            header.sender,
+            header.id,
         ),
     )
-    reports.note(sql, header, opened.header_hash, (*_kept_as(ruling.held, None), now_ms))
+    staleness.relate(sql, header.sender, header.id, fields.supersedes)
+    status = ReceiptStatus.DELIVERED if ruling.held is None else ReceiptStatus.HELD
+    reports.note(sql, header, opened.header_hash, (status, ruling.held or "", now_ms))
     return Taken(header, missed=_missed(sql, header), fresh=not ruling.held)
 
 
-def _kept_as(held: str | None, route: str | None) -> tuple[ReceiptStatus, str]:
+def _kept_as(kept: sqlite3.Row) -> tuple[ReceiptStatus, str]:
     """Give status and reason of the receipt for a message that is in the file."""
-    if route == DECLINED:
+    held: str | None = kept["held"]
+    if kept["route"] == DECLINED:
         return ReceiptStatus.DECLINED, held or ""
+    if kept["withheld"]:
+        return ReceiptStatus.WITHHELD, kept["withheld"]
     return (ReceiptStatus.HELD, held) if held else (ReceiptStatus.DELIVERED, "")
 
 
-def _content(opened: Opened) -> tuple[Any, str]:
+def _content(opened: Opened) -> tuple[ContentFields, str]:
     if opened.header.kind != KIND:
         raise Refusal("The envelope is of an unknown kind.", code="unsupported_kind")
     return unpack(opened.plaintext)
@@ -167,8 +179,7 @@ def _refuse(
     if kept is not None and kept["header_hash"] == copy.header_hash:
         # Taken in before, and the ack was lost on its way: say it again, whatever would speak
         # against the message now, as that it has expired meanwhile.
-        said = _kept_as(kept["held"], kept["route"])
-        reports.note(sql, header, copy.header_hash, (*said, now_ms))
+        reports.note(sql, header, copy.header_hash, (*_kept_as(kept), now_ms))
         return Taken(header)
     if refusal.permanent:
         reports.note(sql, header, copy.header_hash, (ReceiptStatus.DECLINED, refusal.code, now_ms))
@@ -207,6 +218,12 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
             f"There is no received message {message[:60]!a}.",
             "Take an id that inbox showed; messages are kept for 30 days.",
         )
+    if found["held"] == AUTO_REPLY_LIMIT:
+        raise Forbidden(
+            "The message is held: its sender caused too many turns without a prompt of the user.",
+            "It is shown with the user's next prompt.",
+            code="held",
+        )
     if found["held"]:
         raise Forbidden(
             f"The message is held: {found['member_name']} was not granted {found['held']}.",
@@ -234,6 +251,6 @@ def forget_old(sql: sqlite3.Connection, now_ms: int) -> bool:
 
 def _find(sql: sqlite3.Connection, sender: str, message: str) -> sqlite3.Row | None:
     return sql.execute(
-        "SELECT row, header_hash, held, route FROM inbox WHERE sender = ? AND id = ?",
+        "SELECT row, header_hash, held, route, withheld FROM inbox WHERE sender = ? AND id = ?",
         (sender, message),
     ).fetchone()

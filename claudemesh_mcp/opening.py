@@ -6,6 +6,7 @@
 import getpass
 import secrets
 from pathlib import Path
+from typing import Final
 
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.identity import PEER_ID
@@ -15,9 +16,16 @@ from claudemesh_wire.address import handle_from
 from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.handshake import Session
 
+CLAUDE: Final = "claude"
+
 
 def set_up(
-    settings: Settings, session_type: str, *, name: str | None = None, resume: str | None = None
+    settings: Settings,
+    session_type: str,
+    *,
+    name: str | None = None,
+    resume: str | None = None,
+    attach: bool = True,
 ) -> Setup:
     """Describe the peer to open.
 
@@ -26,6 +34,7 @@ def set_up(
         session_type: ``claude``, ``human``, ``sdk`` …
         name: The handle wished for, before the settings' own.
         resume: The resume id, before the settings' own.
+        attach: Whether it is to be present, and not only to ask.
 
     Raises:
         Invalid: ``bad_handle``.
@@ -37,7 +46,8 @@ def set_up(
             "Start without that setting to take part.",
             code="off",
         )
-    project = find_project(settings.project_dir or _present_folder())
+    folder = settings.project_dir or _present_folder()
+    project = find_project(folder)
     wish = name or settings.name
     if wish:
         handles = [wished_handle(wish)]
@@ -45,6 +55,7 @@ def set_up(
         handles = [handle_from(_user_name(), otherwise=HUMAN)]
     else:
         handles = project.handles()
+    session = "" if resume or settings.resume else as_text(settings.session_id or "")
     return Setup(
         settings=settings,
         anchor=_anchor(settings, resume),
@@ -53,9 +64,20 @@ def set_up(
             host=as_text(settings.host or host_label())[:80],
             project=project.name[:200],
             cwd=str(project.cwd)[:1000],
+            multicast=_is_in_multicast(settings, session_type),
         ),
         handles=tuple(handles),
+        folder=str(folder.absolute()),
+        claude_session=session,
+        may_fork=attach,
     )
+
+
+def _is_in_multicast(settings: Settings, session_type: str) -> bool:
+    """Tell whether what goes to a group or to all goes to a session; not if it is one prompt."""
+    if settings.multicast is not None:
+        return settings.multicast
+    return session_type != CLAUDE or not settings.is_headless
 
 
 def _anchor(settings: Settings, resume: str | None) -> str:

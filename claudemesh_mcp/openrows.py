@@ -3,15 +3,15 @@
 A row goes ``waiting → handed → seen``: handed is committed before anything is printed and holds for
 30 s; seen needs evidence that came after the print. Without it the row is offered again, marked
 ``redelivered``. A row with a word in ``held`` lacks that grant and is handed to nobody until
-``held.py`` releases it. Every function is one change of a peer's file, and the standard library is
-all that this module imports.
+``held.py`` releases it; what ``staleness.py`` objects to is taken out before each offer. Every
+function is one change of a peer's file, and the standard library is all that this module imports.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from claudemesh_mcp import reports
+from claudemesh_mcp import reports, staleness
 
 LEASE_MS: Final = 30_000
 _ATTACHED: Final = "attached:"
@@ -31,6 +31,7 @@ def hand_out(
     Returns:
         The rows as they stand now; ``offers`` above 1 means that they are offered again.
     """
+    staleness.withhold(sql, now_ms)
     rows = sql.execute(
         f"UPDATE inbox SET {_OFFERED} WHERE row IN"  # noqa: S608 - constants
         f" (SELECT row FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?) RETURNING *",
@@ -39,8 +40,41 @@ def hand_out(
     return _in_order(rows)
 
 
+def hand_over(
+    sql: sqlite3.Connection, rows: Iterable[int], holder: str, now_ms: int
+) -> list[sqlite3.Row]:
+    """Hand rows to one route that has chosen them among the open ones in the same change.
+
+    Returns:
+        The rows as they stand now, without those that are not to be shown any more.
+    """
+    staleness.withhold(sql, now_ms)
+    handed: list[sqlite3.Row] = []
+    for row in rows:
+        handed += sql.execute(
+            f"UPDATE inbox SET {_OFFERED} WHERE row = ? AND state <> 'seen'"  # noqa: S608 - a constant
+            " RETURNING *",
+            (holder, now_ms + LEASE_MS, row),
+        ).fetchall()
+    return handed
+
+
+def open_by_priority(
+    sql: sqlite3.Connection, now_ms: int, priorities: Sequence[str], limit: int
+) -> list[sqlite3.Row]:
+    """Give the oldest rows of some priorities that could be handed out."""
+    marks = ", ".join("?" * len(priorities))
+    rows = sql.execute(
+        f"SELECT * FROM inbox WHERE {_OPEN} AND priority IN ({marks})"  # noqa: S608 - constants
+        " ORDER BY row LIMIT ?",
+        (now_ms, None, None, *priorities, limit),
+    ).fetchall()
+    return _in_order(rows)
+
+
 def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -> list[sqlite3.Row]:
     """Give the oldest rows that are waiting, or whose offer ended without evidence."""
+    staleness.withhold(sql, now_ms)
     return _in_order(
         sql.execute(
             f"SELECT * FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?",  # noqa: S608 - a constant
@@ -57,6 +91,15 @@ def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) 
             (now_ms, thread, thread),
         ).fetchall()
     )
+
+
+def count_by_priority(sql: sqlite3.Connection, now_ms: int) -> dict[tuple[str, str], int]:
+    """Count the rows that could be handed out, by the member they came from and their priority."""
+    rows = sql.execute(
+        f"SELECT member, priority, count(*) FROM inbox WHERE {_OPEN} GROUP BY member, priority",  # noqa: S608 - a constant
+        (now_ms, None, None),
+    )
+    return {(member, priority): count for member, priority, count in rows}
 
 
 def whose(sql: sqlite3.Connection, now_ms: int, limit: int) -> set[str]:
@@ -97,6 +140,20 @@ def give_back(sql: sqlite3.Connection, holder: str, rows: Iterable[int] | None =
             )
 
 
+def give_back_printed(sql: sqlite3.Connection, *, but_by: str = "") -> None:
+    """Offer again, marked, what hooks have printed and nothing has proved to be seen.
+
+    Args:
+        sql: The peer file.
+        but_by: What this route printed stays as it is.
+    """
+    sql.execute(
+        "UPDATE inbox SET lease_until_ms = 0, printed = NULL"
+        " WHERE printed IS NOT NULL AND state = 'handed' AND printed_by IS NOT ?",
+        (but_by,),
+    )
+
+
 def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: int) -> int:
     """Take evidence that rows were printed; note the receipts.
 
@@ -106,9 +163,11 @@ def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: 
     marked = 0
     for row in rows:
         found = sql.execute(
-            "UPDATE inbox SET state = 'seen', route = ?, seen_ms = ?, held = NULL WHERE row = ?"
-            " AND state <> 'seen' RETURNING sender, id, header_hash",
-            (route, now_ms, row),
+            "UPDATE inbox SET state = 'seen', route = ?, seen_ms = ?, held = NULL, withheld = NULL"
+            # What was withheld between an offer and its evidence was shown all the same.
+            " WHERE row = ? AND (state <> 'seen' OR (route = ? AND offers > 0))"
+            " RETURNING sender, id, header_hash",
+            (route, now_ms, row, staleness.WITHHELD),
         ).fetchone()
         if found is not None:
             marked += 1

@@ -20,6 +20,7 @@ from claudemesh_wire.messages import Accepted
 
 MAX_SEALINGS: Final = 4
 KEPT_MS: Final = 30 * 24 * 3600 * 1000
+_MOST_NAMED: Final = 10
 
 
 @dataclass(frozen=True)
@@ -289,6 +290,44 @@ def get(sql: sqlite3.Connection, message: str) -> Row:
             "Only the sender can ask for a message's receipts; take the id that send gave.",
         )
     return row
+
+
+def check_earlier(
+    sql: sqlite3.Connection, message: str, conv: str, addresses: tuple[str, ...]
+) -> None:
+    """See that a message can be superseded by one to the same readers.
+
+    Args:
+        sql: The peer file.
+        message: The earlier one.
+        conv: The conversation of the later one.
+        addresses: To whom that goes, as the user wrote them.
+
+    Raises:
+        NotFound: this session sent no such message in the last 30 days.
+        Conflict: ``other_audience``: it went to others, who would not hear of the later one;
+            ``was_refused``: the broker took it from nobody's hands.
+    """
+    earlier = find(sql, message)
+    if earlier is None:
+        raise NotFound(
+            f"This session sent no message {message} in the last 30 days.",
+            "supersedes takes an id that send gave in this session; else leave it out.",
+        )
+    if earlier.state == "refused":
+        raise Conflict(
+            f"The message {message} was refused: nobody has it.",
+            "Send this one without supersedes.",
+            code="was_refused",
+        )
+    # Written alike it is meant alike: who began anew since is another peer under that name.
+    if earlier.draft.conv != conv and set(earlier.draft.addresses) != set(addresses):
+        named = ", ".join(earlier.draft.addresses[:_MOST_NAMED])
+        raise Conflict(
+            f"The message {message} went to others than this one.",
+            f"Send to whom it went: {named}.",
+            code="other_audience",
+        )
 
 
 def _next_seq(sql: sqlite3.Connection, conv: str) -> int:

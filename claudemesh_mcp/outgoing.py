@@ -4,11 +4,12 @@
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal
 
 from claudemesh_wire.address import parse
-from claudemesh_wire.content import ContentFields, Priority
+from claudemesh_wire.content import ContentFields, Priority, ValidIf
 from claudemesh_wire.errors import Invalid, TooMuch
 from claudemesh_wire.messages import DEFAULT_TTL_MS, MAX_ADDRESSES, MAX_TEXT_BYTES
 
@@ -22,7 +23,7 @@ class Outgoing:
     Args:
         to: The addresses as written.
         text: What to say.
-        fields: Priority and thread.
+        fields: Priority, thread, what it supersedes and when it is valid.
         re: The message it answers.
         ttl_ms: How long it may wait for its recipients.
         idempotency_key: The same key is the same message.
@@ -36,18 +37,55 @@ class Outgoing:
     idempotency_key: str | None = None
 
 
-def content_fields(priority: str, thread: str | None) -> ContentFields:
+def content_fields(
+    priority: str,
+    thread: str | None,
+    supersedes: str | None = None,
+    valid_if: Mapping[Literal["git_sha"], str] | None = None,
+) -> ContentFields:
     """Read what goes with a text.
 
     Raises:
-        Invalid: no such priority, or too long a thread.
+        Invalid: no such priority, too long a thread, ``bad_supersedes`` or ``bad_valid_if``.
     """
+    if supersedes is not None:
+        _check_id(supersedes, "supersedes", "that send gave")
+    condition = None if valid_if is None else _valid_if(valid_if)
     try:
-        return ContentFields(priority=Priority(priority), thread=thread or None)
+        return ContentFields(
+            priority=Priority(priority),
+            thread=thread or None,
+            supersedes=supersedes,
+            valid_if=condition,
+        )
     except ValueError as error:
         raise Invalid(
             "priority is now, next or low; thread at most 120 characters.", "Correct them."
         ) from error
+
+
+def _valid_if(wanted: Mapping[Any, Any]) -> ValidIf:
+    """Read a condition; git writes a commit small, and takes it large too."""
+    sha = wanted.get("git_sha")
+    try:
+        if set(wanted) != {"git_sha"} or not isinstance(sha, str):
+            raise Invalid("valid_if is git_sha and nothing else.")
+        return ValidIf(git_sha=sha.lower())
+    except (ValueError, Invalid) as error:
+        raise Invalid(
+            "valid_if names the commit that a reader must have checked out, and nothing else.",
+            'As {"git_sha": "1a2b3c4"}: 7 to 64 digits of what `git rev-parse HEAD` prints.',
+            code="bad_valid_if",
+        ) from error
+
+
+def _check_id(message: str, parameter: str, origin: str) -> None:
+    if not _MESSAGE.fullmatch(message):
+        raise Invalid(
+            f"{message[:60]!a} is not the id of a message.",
+            f"{parameter} takes an id {origin} (msg_…).",
+            code=f"bad_{parameter}",
+        )
 
 
 def check(outgoing: Outgoing) -> None:
@@ -69,12 +107,8 @@ def check(outgoing: Outgoing) -> None:
     for address in outgoing.to:
         parse(address)
     _check_text(outgoing.text)
-    if outgoing.re is not None and not _MESSAGE.fullmatch(outgoing.re):
-        raise Invalid(
-            f"{outgoing.re[:60]!a} is not the id of a message.",
-            "reply_to takes an id that inbox showed (msg_…).",
-            code="bad_reply_to",
-        )
+    if outgoing.re is not None:
+        _check_id(outgoing.re, "reply_to", "that inbox showed")
     if not 0 < outgoing.ttl_ms <= DEFAULT_TTL_MS:
         raise Invalid(
             "expires_in_s is more than 0 and at most 604800 (7 days).", "Leave it out for 7 days."

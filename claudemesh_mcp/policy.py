@@ -6,14 +6,16 @@ broker thinks of the sender is no matter here.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from claudemesh_mcp import held, openrows
+from claudemesh_mcp import held, openrows, staleness
 from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.rights import right_here
+from claudemesh_mcp.routes import waking
 from claudemesh_wire.content import Priority
 from claudemesh_wire.envelope import Refusal
 from claudemesh_wire.errors import MeshError
@@ -25,6 +27,7 @@ MAX_HELD: Final = 200
 """So many messages of one member are held by a peer; further ones are declined."""
 BLOCKED: Final = "blocked"
 REMOVED: Final = "removed"
+_BY_URGENCY: Final = (Priority.NOW, Priority.NEXT, Priority.LOW)
 _MAY_WAKE: Final = frozenset({Priority.NOW, Priority.NEXT})
 
 
@@ -75,17 +78,46 @@ class Policy:
             waiting[member] = len(stays)
         return sum(waiting.values())
 
+    def waiting(self, sql: sqlite3.Connection, now_ms: int) -> dict[str, int]:
+        """Count by priority what ``review`` would leave to be handed out, and change nothing."""
+        there = openrows.count_by_priority(sql, now_ms)
+        members = {member for member, _ in there}
+        verdicts = self._verdicts(members, self._granted() if members else None)
+        found = Counter[str]()
+        for (member, priority), count in there.items():
+            found[priority] += 0 if member in verdicts else count
+        for member, verdict in verdicts.items():
+            stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
+            found.update(row["priority"] for row in stays)
+        return {one.value: found[one] for one in _BY_URGENCY if found[one]}
+
     def review(self, sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> int:
         """Judge again by whom the rows are that could be handed out now; give how many may be.
 
-        Between arrival and look their member may have lost the right, been blocked or removed.
+        Between arrival and look their member may have lost the right, been blocked or removed, and
+        what they say may have become stale.
 
         Raises:
             MeshError: the grants can't be read: nothing of others is shown, and all of it waits.
         """
         waiting = openrows.count_open(sql, now_ms, thread)
-        kept_back = self._keep_back(sql, now_ms, waiting)
+        kept_back = self._judge_again(sql, now_ms, waiting)
+        # In this order: who may not send here learns nothing of what is checked out here.
+        kept_back |= self._withhold(sql, now_ms)
         return sum((openrows.count_open(sql, now_ms, thread) if kept_back else waiting).values())
+
+    def keep_back(self, sql: sqlite3.Connection, now_ms: int) -> None:
+        """Judge by whom the open rows are, when nothing is handed out: what is stale may yet hold.
+
+        Raises:
+            MeshError: as ``review``.
+        """
+        self._judge_again(sql, now_ms, openrows.count_open(sql, now_ms))
+
+    def _judge_again(self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str]) -> bool:
+        # A hook releases these with a prompt and shows them at once.
+        limited = {row["member"] for row in waking.limited(sql)}
+        return self._keep_back(sql, now_ms, limited.union(members))
 
     def review_next(self, sql: sqlite3.Connection, now_ms: int, limit: int) -> None:
         """Judge again by whom the oldest of these rows are, however many there are behind them.
@@ -97,6 +129,13 @@ class Policy:
         while more := openrows.whose(sql, now_ms, limit) - judged:
             self._keep_back(sql, now_ms, more)
             judged |= more
+        self._withhold(sql, now_ms)
+
+    def _withhold(self, sql: sqlite3.Connection, now_ms: int) -> bool:
+        """Take out what is stale; tell whether there was any."""
+        is_news = staleness.withhold(sql, now_ms) > 0
+        self.has_news = self.has_news or is_news
+        return is_news
 
     def _keep_back(self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str]) -> bool:
         """Hold or decline what may not be handed out any more; tell whether there was any."""
@@ -104,7 +143,7 @@ class Policy:
         verdicts = self._verdicts(others, self.peer.grants.read()) if others else {}
         self.has_news = self.has_news or bool(verdicts)
         for member, verdict in verdicts.items():
-            rows = openrows.open_of(sql, now_ms, member)
+            rows = [*openrows.open_of(sql, now_ms, member), *waking.limited(sql, member)]
             if verdict == Capability.MESSAGE:
                 rows = [row for row in rows if row["route"] != held.RELEASED]
                 held.hold_back(sql, rows, verdict, now_ms)

@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Se
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
 
-from claudemesh_mcp import openrows, shown
+from claudemesh_mcp import openrows, shown, waits
 from claudemesh_mcp.attachment import Attachment, Dial
 from claudemesh_mcp.calls import Handing
 from claudemesh_mcp.client import Client
@@ -97,7 +97,7 @@ class Mesh:
         """
         given = {"name": name, "resume": resume, "mesh": mesh, "home": home}
         settings = settings or Settings.load({k: v for k, v in given.items() if v is not None})
-        setup = set_up(settings, session_type, name=name, resume=resume)
+        setup = set_up(settings, session_type, name=name, resume=resume, attach=attach)
         dial = partial(dial_broker, settings)
         mode = Mode.ATTACH if attach else Mode.CALL
         async with cls.over(setup, dial, mode) as opened:
@@ -133,6 +133,24 @@ class Mesh:
         """Wait until connected; raises why not."""
         return await self._attachment.ready(timeout_s)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._attachment.is_connected
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the peer was continued in another process."""
+        return self._attachment.is_replaced
+
+    def arrival(self) -> anyio.Event:
+        """Give the event that the next arrival sets."""
+        return self._receiving.arrival()
+
+    def look_again(self) -> None:
+        """Learn that another process changed what is in the peer's file."""
+        self._receiving.look_again()
+
     async def send(
         self,
         to: str | Sequence[str],
@@ -143,6 +161,10 @@ class Mesh:
         thread: str | None = None,
         expires_in_s: float | None = None,
         idempotency_key: str | None = None,
+        supersedes: str | None = None,
+        valid_if: Mapping[Literal["git_sha"], str] | None = None,
+        wait_for: str | None = None,
+        wait_s: float | None = None,
     ) -> "results.SendResult":
         """Seal a message to whoever the addresses stand for, and send it.
 
@@ -155,23 +177,35 @@ class Mesh:
             thread: A label that its readers see and can filter by.
             expires_in_s: How long it may wait for an absent recipient; 7 days at most.
             idempotency_key: Sending again with the same key is the same message.
+            supersedes: An earlier message of this peer to them, not to be shown any more.
+            valid_if: ``{"git_sha": …}``: is shown only where that commit, or one that begins with
+                these 7 digits or more, is checked out by then.
+            wait_for: ``delivered`` or ``seen``: wait until all recipients got so far, or can't.
+            wait_s: For how long; 30 s if not given. A cancelled wait takes nothing back.
 
         Returns:
             The message's id and each recipient's status; ``pending`` when the broker has not
             confirmed in time: it is kept on disk and sent by itself.
         """
+        until_s = anyio.current_time() + waits.check(wait_for, wait_s)
         ttl_ms = DEFAULT_TTL_MS if expires_in_s is None else int(expires_in_s * 1000)
         outgoing = Outgoing(
             to=(to,) if isinstance(to, str) else tuple(to),
             text=text,
-            fields=content_fields(priority, thread),
+            fields=content_fields(priority, thread, supersedes, valid_if),
             re=reply_to,
             ttl_ms=ttl_ms,
             idempotency_key=idempotency_key or None,
         )
         check(outgoing)
         await self.ready()
-        return shown.messages.sent(self.peer, await self._sending.send(outgoing))
+        sent = shown.messages.sent(self.peer, await self._sending.send(outgoing))
+        if wait_for is None:
+            return sent
+        within = until_s - anyio.current_time(), self._mode is Mode.ATTACH
+        ask = partial(self.message_status, sent.id)
+        told = await waits.reach(sent.id, wait_for, ask, self.peer.hints, within)
+        return waits.completed(sent, told, wait_for)
 
     async def inbox(
         self,
@@ -212,6 +246,14 @@ class Mesh:
         else:
             self._unconfirmed += tokens
         return result
+
+    async def called(self) -> None:
+        """Learn that the model has called: what the turn began with was before it."""
+        await self._hatch.called()
+
+    async def waiting(self) -> dict[str, Any]:
+        """Give what any result says of messages that wait: ``waiting``, or nothing."""
+        return await self._hatch.waiting()
 
     async def messages(self) -> "AsyncIterator[results.InboxMessage]":
         """Give each message as it arrives; it counts as seen when the next one is asked for."""

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import sqlite3
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -115,6 +116,7 @@ class Sending:
         row = await self._known(identifier, asked, outgoing)
         if row is None:
             resolution = await self._resolve(outgoing.to)
+            await self._check_earlier(outgoing, resolution.conversation)
             draft = Draft(
                 id=identifier,
                 conv=resolution.conversation,
@@ -131,6 +133,12 @@ class Sending:
         elif row.is_waiting:
             self._wake(row.draft.conv)
         return await self._answer(row)
+
+    async def _check_earlier(self, outgoing: Outgoing, conv: str) -> None:
+        earlier = outgoing.fields.supersedes
+        if earlier is not None:
+            look = partial(outbox.check_earlier, message=earlier, conv=conv, addresses=outgoing.to)
+            await self._peer.file.read(look)
 
     async def _compose(self, draft: Draft, sealer: outbox.Seal) -> Row:
         """Seal and keep a message, and have it sent."""

@@ -50,7 +50,8 @@ def _received(hit: Hit, terms: Sequence[Term]) -> HistoryMessage:
     told = {"peer": row["sender"], "handle": row["handle"], "member": row["member_name"]}
     # A direct conversation has a name that says nothing to anybody.
     to = None if row["conv"].startswith("d_") else [row["conv"]]
-    return _shown(hit, terms, row["text"], {"direction": "received", "with": [told], "to": to})
+    more = {"direction": "received", "with": [told], "to": to, "withheld": row["withheld"]}
+    return _shown(hit, terms, row["text"], more)
 
 
 def _sent(peer: Peer, hit: Hit, terms: Sequence[Term]) -> HistoryMessage:

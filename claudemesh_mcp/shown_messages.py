@@ -45,6 +45,7 @@ _MOST_FETCHES: Final = 20
 _PROOFS_AT_ONCE: Final = 3
 _TOLD: Final = frozenset(ReceiptStatus)
 _PROVE_NOTHING: Final = frozenset({"revoked", "unproved"})
+_LATEST_FIRST: Final = ("seen", "withheld", "declined", "delivered", "held")
 
 
 class Left(NamedTuple):
@@ -149,6 +150,9 @@ def _find(sql: sqlite3.Connection, peer: Peer, message: str) -> "sqlite3.Row | d
         "via": None,
         "stripped": 0,
         "offers": 0,
+        "supersedes": fields.supersedes,
+        "amends": 1,
+        "withheld": None,
     }
 
 
@@ -178,6 +182,9 @@ def _message(
             "stripped": row["stripped"] or None,
             "more_bytes": left or None,
             "redelivered": True if again else None,
+            # To one who was not shown the earlier message it would say nothing.
+            "supersedes": row["supersedes"] if row["amends"] else None,
+            "withheld": row["withheld"],
         }
     )
 
@@ -246,6 +253,7 @@ def _lacks_proof(told: RecipientReceipts) -> bool:
         "held": told.held,
         "delivered": told.delivered,
         "seen": told.seen,
+        "withheld": told.withheld,
         "declined": told.declined,
     }
     return proofs[told.status] is None
@@ -265,6 +273,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "held": _proof(peer, row, told, told.held, "held"),
             "delivered": _proof(peer, row, told, told.delivered, "delivered"),
             "seen": _proof(peer, row, told, told.seen, "seen"),
+            "withheld": _proof(peer, row, told, told.withheld, "withheld"),
             "declined": _proof(peer, row, told, told.declined, "declined"),
         }
     except Forbidden as error:
@@ -280,9 +289,8 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
         )
     # What was delivered may be held afterwards, and delivered once more.
     latest = proofs.get(claimed)
-    latest = latest or proofs["seen"] or proofs["declined"] or proofs["delivered"] or proofs["held"]
-    delivered = proofs["delivered"]
-    seen = proofs["seen"]
+    latest = latest or next((proofs[one] for one in _LATEST_FIRST if proofs[one]), None)
+    delivered, seen, withheld = proofs["delivered"], proofs["seen"], proofs["withheld"]
     return RecipientStatus.model_validate(
         {
             "peer": told.peer,
@@ -294,6 +302,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "held_at": _held_at(told, proofs["held"]),
             "delivered_at": rfc3339(delivered.at_ms) if delivered else None,
             "seen_at": rfc3339(seen.at_ms) if seen else None,
+            "withheld_at": rfc3339(withheld.at_ms) if withheld else None,
             "reason": latest.reason or None if latest else None,
             "hint": _release_hint(peer, claimed),
             "proved": True if latest else None,
@@ -304,7 +313,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
 
 def _successor(peer: Peer, told: RecipientReceipts) -> Successor | None:
     """Name the heir that signed the latest of these receipts, which were verified before."""
-    batch = told.seen or told.declined or told.delivered
+    batch = told.seen or told.withheld or told.declined or told.delivered
     certificate = peer.trust.known(batch.certificate) if batch else None
     if certificate is None or certificate.fields.peer == told.peer:
         return None

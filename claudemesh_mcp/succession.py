@@ -18,6 +18,7 @@ from typing import Final
 
 import anyio.to_thread
 
+from claudemesh_mcp import staleness
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.connection import pauses
 from claudemesh_mcp.home import try_lock
@@ -252,6 +253,7 @@ def keep(sql: sqlite3.Connection, left: Left) -> None:
                 f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})",  # noqa: S608 - columns of our table
                 tuple(values.values()),
             )
+    staleness.relate_all(sql)
     sql.executemany(
         "INSERT INTO inbox_seq (sender, conv, highest) VALUES (?, ?, ?) ON CONFLICT (sender, conv)"
         " DO UPDATE SET highest = max(highest, excluded.highest)",

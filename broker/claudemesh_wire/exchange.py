@@ -58,7 +58,7 @@ class Exchange:
 
     def __init__(self, unheard: Iterable[str] = ()) -> None:
         """Start with number 1 and nothing pending."""
-        self._unheard = tuple(f"0 0 {kind} " for kind in unheard)
+        self.hear_all_but(unheard)
         self._next = 1
         self._pending: dict[int, type[Message]] = {}
 
@@ -66,6 +66,10 @@ class Exchange:
     def pending(self) -> int:
         """How many of our requests have no answer yet."""
         return len(self._pending)
+
+    def hear_all_but(self, kinds: Iterable[str]) -> None:
+        """Say anew which kinds of notices the owner has no use for."""
+        self._unheard = tuple(f"0 0 {kind} " for kind in kinds)
 
     def ask(self, request: Request[ReplyT]) -> tuple[int, str]:
         """Number a request and give the text to send.

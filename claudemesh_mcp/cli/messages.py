@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from claudemesh_mcp.sdk import Mesh
 
 Priority = Literal["now", "next", "low"]
+WaitFor = Literal["delivered", "seen"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _STDIN: Final = "-"
 
@@ -47,6 +48,20 @@ def send(
     expires_in: Annotated[
         int | None, typer.Option(metavar="SECONDS", help="When it is useless; 7 days if not given.")
     ] = None,
+    supersedes: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="An earlier message to them: not shown if unread."),
+    ] = None,
+    git_sha: Annotated[
+        str | None,
+        typer.Option(metavar="COMMIT", help="Show it only where this commit is checked out."),
+    ] = None,
+    wait_for: Annotated[
+        WaitFor | None, typer.Option(help="Wait until all got so far; exit code 1 if not.")
+    ] = None,
+    wait: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long; 30 if not given.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Send a sealed message.
@@ -56,6 +71,7 @@ def send(
       claudemesh send ada "The build is green."
       claudemesh send ada,bob "Who takes the review?" --priority now
       git diff | claudemesh send @reviewers -
+      claudemesh send ada "Can I deploy?" --wait-for seen --wait 60
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     addresses = [one.strip() for one in to.split(",")]
     said = _read_stdin() if text == _STDIN else text
@@ -67,17 +83,19 @@ def send(
             reply_to=reply_to,
             thread=thread,
             expires_in_s=expires_in,
+            supersedes=supersedes,
+            valid_if={"git_sha": git_sha} if git_sha is not None else None,
+            wait_for=wait_for,
+            wait_s=wait,
         )
     )
     if json:
         show.data(sent)
-        return
-    show.line(sent.id)
-    for one in sent.recipients:
-        sealed = "sealed" if one.e2e else "not sealed"
-        show.word(f"{one.handle} ({one.member}): {one.status}, {sealed}")
-        if one.hint:
-            show.word(f"  {one.hint}")
+    else:
+        show.line(sent.id)
+        show.recipients(sent.recipients)
+    if sent.reached is False:
+        raise typer.Exit(show.FAILED)
 
 
 def inbox(

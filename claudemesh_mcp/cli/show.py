@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from claudemesh_mcp.cleaning import clean, clean_line, clean_value
 from claudemesh_mcp.meshresults import PeerRow
-from claudemesh_mcp.results import HistoryMessage, InboxMessage, RecipientStatus
+from claudemesh_mcp.results import HistoryMessage, InboxMessage, RecipientStatus, SentTo
 from claudemesh_wire.errors import (
     Forbidden,
     Invalid,
@@ -111,6 +111,8 @@ def message(one: InboxMessage) -> None:
     marks += [f"answers {one.reply_to}"] if one.reply_to else []
     marks += [f"{one.stripped} characters removed"] if one.stripped else []
     marks += ["shown before, perhaps"] if one.redelivered else []
+    marks += [f"in place of {one.supersedes}"] if one.supersedes else []
+    marks += [f"not shown by itself: {one.withheld}"] if one.withheld else []
     line(f"{one.handle} ({one.member})  {one.sent_at}  {one.id}  [{', '.join(marks)}]")
     for text in clean(one.text).text.split("\n"):
         print(f"    {text}")
@@ -126,8 +128,10 @@ def history(one: HistoryMessage) -> None:
     ]
     names += [f"{one.others} more"] if one.others else []
     arrow = "to" if one.direction == "sent" else "from"
-    marks = f"  [thread {one.thread}]" if one.thread else ""
-    line(f"{one.at}  {arrow} {', '.join(names)}  {one.id}{marks}")
+    marks = [f"thread {one.thread}"] if one.thread else []
+    marks += [f"not shown: {one.withheld}"] if one.withheld else []
+    said = f"  [{', '.join(marks)}]" if marks else ""
+    line(f"{one.at}  {arrow} {', '.join(names)}  {one.id}{said}")
     for text in clean(one.text).text.split("\n"):
         print(f"    {text}")
 
@@ -149,6 +153,17 @@ def _peer(row: PeerRow) -> tuple[str, ...]:
         row.last_seen,
         row.summary,
     )
+
+
+def recipients(rows: Sequence[SentTo]) -> None:
+    """Say what became of a message with each recipient, beside its id."""
+    for one in rows:
+        sealed = "sealed" if one.e2e else "not sealed"
+        status = f"{one.status} ({one.reason})" if one.reason else one.status
+        doubt = ", not proved" if one.proved is False else ""
+        word(f"{one.handle} ({one.member}): {status}, {sealed}{doubt}")
+        if one.hint:
+            word(f"  {one.hint}")
 
 
 def receipts(rows: Sequence[RecipientStatus]) -> None:

@@ -28,10 +28,11 @@ async def message_status(
 ) -> StatusResult:
     """Say how far a message that this session sent has come with each recipient, and when.
 
-    `accepted`, `queued` and `expired` are the broker's word. `delivered`, `seen` and `declined` are
-    signed by the recipient's session and verified here (`proved`); `held` too, once that session
-    has it: its user has to let it through, by the command in `hint`. `seen` says that the
-    recipient's session put the text before its reader, not that anybody acted on it. A recipient
-    that had ended may have a `successor`, a later session of the same member.
+    `accepted`, `queued` and `expired` are the broker's word. `delivered`, `seen`, `declined` and
+    `withheld` (not shown: superseded, or not for the commit checked out there) are signed by the
+    recipient's session and verified here (`proved`); `held` too, once that session has it: its user
+    has to let it through, by the command in `hint`. `seen` says that the recipient's session put
+    the text before its reader, not that anybody acted on it. A recipient that had ended may have a
+    `successor`, a later session of the same member.
     """
     return await mesh.message_status(id)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claudemesh_mcp import outbox, peerfile
@@ -64,6 +64,7 @@ def test_a_message_is_numbered_sealed_and_kept_as_it_will_be_sent(sql: sqlite3.C
     assert row.accepted() is None
 
 
+@settings(deadline=None)  # Each run makes a file's tables anew.
 @given(st.lists(st.sampled_from([PAIR, TRIO, "@team"]), max_size=20))
 def test_each_conversation_is_numbered_from_one_without_a_gap(convs: list[str]) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as sql:
@@ -252,3 +253,27 @@ def test_what_was_answered_is_forgotten_after_thirty_days_and_what_waits_is_not(
     assert outbox.find(sql, row.draft.id) is None
     assert outbox.find(sql, waiting.draft.id) == waiting
     assert compose(sql, 3).seq == 3
+
+
+def test_a_message_to_the_same_readers_can_be_superseded(sql: sqlite3.Connection) -> None:
+    earlier = compose(sql).draft
+    outbox.check_earlier(sql, earlier.id, PAIR, ("other words for them",))
+    # Another peer under the same name: who began anew, and has what waited for the one before.
+    outbox.check_earlier(sql, earlier.id, TRIO, earlier.addresses)
+
+
+def test_what_others_have_what_nobody_has_and_what_never_was_can_not_be_superseded(
+    sql: sqlite3.Connection,
+) -> None:
+    earlier, lost = compose(sql), compose(sql, "lost")
+    outbox.refused(sql, lost.draft.id, lost.header_hash, {"code": "expired"})
+    unknown = make_id("msg_", seed("unknown"))
+    for message, conv, kind, code in (
+        (earlier.draft.id, TRIO, Conflict, "other_audience"),
+        (lost.draft.id, PAIR, Conflict, "was_refused"),
+        (unknown, PAIR, NotFound, "not_found"),
+    ):
+        with pytest.raises(kind) as caught:
+            outbox.check_earlier(sql, message, conv, ("cleo",))
+        assert caught.value.code == code
+        assert caught.value.hint

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,32 +11,13 @@ from hypothesis import strategies as st
 from claudemesh_mcp.project import Project, as_text, find_project, host_label, wished_handle
 from claudemesh_wire.address import is_handle
 from claudemesh_wire.errors import Invalid
-
-
-def git(folder: Path, *arguments: str) -> None:
-    subprocess.run(
-        ["git", "-c", "protocol.file.allow=always", *arguments],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        env={
-            "PATH": os.defpath,
-            "HOME": str(folder),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            **{f"GIT_{who}_NAME": "Ada" for who in ("AUTHOR", "COMMITTER")},
-            **{f"GIT_{who}_EMAIL": "ada@example.org" for who in ("AUTHOR", "COMMITTER")},
-        },
-    )
+from tests.support.repository import git, repository
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """A repository named shop with one commit on the branch main."""
-    folder = tmp_path / "Shop"
-    folder.mkdir()
-    git(folder, "init", "--initial-branch=main")
-    git(folder, "commit", "--allow-empty", "--message=first")
-    return folder
+    return repository(tmp_path / "Shop")
 
 
 def test_a_repository_gives_its_name_and_its_branch(shop: Path) -> None:

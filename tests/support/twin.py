@@ -109,12 +109,14 @@ class Twin:
     def setup(self, name: str, **more: Any) -> Setup:
         """Say how a peer is opened."""
         settings = Settings.load({"home": self.home, "keyring": False}, environ={})
+        folder = more.pop("folder", "")
         return Setup(
             settings=settings,
             anchor=more.pop("anchor", f"claude:{name}"),
             session=Session(**{**_ABOUT, **more.pop("about", {}), **more}),
             handles=(name,),
             now_ms=self.clock,
+            folder=str(folder),
         )
 
     def open(self, name: str, mode: Mode = Mode.ATTACH, **more: Any) -> Any:
