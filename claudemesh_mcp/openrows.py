@@ -49,12 +49,15 @@ def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -
     )
 
 
-def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> dict[str, int]:
-    """Count the rows that could be handed out, by the member they came from."""
+def count_open(
+    sql: sqlite3.Connection, now_ms: int, thread: str | None = None, *, route: str | None = None
+) -> dict[str, int]:
+    """Count the rows that could be handed out, or those with a route, by whose they are."""
     return dict(
         sql.execute(
-            f"SELECT member, count(*) FROM inbox WHERE {_OPEN} GROUP BY member",  # noqa: S608 - a constant
-            (now_ms, thread, thread),
+            f"SELECT member, count(*) FROM inbox WHERE {_OPEN}"  # noqa: S608 - a constant
+            " AND (? IS NULL OR route = ?) GROUP BY member",
+            (now_ms, thread, thread, route, route),
         ).fetchall()
     )
 

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import sqlite3
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -262,7 +263,8 @@ class Sending:
 
         # Lazily: an answer lost with the power is asked for again, by the same bytes.
         if is_alone:
-            self._peer.file.post(settle)
+            # If it can't be kept the row waits still, and is sent again for the same answer.
+            self._peer.file.post(settle, partial(self._wake, row.draft.conv))
         else:
             # What is next is read behind it: were this not kept, that would be the same again.
             await self._peer.file.write(settle, lazily=True)

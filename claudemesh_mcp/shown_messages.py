@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
-from claudemesh_mcp import held, inbox, openrows, outbox
+from claudemesh_mcp import inbox, outbox
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peer import Peer
@@ -88,30 +88,23 @@ def _release_hint(peer: Peer, status: str | None) -> str | None:
     return f"Its user can let it through: {command}"
 
 
-async def peeked(policy: Policy, limit: int, thread: str | None) -> InboxResult:
-    """Show what waits without taking it."""
-    peer, now_ms = policy.peer, policy.peer.now_ms()
+def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left, offered_now: int) -> InboxResult:
+    """Show rows of the inbox and what is left there.
 
-    def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
-        there = policy.review(sql, now_ms, thread)
-        rows = openrows.peek(sql, limit, thread, now_ms)
-        return rows, Left(there - len(rows), held.count(sql))
-
-    rows, left = await peer.file.write(look)
-    # Not handed out now: whoever was offered one of them before may have shown it.
-    messages = [_message(peer, row, 0, again=row["offers"] > 0) for row in rows]
+    Args:
+        peer: Whose inbox it is.
+        rows: What is shown of it.
+        left: What is there besides.
+        offered_now: How many of each row's offers are this one: 1, or 0 for a look that takes
+            nothing. Whoever was offered it before may have shown it.
+    """
+    messages = inbox_messages(peer, rows, offered_now)
     return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
 
 
-def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left) -> InboxResult:
-    """Show rows of the inbox and what is left there."""
-    shown = inbox_messages(peer, rows)
-    return InboxResult(messages=shown, unread=left.unread, held=left.held or None)
-
-
-def inbox_messages(peer: Peer, rows: list[sqlite3.Row]) -> list[InboxMessage]:
+def inbox_messages(peer: Peer, rows: list[sqlite3.Row], offered_now: int = 1) -> list[InboxMessage]:
     """Show rows of the inbox; long texts begin here and go on with ``chunk``."""
-    return [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
+    return [_message(peer, row, 0, again=row["offers"] > offered_now) for row in rows]
 
 
 async def chunk(policy: Policy, message: str, offset: int) -> InboxResult:
