@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from claudemesh_mcp import inbox, outbox
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.hints import hint
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.policy import Policy
@@ -71,21 +72,12 @@ def sent(peer: Peer, row: Row) -> SendResult:
                     "member": one.member,
                     "status": states.get(one.peer, "pending"),
                     "e2e": one.e2e,
-                    "hint": _release_hint(peer, states.get(one.peer)),
+                    "hint": hint(peer, states.get(one.peer), None, is_signed=False),
                 }
             )
             for one in row.draft.audience
         ],
     )
-
-
-def _release_hint(peer: Peer, status: str | None) -> str | None:
-    """Name the command by which the human of a recipient lets a held message through."""
-    if status != ReceiptStatus.HELD:
-        return None
-    # By the mesh's id: what their home calls it is not known here.
-    command = f"claudemesh --mesh {peer.identity.mesh} allow {peer.own_name()}"
-    return f"Its user can let it through: {command}"
 
 
 def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left, offered_now: int) -> InboxResult:
@@ -274,6 +266,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
     # What was delivered may be held afterwards, and delivered once more.
     latest = proofs.get(claimed)
     latest = latest or proofs["seen"] or proofs["declined"] or proofs["delivered"] or proofs["held"]
+    reason = (latest.reason if latest else _broker_reason(told)) or None
     delivered = proofs["delivered"]
     seen = proofs["seen"]
     return RecipientStatus.model_validate(
@@ -287,8 +280,8 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "held_at": _held_at(told, proofs["held"]),
             "delivered_at": rfc3339(delivered.at_ms) if delivered else None,
             "seen_at": rfc3339(seen.at_ms) if seen else None,
-            "reason": latest.reason or None if latest else None,
-            "hint": _release_hint(peer, claimed),
+            "reason": reason,
+            "hint": hint(peer, claimed, reason, is_signed=latest is not None),
             "proved": True if latest else None,
             "successor": _successor(peer, told),
         }
@@ -332,7 +325,7 @@ def _unproved(peer: Peer, told: RecipientReceipts, handle: str) -> RecipientStat
             "handle": handle,
             "status": str(told.status),
             "accepted_at": rfc3339(told.accepted_ms),
-            "hint": _release_hint(peer, told.status),
+            "hint": hint(peer, told.status, None, is_signed=False),
             "proved": False,
         }
     )
@@ -347,6 +340,10 @@ def _is_broker_word(told: RecipientReceipts) -> bool:
     if told.status == ReceiptStatus.HELD:
         return told.held_ms is not None
     return told.status == ReceiptStatus.DECLINED and told.queued_ms is None
+
+
+def _broker_reason(told: RecipientReceipts) -> str:
+    return told.reason if told.status == ReceiptStatus.DECLINED else ""
 
 
 def _proof(

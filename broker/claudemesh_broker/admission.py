@@ -68,10 +68,17 @@ class Identity:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a connection comes from; ``is_local`` if that is this machine."""
+    """Where a connection comes from.
+
+    Args:
+        address: That of whoever is at its other end, as far as it is known.
+        is_local: Whether that is this machine.
+        place: Whose connections it is counted among; empty when nobody's.
+    """
 
     address: str
     is_local: bool
+    place: str = ""
 
 
 @dataclass(frozen=True)

@@ -312,3 +312,21 @@ async def test_a_session_that_resumes_finds_all_of_itself(broker: MemoryBroker, 
     assert (card.handle, card.summary, card.profile) == ("bob", "tests", {"a": 1})
     assert (card.role, card.status, card.share_cwd) == ("reviewer", "dnd", True)
     assert [(one.name, one.role) for one in card.groups] == [("ops", "lead")]
+
+
+async def test_a_card_is_made_among_the_changes_only_for_one_that_hides(
+    broker: MemoryBroker, ada: RawPeer
+) -> None:
+    written: list[str] = []
+    writer = broker.parts.store._writer.database
+    writer.set_trace_callback(written.append)
+
+    def cards() -> int:
+        return sum("FROM groups" in statement for statement in written)
+
+    await ada.call(UpdatePresence(status=Status.WORKING))
+    await ada.call(UpdatePresence(status=Status.WORKING))
+    assert cards() == 0
+    await ada.call(UpdatePresence(visible=False))
+    assert cards() == 1
+    writer.set_trace_callback(None)

@@ -36,13 +36,17 @@ def front(home: Path, name: str) -> StdioServerParameters:
 @pytest.fixture
 async def client(home: Path) -> AsyncIterator[Client]:
     """A client of `claudemesh mcp`, on a home of its own whose broker ends with it."""
-    with anyio.fail_after(LIMIT_S):
-        async with Client(front(home, "ada")) as client:
-            yield client
-    launcher = Launcher(Home.open(Paths.of(home)))
-    # A short session may leave one behind that is only starting.
-    await launcher.ensure()
-    await launcher.stop(10, force=True)
+    try:
+        with anyio.fail_after(LIMIT_S):
+            async with Client(front(home, "ada")) as client:
+                yield client
+                # A session that ends before its broker runs leaves one behind that is only
+                # starting, and would take the home when the one that is stopped here has let go.
+                await client.call_tool("search_peers", {})
+    finally:
+        launcher = Launcher(Home.open(Paths.of(home)))
+        await launcher.ensure()
+        await launcher.stop(10, force=True)
 
 
 async def test_a_client_of_the_stateless_era_falls_back_to_the_handshake(client: Client) -> None:

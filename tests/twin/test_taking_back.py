@@ -343,6 +343,9 @@ async def test_what_is_held_of_one_member_leaves_others_room_in_a_queue(tmp_path
         sent = [await world.bob.send("away", str(number)) for number in range(3)]
         assert [one.recipients[0].status for one in sent] == ["held", "held", "declined"]
         status = await world.bob.message_status(sent[2].id)
-        assert [one.status for one in status.recipients] == ["declined"]
+        [told] = status.recipients
+        assert (told.status, told.reason, told.proved) == ("declined", "held_full", None)
+        assert told.hint is not None
+        assert told.hint.endswith(f"claudemesh --mesh {world.ada.peer.identity.mesh} allow bob")
         kept_own = await world.ada.send("away", "hello")
         assert [one.status for one in kept_own.recipients] == ["queued"]
