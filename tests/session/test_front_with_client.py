@@ -16,6 +16,7 @@ from claudemesh_mcp.config import Paths, broker_environment
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
 from claudemesh_mcp.offer import NEWEST, Offer
+from tests.support.leftovers import end_brokers
 
 LIMIT_S = 60
 
@@ -40,13 +41,10 @@ async def client(home: Path) -> AsyncIterator[Client]:
         with anyio.fail_after(LIMIT_S):
             async with Client(front(home, "ada")) as client:
                 yield client
-                # A session that ends before its broker runs leaves one behind that is only
-                # starting, and would take the home when the one that is stopped here has let go.
-                await client.call_tool("search_peers", {})
     finally:
-        launcher = Launcher(Home.open(Paths.of(home)))
-        await launcher.ensure()
-        await launcher.stop(10, force=True)
+        await Launcher(Home.open(Paths.of(home))).stop(10, force=True)
+        # A session that ends before its broker runs leaves one behind that is only starting.
+        end_brokers(home)
 
 
 async def test_a_client_of_the_stateless_era_falls_back_to_the_handshake(client: Client) -> None:
