@@ -80,6 +80,11 @@ class Origin:
     is_local: bool
     place: str = ""
 
+    @property
+    def rated_as(self) -> str:
+        """Whose rate its hellos draw on: its place's, as far as it has one."""
+        return self.place or self.address
+
 
 @dataclass(frozen=True)
 class Admitted:

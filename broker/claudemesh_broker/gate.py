@@ -106,7 +106,7 @@ class Guard:
 
         The machine itself has none, since nobody else comes from there; nor has a declared proxy
         before it has told for whom it speaks, since everybody does. What it then tells counts. All
-        for whom it tells nothing that can be believed share one place: its own.
+        for whom it tells nothing that can be believed share one place, which is nobody's address.
 
         Args:
             peer: The address at the connection's other end.
@@ -120,7 +120,7 @@ class Guard:
             told = self._forwarded(scope)
             is_handed_on = any(_values(scope, name) for name in _TELLS)
             if told is None and (is_handed_on or not is_loopback(address)):
-                return place_of(address)
+                return f"behind {place_of(address)}"
             # Without either header it is no proxy that speaks from loopback, but a session here.
             address = told or address
         is_own = is_loopback(address) or address == _plain(arrived_at)

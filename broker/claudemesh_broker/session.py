@@ -165,14 +165,14 @@ class Session:
         self._strange += 1
         if self._strange > MAX_STRANGERS:
             raise ProtocolError("Too many requests came before the hello.")
-        self._service.parts.limits.take(Rate.AUTH, self._origin.address)
+        self._service.parts.limits.take(Rate.AUTH, self._origin.rated_as)
         with anyio.CancelScope(shield=True):
             answer = await self._strangers.answer(request, self._nonce)
             self._outgoing.put(self._exchange.answer(number, answer))
 
     async def _admit(self, number: int, hello: Hello, tasks: TaskGroup) -> None:
         parts = self._service.parts
-        parts.limits.take(Rate.AUTH, self._origin.address)
+        parts.limits.take(Rate.AUTH, self._origin.rated_as)
         # Not to be cut off between the commit and its outcome: who is attached must be known here.
         with anyio.CancelScope(shield=True):
             admitted = await self._admission.admit(hello, self._nonce, self._origin, self._offered)

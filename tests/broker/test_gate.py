@@ -181,11 +181,11 @@ DENIES = ("forwarded", "for=10.1.2.3")
         (BESIDE, "10.0.0.7", [SAYS], "", STRANGER),
         (proxied(), NEAR, [("x-forwarded-for", NEAR)], "", ""),
         # Those for whom it tells nothing, or two things, share one place, on loopback too.
-        (proxied(), NEAR, [SAYS, DENIES], "", NEAR),
-        (proxied(), NEAR, [("x-forwarded-for", "unknown")], "", NEAR),
-        (proxied(), NEAR, [("forwarded", "for=_hidden")], "", NEAR),
-        (BESIDE, "10.0.0.7", [SAYS, DENIES], "", "10.0.0.7"),
-        (BESIDE, "10.0.0.7", [], "", "10.0.0.7"),
+        (proxied(), NEAR, [SAYS, DENIES], "", f"behind {NEAR}"),
+        (proxied(), NEAR, [("x-forwarded-for", "unknown")], "", f"behind {NEAR}"),
+        (proxied(), NEAR, [("forwarded", "for=_hidden")], "", f"behind {NEAR}"),
+        (BESIDE, "10.0.0.7", [SAYS, DENIES], "", "behind 10.0.0.7"),
+        (BESIDE, "10.0.0.7", [], "", "behind 10.0.0.7"),
         # Without a word from a proxy it is a session of the machine.
         (proxied(), NEAR, [], "", ""),
     ],
