@@ -113,7 +113,12 @@ def _check_right(peer: Peer, terms: Terms) -> None:
 
 
 async def open_invites(peer: Peer, client: Client) -> list[OpenInvites]:
-    """Give the invites that are open, newest first; one that the broker made up is detected."""
+    """Give the invites that are open, newest first.
+
+    Raises:
+        Forbidden: ``invite_forged``: the broker shows one that no member of this mesh signed.
+        MeshError: the broker refuses, or what it shows is no invite.
+    """
     found = await client.call(ListInvites())
     members = peer.trust.chain.members
     shown: list[OpenInvites] = []
@@ -163,14 +168,24 @@ def find_anyone(chain: Chain, name: str) -> Member:
     return _one_of(present, name) or _one_of(everyone, name) or _unknown(present, name, "member")
 
 
-def _one_of(among: Sequence[Member], name: str) -> Member | None:
+def as_written(name: str) -> str:
+    """Give the name or id of a member as the log writes it, however somebody typed it.
+
+    Raises:
+        Invalid: ``bad_name``.
+    """
     if not name.isascii():
         raise Invalid(
             f"{name[:60]!a} holds characters that only look like those of a name.",
             "Member names are ASCII; type it anew.",
             code="bad_name",
         )
-    found = [one for one in among if name.lower() in {one.name, one.id}]
+    return name.lower()
+
+
+def _one_of(among: Sequence[Member], name: str) -> Member | None:
+    written = as_written(name)
+    found = [one for one in among if written in {one.name, one.id}]
     if len(found) > 1:
         shown = [f"{one.id} ({'left' if one.has_left else 'removed'})" for one in found]
         raise Conflict(

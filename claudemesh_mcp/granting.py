@@ -5,7 +5,7 @@ asked for; one that can't be told of it is told with the next change that reache
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -19,7 +19,7 @@ from claudemesh_mcp.held import Choice, Found, Held
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.rights import right_here, verified
 from claudemesh_mcp.suggestions import did_you_mean, quoted
-from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, NotFound, Unavailable
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, NotFound
 from claudemesh_wire.grants import (
     Capability,
     Grant,
@@ -134,27 +134,35 @@ async def block(peer: Peer, reach: Reach, name: str, *, blocked: bool) -> Said:
 async def _say(
     peer: Peer, reach: Reach, name: str, act: Callable[[Member], Awaitable[Granted]]
 ) -> Said:
-    unknown: NotFound | None = None
-    done: Member | None = None
     try:
-        done = find_member(peer, name)
-    except NotFound as error:  # it may have joined since this home heard of the mesh
-        unknown = error
-    else:
-        await act(done)
+        member = find_member(peer, name)
+    except NotFound as unknown:
+        # It may have joined since this home heard of the mesh.
+        client = await _reached_for(unknown, reach)
+        member = find_member(peer, name)
+        await act(member)
+        return Said(member, await _told(peer, client))
+    await act(member)
     try:
         client = await reach()
     except MeshError as error:
-        if done is None:
-            raise unknown or error from error
-        return Said(done, error)
-    # Whom the name means may be known better now.
-    with suppress(NotFound) if done else nullcontext():
-        member = find_member(peer, name)
-        if done is None or done.id != member.id:
-            await act(member)
-            done = member
-    return Said(done, await _told(peer, client))
+        return Said(member, error)
+    with suppress(NotFound):
+        # Whom the name means may be known better now.
+        meant = find_member(peer, name)
+        if meant.id != member.id:
+            await act(meant)
+            member = meant
+    return Said(member, await _told(peer, client))
+
+
+async def _reached_for(unknown: NotFound, reach: Reach) -> Client:
+    """Give the connection by which an unknown member may turn out to be one."""
+    try:
+        return await reach()
+    except MeshError as error:
+        hint = f"{unknown.hint} The broker could not be asked for newer members: {error.reason}"
+        raise NotFound(unknown.reason, hint, code=unknown.code) from error
 
 
 async def _told(peer: Peer, client: Client) -> MeshError | None:
@@ -314,9 +322,9 @@ async def _allow_one(peer: Peer, message: str) -> Released:
     named = [one for one in found.messages if one.id == message]
     here = [one for one in named if one.mesh == peer.identity.mesh]
     if not here:
-        _refuse_if_skipped(found)
-        raise not_held(f"message {message[:60]!a}", next((one.mesh for one in named), None))
-    member = peer.trust.chain.members[_one_member(here)]
+        held.refuse_if_skipped(found)
+        raise held.not_held(f"message {message[:60]!a}", next((one.mesh for one in named), None))
+    member = peer.trust.chain.members[held.only_member(here)]
     if member.removed and not member.has_left:
         raise Forbidden(
             f"{member.name} was removed from this mesh; what it wrote is not shown any more.",
@@ -347,53 +355,22 @@ async def discard(peer: Peer, what: str) -> Found:
     Raises:
         NotFound: ``not_held``: nothing of that member, or no such message, is held in this home.
         Conflict: ``ambiguous``: of several members something is held under that name or id.
+        Invalid: ``bad_name``.
         Unavailable: ``not_looked_into``: nothing is found, and there are files that can't be read.
     """
     is_message = what.startswith("msg_")
     found = await anyio.to_thread.run_sync(held.find, peer.home, peer.identity.mesh)
     meant = [one for one in found.messages if what == one.id]
-    meant = meant or [one for one in found.messages if what in {one.member, one.member_name}]
+    name = governing.as_written(what)
+    meant = meant or [one for one in found.messages if name in {one.member, one.member_name}]
     if meant:
         choice = Choice(
-            _one_member(meant), id=what if is_message else None, mesh=peer.identity.mesh
+            held.only_member(meant), id=what if is_message else None, mesh=peer.identity.mesh
         )
         done = await held.discard(peer.home, choice, peer.now_ms())
     else:
         done = Found(skipped=found.skipped)
     if not done.messages:
-        _refuse_if_skipped(done)
-        raise not_held(f"message {what[:60]!a}" if is_message else f"message of {what[:80]!a}")
+        held.refuse_if_skipped(done)
+        raise held.not_held(f"message {what[:60]!a}" if is_message else f"message of {what[:80]!a}")
     return done
-
-
-def _one_member(messages: Sequence[Held]) -> str:
-    """Give the one member that these are of."""
-    members = {one.member for one in messages}
-    if len(members) > 1:
-        raise Conflict(
-            "Messages of several members are held under this name or id.",
-            f"Name one of the members by its id: {', '.join(sorted(members))}",
-            code="ambiguous",
-        )
-    return members.pop()
-
-
-def _refuse_if_skipped(found: Found) -> None:
-    """Refuse to say that something is not there when not all could be looked into."""
-    if found.skipped:
-        raise Unavailable(
-            f"Not all could be looked into: {found.skipped[0]}",
-            "claudemesh doctor says what is the matter.",
-            code="not_looked_into",
-        )
-
-
-def not_held(what: str, mesh: str | None = None) -> NotFound:
-    """Say that something is not held here, and where it is if that is known."""
-    return NotFound(
-        f"No {what} is held here.",
-        f"It is held in another mesh: put --mesh {mesh} behind claudemesh."
-        if mesh
-        else "claudemesh inbox --held lists those that are.",
-        code="not_held",
-    )

@@ -29,6 +29,19 @@ _ROUTE: Final = "tool"
 R = TypeVar("R")
 
 
+class Watch:
+    """What one waiter knows of an inbox; made before its first look, so that nothing is missed.
+
+    Args:
+        arrival: The next arrival sets it.
+    """
+
+    def __init__(self, arrival: anyio.Event) -> None:
+        self.arrival = arrival
+        self.changes = 0
+        """The number of changes of other processes at the waiter's own last look."""
+
+
 class Hatch:
     """The way of one peer's messages to whoever reads them.
 
@@ -47,32 +60,33 @@ class Hatch:
         self._attachment = attachment
         self._mode = mode
         self._shown: list[int] = []
-        self._changes = 0
+
+    def watch(self) -> Watch:
+        """Begin to watch for what arrives."""
+        return Watch(self._receiving.arrival())
 
     async def take(
-        self, limit: int, thread: str | None, *, peek: bool
+        self, watch: Watch, limit: int, thread: str | None, *, peek: bool
     ) -> "tuple[results.InboxResult, list[str]]":
         """Take what is there, from the broker first when no attached process brings it."""
         await self._look()
         policy = Policy(self._peer)
 
-        def hand_out(
+        def look(
             sql: sqlite3.Connection, holder: str, now_ms: int
         ) -> tuple[list[sqlite3.Row], int, int]:
             there = policy.review(sql, now_ms, thread)
-            rows = openrows.hand_out(sql, limit, thread, holder, now_ms)
+            if peek:
+                rows = openrows.peek(sql, limit, thread, now_ms)
+            else:
+                rows = openrows.hand_out(sql, limit, thread, holder, now_ms)
             return rows, there - len(rows), held.count(sql)
 
-        if peek:
-            # Before the look: what is released behind it makes another number.
-            self._changes = await self._peer.file.changes_elsewhere()
-            result, tokens = await shown.messages.peeked(policy, limit, thread), list[str]()
-        else:
-            rows, *left = await self._handed(hand_out)
-            result = shown.messages.inbox_result(self._peer, rows, shown.messages.Left(*left))
-            tokens = [str(row["row"]) for row in rows]
+        rows, *counts = await self._handed(watch, look)
+        left = shown.messages.Left(*counts)
+        result = shown.messages.inbox_result(self._peer, rows, left, 0 if peek else 1)
         self._report_news(policy)
-        return result, tokens
+        return result, [] if peek else [str(row["row"]) for row in rows]
 
     async def read_on(self, message: str, offset: int) -> "results.InboxResult":
         """Give a part of one message, from a byte offset on."""
@@ -82,7 +96,9 @@ class Hatch:
         finally:
             self._report_news(policy)
 
-    async def take_next(self, limit: int) -> "tuple[list[results.InboxMessage], list[int]]":
+    async def take_next(
+        self, watch: Watch, limit: int
+    ) -> "tuple[list[results.InboxMessage], list[int]]":
         """Take what is there for one who follows, and does not ask what is left behind it."""
         await self._look()
         policy = Policy(self._peer)
@@ -91,7 +107,7 @@ class Hatch:
             policy.review_next(sql, now_ms, limit)
             return openrows.hand_out(sql, limit, None, holder, now_ms)
 
-        rows = await self._handed(hand_out)
+        rows = await self._handed(watch, hand_out)
         self._report_news(policy)
         return shown.messages.inbox_messages(self._peer, rows), [row["row"] for row in rows]
 
@@ -123,8 +139,13 @@ class Hatch:
         counts = {} if self._attachment.is_replaced else await self._peer.file.read(count)
         return {"waiting": {**counts, "hint": "call inbox"}} if counts else {}
 
-    async def next_arrival(self, arrival: anyio.Event) -> None:
-        """Wait for something to arrive, or until it is time to look again."""
+    async def next_arrival(self, watch: Watch) -> Watch:
+        """Wait for something to arrive, or until it is time to look again; gives the next watch."""
+        await self._wait(watch)
+        return self.watch()
+
+    async def _wait(self, watch: Watch) -> None:
+        arrival = watch.arrival
         # An attached process elsewhere, a release, or a lease's end gives no sign of its own here.
         if self._mode is Mode.CALL:
             with anyio.move_on_after(_POLL_S):
@@ -134,15 +155,18 @@ class Hatch:
             while not arrival.is_set():
                 with anyio.move_on_after(_POLL_S):
                     await arrival.wait()
-                if await self._peer.file.changes_elsewhere() != self._changes:
+                if await self._peer.file.changes_elsewhere() != watch.changes:
                     # Its own is what the other process noted to be reported.
                     self._receiving.look_again()
                     return
 
-    async def _handed(self, hand_out: Callable[[sqlite3.Connection, str, int], R]) -> R:
+    async def _handed(
+        self, watch: Watch, hand_out: Callable[[sqlite3.Connection, str, int], R]
+    ) -> R:
         """Hand rows out; a caller that is cancelled in between has them given back.
 
         Args:
+            watch: Of who looks.
             hand_out: Hands them on the file's connection, to a holder, at a time.
         """
         peer, holder = self._peer, f"{self._attachment.holder}:{secrets.token_hex(4)}"
@@ -150,7 +174,7 @@ class Hatch:
 
         def change(sql: sqlite3.Connection) -> R:
             # What is released behind it, by another process, makes another number.
-            self._changes = changes_elsewhere(sql)
+            watch.changes = changes_elsewhere(sql)
             # The command line's peer works in another folder with each command.
             staleness.stand_in(sql, peer.setup.folder)
             return hand_out(sql, holder, now_ms)

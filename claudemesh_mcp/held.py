@@ -7,7 +7,7 @@ transactions. A held message stays until somebody decides, whatever its sender s
 
 import logging
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from claudemesh_mcp import reports
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.peerfile import SCHEMA_VERSION, PeerFile, connect_to_read
 from claudemesh_mcp.textindex import RECEIVED, forget
-from claudemesh_wire.errors import MeshError
+from claudemesh_wire.errors import Conflict, MeshError, NotFound, Unavailable
 from claudemesh_wire.receipts import ReceiptStatus
 
 logger: Final = logging.getLogger(__name__)
@@ -242,6 +242,47 @@ async def _in_all(home: Home, change: Callable[[sqlite3.Connection], list[sqlite
             continue
         done += [_shown(row, path.parent.name) for row in rows]
     return Found(done, skipped)
+
+
+def only_member(messages: Sequence[Held]) -> str:
+    """Give the one member that some held messages are of.
+
+    Raises:
+        Conflict: ``ambiguous``: they are of several.
+    """
+    members = {one.member for one in messages}
+    if len(members) > 1:
+        raise Conflict(
+            "Messages of several members are held under this name or id.",
+            f"Name one of the members by its id: {', '.join(sorted(members))}",
+            code="ambiguous",
+        )
+    return members.pop()
+
+
+def refuse_if_skipped(found: Found) -> None:
+    """Refuse to say that something is not held when not all could be looked into.
+
+    Raises:
+        Unavailable: ``not_looked_into``.
+    """
+    if found.skipped:
+        raise Unavailable(
+            f"Not all could be looked into: {found.skipped[0]}",
+            "claudemesh doctor says what is the matter.",
+            code="not_looked_into",
+        )
+
+
+def not_held(what: str, mesh: str | None = None) -> NotFound:
+    """Say that something is not held here, and where it is if that is known."""
+    return NotFound(
+        f"No {what} is held here.",
+        f"It is held in another mesh: put --mesh {mesh} behind claudemesh."
+        if mesh
+        else "claudemesh inbox --held lists those that are.",
+        code="not_held",
+    )
 
 
 def hold_back(

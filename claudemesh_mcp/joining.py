@@ -119,7 +119,9 @@ async def join(link: InviteLink, settings: Settings, wish: Wish) -> Joined:
     chain = await anyio.to_thread.run_sync(_before, home, link.mesh, wish)
     place = Place(link.url, link.broker, link.pin)
     waits, anew = pauses(), None
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            await anyio.sleep(next(waits))
         # Each on a connection of its own: a broker hangs up on who is refused several times.
         async with stranger(place, settings) as client:
             challenge = await client.meet(link.broker)
@@ -130,7 +132,6 @@ async def join(link: InviteLink, settings: Settings, wish: Wish) -> Joined:
         if chain.is_present(identity.member):
             how = (place, invite, wish, anew)
             return await anyio.to_thread.run_sync(_keep, home, identity, chain, how)
-        await anyio.sleep(next(waits))
     raise Unavailable("Others keep joining this mesh at the same moment.", "Join again.")
 
 

@@ -83,21 +83,27 @@ def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -
     )
 
 
-def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> dict[str, int]:
-    """Count the rows that could be handed out, by the member they came from."""
+def count_open(
+    sql: sqlite3.Connection, now_ms: int, thread: str | None = None, *, route: str | None = None
+) -> dict[str, int]:
+    """Count the rows that could be handed out, or those with a route, by whose they are."""
     return dict(
         sql.execute(
-            f"SELECT member, count(*) FROM inbox WHERE {_OPEN} GROUP BY member",  # noqa: S608 - a constant
-            (now_ms, thread, thread),
+            f"SELECT member, count(*) FROM inbox WHERE {_OPEN}"  # noqa: S608 - a constant
+            " AND (? IS NULL OR route = ?) GROUP BY member",
+            (now_ms, thread, thread, route, route),
         ).fetchall()
     )
 
 
-def count_by_priority(sql: sqlite3.Connection, now_ms: int) -> dict[tuple[str, str], int]:
-    """Count the rows that could be handed out, by the member they came from and their priority."""
+def count_by_priority(
+    sql: sqlite3.Connection, now_ms: int, route: str | None = None
+) -> dict[tuple[str, str], int]:
+    """Count as ``count_open`` does, by the member they came from and their priority."""
     rows = sql.execute(
-        f"SELECT member, priority, count(*) FROM inbox WHERE {_OPEN} GROUP BY member, priority",  # noqa: S608 - a constant
-        (now_ms, None, None),
+        f"SELECT member, priority, count(*) FROM inbox WHERE {_OPEN}"  # noqa: S608 - a constant
+        " AND (? IS NULL OR route = ?) GROUP BY member, priority",
+        (now_ms, None, None, route, route),
     )
     return {(member, priority): count for member, priority, count in rows}
 

@@ -77,8 +77,9 @@ class PeerFile:
         is cancelled meanwhile.
 
         Args:
-            change: Works on the open connection. It may be undone and run once more, because of an
-                error in another that is committed with it.
+            change: Works on the open connection. It may be undone and run again, up to three times
+                in all: because another that is committed with it raised an error, and because the
+                disk had no room for all of them together. So it touches nothing else, or bears it.
             lazily: It survives the death of this process but may be lost with the machine's power:
                 only for what the next start does again by itself.
 
@@ -101,10 +102,17 @@ class PeerFile:
         """Give a number that another process's change of the file makes another one."""
         return await self.read(changes_elsewhere)
 
-    def post(self, change: Change[Any]) -> None:
-        """Make a change lazily without waiting for it; it comes after those handed in before."""
+    def post(self, change: Change[Any], failed: Callable[[], None] | None = None) -> None:
+        """Make a change lazily without waiting for it; it comes after those handed in before.
+
+        Args:
+            change: As for ``write``.
+            failed: Called on the loop if the change could not be made, which is logged.
+        """
         if self._ended is None:
-            self._thread.put(Job(self._worker, change, Needs.A_COMMIT, None))
+            job = Job(self._worker, change, Needs.A_COMMIT, None)
+            job.failed = failed
+            self._thread.put(job)
 
     async def close(self) -> None:
         """Finish what was handed in and close the file."""

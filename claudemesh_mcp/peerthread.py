@@ -42,7 +42,7 @@ class Job:
         future: Of whoever waits.
     """
 
-    __slots__ = ("change", "error", "future", "needs", "result", "worker")
+    __slots__ = ("change", "error", "failed", "future", "needs", "result", "worker")
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class Job:
         self.change = change
         self.needs = needs
         self.future = future
+        self.failed: Callable[[], None] | None = None
+        """Called if it fails and nobody waits for it."""
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -77,6 +79,9 @@ class Job:
         if self.future is None:
             if self.error is not None:
                 logger.warning("a change that nobody waits for was not made", exc_info=self.error)
+                if self.failed is not None:
+                    # Behind this batch: whatever it does keeps nobody else of it waiting.
+                    asyncio.get_running_loop().call_soon(self.failed)
         elif not self.future.done():
             if self.error is None:
                 self.future.set_result(self.result)

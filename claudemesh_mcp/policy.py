@@ -41,7 +41,7 @@ class Policy:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.has_news = False
-        """Whether ``review`` noted what is to be reported."""
+        """Whether ``review`` or ``review_next`` noted what is to be reported; it stays so."""
 
     def judge(self, sql: sqlite3.Connection, sender: Sender, priority: str, now_ms: int) -> Ruling:
         """Judge a message.
@@ -73,9 +73,10 @@ class Policy:
         """Count what ``review`` would leave to be handed out, and change nothing."""
         waiting = openrows.count_open(sql, now_ms)
         verdicts = self._verdicts(waiting, self._granted())
+        released = openrows.count_open(sql, now_ms, route=held.RELEASED) if verdicts else {}
         for member, verdict in verdicts.items():
-            stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
-            waiting[member] = len(stays)
+            stays = verdict == Capability.MESSAGE
+            waiting[member] = released.get(member, 0) if stays else 0
         return sum(waiting.values())
 
     def waiting(self, sql: sqlite3.Connection, now_ms: int) -> dict[str, int]:
@@ -86,9 +87,9 @@ class Policy:
         found = Counter[str]()
         for (member, priority), count in there.items():
             found[priority] += 0 if member in verdicts else count
-        for member, verdict in verdicts.items():
-            stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
-            found.update(row["priority"] for row in stays)
+        released = openrows.count_by_priority(sql, now_ms, held.RELEASED) if verdicts else {}
+        for (member, priority), count in released.items():
+            found[priority] += count if verdicts.get(member) == Capability.MESSAGE else 0
         return {one.value: found[one] for one in _BY_URGENCY if found[one]}
 
     def review(self, sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> int:
@@ -187,10 +188,6 @@ class Policy:
 
     def _right(self, granted: Granted, member: Member, capability: Capability) -> Right:
         return right_here(self.peer, granted, member, capability)
-
-
-def _let_through(sql: sqlite3.Connection, member: str, now_ms: int) -> list[sqlite3.Row]:
-    return [row for row in openrows.open_of(sql, now_ms, member) if row["route"] == held.RELEASED]
 
 
 def _held(sql: sqlite3.Connection, sender: Sender) -> Ruling:

@@ -76,7 +76,9 @@ class Receiving:
         """Take in deliveries; fetch once what is lacking to believe some of them.
 
         Those that may be believed later stay unacknowledged, and are tried again with the next;
-        what another peer's keys open stays with the broker until it is fetched again.
+        what another peer's keys open stays with the broker until it is fetched again. Junk, of
+        which not even the sender can be read, is noted and left out: there is nobody to sign a
+        receipt for, so its row stays with the broker until it expires.
 
         Args:
             client: The connection.
@@ -85,7 +87,7 @@ class Receiving:
             keys: What opens them, if they are sealed to another peer than this.
 
         Returns:
-            Whether all were acknowledged.
+            Whether none was left to be believed later; junk is not.
         """
         peer = self._peer
         for refused in peer.trust.learn(certificates):

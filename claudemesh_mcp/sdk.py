@@ -233,14 +233,13 @@ class Mesh:
         if id is not None:
             return await self._hatch.read_on(id, offset)
         await self.confirm()
-        arrival = self._receiving.arrival()
-        result, tokens = await self._hatch.take(limit, thread, peek=peek)
+        watch = self._hatch.watch()
+        result, tokens = await self._hatch.take(watch, limit, thread, peek=peek)
         if not result.messages:
             with anyio.move_on_after(wait_s):
                 while not result.messages:
-                    await self._hatch.next_arrival(arrival)
-                    arrival = self._receiving.arrival()
-                    result, tokens = await self._hatch.take(limit, thread, peek=peek)
+                    watch = await self._hatch.next_arrival(watch)
+                    result, tokens = await self._hatch.take(watch, limit, thread, peek=peek)
         if call is not None:
             call.hands_out(tokens)
         else:
@@ -259,10 +258,10 @@ class Mesh:
         """Give each message as it arrives; it counts as seen when the next one is asked for."""
         while True:
             await self.confirm()
-            arrival = self._receiving.arrival()
-            messages, rest = await self._hatch.take_next(_AT_ONCE)
+            watch = self._hatch.watch()
+            messages, rest = await self._hatch.take_next(watch, _AT_ONCE)
             if not messages:
-                await self._hatch.next_arrival(arrival)
+                await self._hatch.next_arrival(watch)
                 continue
             held_until_ms = self.peer.now_ms() + openrows.LEASE_MS - _MARGIN_MS
             try:

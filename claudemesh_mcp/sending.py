@@ -273,7 +273,8 @@ class Sending:
 
         # Lazily: an answer lost with the power is asked for again, by the same bytes.
         if is_alone:
-            self._peer.file.post(settle)
+            # If it can't be kept the row waits still, and is sent again for the same answer.
+            self._peer.file.post(settle, partial(self._wake, row.draft.conv))
         else:
             # What is next is read behind it: were this not kept, that would be the same again.
             await self._peer.file.write(settle, lazily=True)

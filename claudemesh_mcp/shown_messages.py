@@ -7,8 +7,9 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
-from claudemesh_mcp import held, inbox, openrows, outbox
+from claudemesh_mcp import inbox, outbox
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.hints import hint
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.policy import Policy
@@ -72,7 +73,7 @@ def sent(peer: Peer, row: Row) -> SendResult:
                     "member": one.member,
                     "status": states.get(one.peer, "pending"),
                     "e2e": one.e2e,
-                    "hint": _release_hint(peer, states.get(one.peer)),
+                    "hint": hint(peer, states.get(one.peer), None, is_signed=False),
                 }
             )
             for one in row.draft.audience
@@ -80,39 +81,23 @@ def sent(peer: Peer, row: Row) -> SendResult:
     )
 
 
-def _release_hint(peer: Peer, status: str | None) -> str | None:
-    """Name the command by which the human of a recipient lets a held message through."""
-    if status != ReceiptStatus.HELD:
-        return None
-    # By the mesh's id: what their home calls it is not known here.
-    command = f"claudemesh --mesh {peer.identity.mesh} allow {peer.own_name()}"
-    return f"Its user can let it through: {command}"
+def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left, offered_now: int) -> InboxResult:
+    """Show rows of the inbox and what is left there.
 
-
-async def peeked(policy: Policy, limit: int, thread: str | None) -> InboxResult:
-    """Show what waits without taking it."""
-    peer, now_ms = policy.peer, policy.peer.now_ms()
-
-    def look(sql: sqlite3.Connection) -> tuple[list[sqlite3.Row], Left]:
-        there = policy.review(sql, now_ms, thread)
-        rows = openrows.peek(sql, limit, thread, now_ms)
-        return rows, Left(there - len(rows), held.count(sql))
-
-    rows, left = await peer.file.write(look)
-    # Not handed out now: whoever was offered one of them before may have shown it.
-    messages = [_message(peer, row, 0, again=row["offers"] > 0) for row in rows]
+    Args:
+        peer: Whose inbox it is.
+        rows: What is shown of it.
+        left: What is there besides.
+        offered_now: How many of each row's offers are this one: 1, or 0 for a look that takes
+            nothing. Whoever was offered it before may have shown it.
+    """
+    messages = inbox_messages(peer, rows, offered_now)
     return InboxResult(messages=messages, unread=left.unread, held=left.held or None)
 
 
-def inbox_result(peer: Peer, rows: list[sqlite3.Row], left: Left) -> InboxResult:
-    """Show rows of the inbox and what is left there."""
-    shown = inbox_messages(peer, rows)
-    return InboxResult(messages=shown, unread=left.unread, held=left.held or None)
-
-
-def inbox_messages(peer: Peer, rows: list[sqlite3.Row]) -> list[InboxMessage]:
+def inbox_messages(peer: Peer, rows: list[sqlite3.Row], offered_now: int = 1) -> list[InboxMessage]:
     """Show rows of the inbox; long texts begin here and go on with ``chunk``."""
-    return [_message(peer, row, 0, again=row["offers"] > 1) for row in rows]
+    return [_message(peer, row, 0, again=row["offers"] > offered_now) for row in rows]
 
 
 async def chunk(policy: Policy, message: str, offset: int) -> InboxResult:
@@ -291,6 +276,7 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
     latest = proofs.get(claimed)
     latest = latest or next((proofs[one] for one in _LATEST_FIRST if proofs[one]), None)
     delivered, seen, withheld = proofs["delivered"], proofs["seen"], proofs["withheld"]
+    reason = (latest.reason if latest else _broker_reason(told)) or None
     return RecipientStatus.model_validate(
         {
             "peer": told.peer,
@@ -303,8 +289,8 @@ def _recipient(peer: Peer, row: Row, told: RecipientReceipts) -> RecipientStatus
             "delivered_at": rfc3339(delivered.at_ms) if delivered else None,
             "seen_at": rfc3339(seen.at_ms) if seen else None,
             "withheld_at": rfc3339(withheld.at_ms) if withheld else None,
-            "reason": latest.reason or None if latest else None,
-            "hint": _release_hint(peer, claimed),
+            "reason": reason,
+            "hint": hint(peer, claimed, reason, is_signed=latest is not None),
             "proved": True if latest else None,
             "successor": _successor(peer, told),
         }
@@ -348,7 +334,7 @@ def _unproved(peer: Peer, told: RecipientReceipts, handle: str) -> RecipientStat
             "handle": handle,
             "status": str(told.status),
             "accepted_at": rfc3339(told.accepted_ms),
-            "hint": _release_hint(peer, told.status),
+            "hint": hint(peer, told.status, None, is_signed=False),
             "proved": False,
         }
     )
@@ -363,6 +349,10 @@ def _is_broker_word(told: RecipientReceipts) -> bool:
     if told.status == ReceiptStatus.HELD:
         return told.held_ms is not None
     return told.status == ReceiptStatus.DECLINED and told.queued_ms is None
+
+
+def _broker_reason(told: RecipientReceipts) -> str:
+    return told.reason if told.status == ReceiptStatus.DECLINED else ""
 
 
 def _proof(

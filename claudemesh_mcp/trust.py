@@ -202,10 +202,12 @@ class Trust:
 
         Args:
             certificate: Verified here.
-            at_ms: A time at which its membership must not have been over.
+            at_ms: A time at which its membership must not have been over; its end is no matter
+                if not given.
 
         Raises:
-            Forbidden: ``member_removed``; ``member_expired``.
+            Forbidden: ``not_a_member``: the log knows none of that id; ``member_removed``: it left
+                or was removed; ``member_expired``: its time was over at ``at_ms``.
         """
         member = self.chain.member(certificate.fields.member)
         if at_ms is not None and member.has_expired(at_ms):

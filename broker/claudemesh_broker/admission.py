@@ -68,10 +68,22 @@ class Identity:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a connection comes from; ``is_local`` if that is this machine."""
+    """Where a connection comes from.
+
+    Args:
+        address: That of whoever is at its other end, as far as it is known.
+        is_local: Whether that is this machine.
+        place: Whose connections it is counted among; empty when nobody's.
+    """
 
     address: str
     is_local: bool
+    place: str = ""
+
+    @property
+    def rated_as(self) -> str:
+        """Whose rate its hellos draw on: its place's, as far as it has one."""
+        return self.place or self.address
 
 
 @dataclass(frozen=True)

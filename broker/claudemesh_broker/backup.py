@@ -14,7 +14,12 @@ from pathlib import Path
 
 from claudemesh_broker.archive import NEEDED, OPTIONAL, Manifest, sum_of, write_archive
 from claudemesh_broker.datafile import connect_beside, examine_datafile
-from claudemesh_broker.embedded import DATABASE_FILE, KEY_FILE, check_owner, read_signing_key
+from claudemesh_broker.embedded import (
+    DATABASE_FILE,
+    check_owner,
+    missing_key,
+    read_signing_key,
+)
 from claudemesh_broker.folders import storage_errors, sync_folder, temporary_beside
 from claudemesh_broker.sql import storage_failure
 from claudemesh_wire import DATA_VERSION
@@ -50,11 +55,7 @@ def back_up(data: Path, to: Path) -> Backup:
         _copy_database(data / DATABASE_FILE, copy)
         broker = examine_datafile(copy, DATA_VERSION).broker
         if key is None:
-            raise Unavailable(
-                f"{data / KEY_FILE} is missing, so this would be no broker's backup.",
-                "Put an older backup of it in its place.",
-                code="key_missing",
-            )
+            raise missing_key(data)
         check_owner(broker, key)
         there = [name for name in OPTIONAL if (data / name).exists()]
         files = {name: data / name for name in (*NEEDED, *there)} | {DATABASE_FILE: copy}

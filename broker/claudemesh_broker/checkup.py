@@ -17,11 +17,11 @@ from claudemesh_broker import embedded
 from claudemesh_broker.binding import Tls
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.datafile import examine_datafile, owner_of_datafile
-from claudemesh_broker.embedded import ADMIN_SECRET_FILE, DATABASE_FILE, KEY_FILE
+from claudemesh_broker.embedded import ADMIN_SECRET_FILE, DATABASE_FILE
 from claudemesh_broker.folders import FolderLock
 from claudemesh_broker.tls import certificate_of, self_made
 from claudemesh_wire import DATA_VERSION
-from claudemesh_wire.errors import Conflict, MeshError, NotFound, Unavailable
+from claudemesh_wire.errors import Conflict, MeshError, NotFound
 from claudemesh_wire.keys import broker_id
 
 _SOON: Final = timedelta(days=30)
@@ -142,11 +142,7 @@ def _database(settings: BrokerSettings) -> str:
 def _key(settings: BrokerSettings) -> str:
     key = embedded.read_signing_key(settings.data)
     if key is None:
-        raise Unavailable(
-            f"{settings.data / KEY_FILE} is missing.",
-            "Put a backup in its place.",
-            code="key_missing",
-        )
+        raise embedded.missing_key(settings.data)
     # A kill may have come before the database was claimed.
     owner = owner_of_datafile(settings.data / DATABASE_FILE, DATA_VERSION)
     return f"is that of broker {embedded.check_owner(owner or broker_id(key.public), key)}"

@@ -89,7 +89,7 @@ class BrokerSettings:
     frame_bytes: int = whole(MAX_FRAME_BYTES, "The largest frame.", 4096, MAX_FRAME_BYTES)
     connections: int = whole(2000, "Connections at once.", most=100_000)
     connections_per_address: int = whole(
-        250, "Connections at once from one other machine.", most=100_000
+        250, "Sessions at once from one other machine (of IPv6, 64 bits).", most=100_000
     )
     backlog_changes: int = whole(20_000, "Changes that may wait for the disk.")
 

@@ -1,7 +1,8 @@
 """Counts the connections of each address, so that nobody holds all of a broker's alone.
 
-``protocols.py`` counts by it whoever connects, ``websocket.py`` the sessions behind a proxy, whose
-addresses that tells.
+``protocols.py`` counts by it whoever connects, before a byte is read; ``websocket.py`` counts the
+sessions among them, of which a proxy has told by then where they come from. ``gate.py`` says for
+both which place a connection counts for.
 """
 
 from collections import Counter
@@ -15,30 +16,30 @@ _ROUTED_BITS: Final = 64
 
 
 class Crowd:
-    """How many connections each address has; one that is empty is not counted.
+    """How many connections each place has; the empty one is not counted, and has no limit.
 
     Args:
-        most: How many it may have.
+        most: How many a place may have.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._open: Counter[str] = Counter()
 
-    def enter(self, address: str) -> bool:
-        """Count one more; gives whether it is one too many, which has to leave as well."""
-        if not address:
+    def enter(self, place: str) -> bool:
+        """Count one more of a place if there is room for it; gives whether it was counted."""
+        if place and self._open[place] >= self._most:
             return False
-        self._open[address] += 1
-        return self._open[address] > self._most
+        if place:
+            self._open[place] += 1
+        return True
 
-    def leave(self, address: str) -> None:
-        """Count one less."""
-        if not address:
-            return
-        self._open[address] -= 1
-        if self._open[address] <= 0:
-            del self._open[address]
+    def leave(self, place: str) -> None:
+        """Count one less of those that were counted."""
+        if place:
+            self._open[place] -= 1
+            if not self._open[place]:
+                del self._open[place]
 
 
 def place_of(address: str) -> str:

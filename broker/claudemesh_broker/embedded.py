@@ -89,7 +89,7 @@ def load_signing_key(data: Path) -> SigningKey:
     found = read_signing_key(data)
     if found is not None:
         return found
-    _refuse_second_key(data, path)
+    _refuse_second_key(data)
     seed = secrets.token_bytes(KEY_BYTES)
     return SigningKey(seed) if create_private(path, seed) else load_signing_key(data)
 
@@ -150,17 +150,22 @@ def load_admin_secret(data: Path) -> bytes:
     return secret
 
 
-def _refuse_second_key(data: Path, path: Path) -> None:
+def _refuse_second_key(data: Path) -> None:
     # The key is made before the database, so a database without it has lost it.
     database = data / DATABASE_FILE
     with storage_errors(database):
         is_used = database.exists() and database.stat().st_size > 0
     if is_used:
-        raise Unavailable(
-            f"{path} is missing, though {database.name} beside it is in use.",
-            f"Put a backup in its place, or move {database.name} away to start a new broker.",
-            code="key_missing",
-        )
+        raise missing_key(data)
+
+
+def missing_key(data: Path) -> Unavailable:
+    """Say that the key of a broker's data is not there, though the data is."""
+    return Unavailable(
+        f"{data / KEY_FILE} is missing, though {DATABASE_FILE} beside it is in use.",
+        f"Put a backup in its place, or move {DATABASE_FILE} away to start a new broker.",
+        code="key_missing",
+    )
 
 
 def claim_database(sql: Sql, key: SigningKey) -> str:

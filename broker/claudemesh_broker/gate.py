@@ -22,6 +22,7 @@ from claudemesh_broker.reach import Reach
 from claudemesh_broker.websocket import Receive, Scope, Send
 
 _HTTPS_PORT: Final = 443
+_TELLS: Final = (b"x-forwarded-for", b"forwarded")
 
 
 class Gate:
@@ -88,28 +89,42 @@ class Guard:
 
     def origin_of(self, scope: Scope) -> Origin:
         """Say where a connection comes from; behind the proxy nobody is local."""
-        peer = _peer(scope)
+        peer, arrived_at = _peer(scope), _arrived_at(scope)
+        place = self.counted_as(peer, arrived_at, scope)
         if self._is_behind_proxy and self._is_proxy(peer):
-            return Origin(self._forwarded(scope) or peer, is_local=False)
+            return Origin(self._forwarded(scope) or peer, is_local=False, place=place)
         binding = self._binding
         if binding.is_public and is_loopback(binding.bind):
             # Something on this machine hands connections on, and tells not whose.
-            return Origin(peer, is_local=False)
+            return Origin(peer, is_local=False, place=place)
         # No other machine can speak from the very address that it speaks to.
-        is_own = binding.is_public and bool(peer) and peer == _arrived_at(scope)
-        return Origin(peer, is_local=is_loopback(peer) or is_own)
+        is_own = binding.is_public and bool(peer) and peer == arrived_at
+        return Origin(peer, is_local=is_loopback(peer) or is_own, place=place)
 
-    def counted_as(self, peer: str, arrived_at: str) -> str:
+    def counted_as(self, peer: str, arrived_at: str, scope: Scope | None = None) -> str:
         """Give the place whose connections are counted together, empty for one that has no limit.
 
-        Those of the machine itself and of a declared proxy have none: nobody else comes from there,
-        or everybody.
+        The machine itself has none, since nobody else comes from there; nor has a declared proxy
+        before it has told for whom it speaks, since everybody does. What it then tells counts. All
+        for whom it tells nothing that can be believed share one place, which is nobody's address.
+
+        Args:
+            peer: The address at the connection's other end.
+            arrived_at: The address of this broker that it came to.
+            scope: Its request, once that is read.
         """
         address = _plain(peer)
+        if self._is_behind_proxy and self._is_proxy(address):
+            if scope is None:
+                return ""
+            told = self._forwarded(scope)
+            is_handed_on = any(_values(scope, name) for name in _TELLS)
+            if told is None and (is_handed_on or not is_loopback(address)):
+                return f"behind {place_of(address)}"
+            # Without either header it is no proxy that speaks from loopback, but a session here.
+            address = told or address
         is_own = is_loopback(address) or address == _plain(arrived_at)
-        if not address or is_own or (self._is_behind_proxy and self._is_proxy(address)):
-            return ""
-        return place_of(address)
+        return "" if not address or is_own else place_of(address)
 
     @cached_property
     def _names(self) -> frozenset[str]:

@@ -54,14 +54,15 @@ class _Http(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        is_crowd = self.house.crowd.enter(self.house.place_of(self))
+        self._is_counted = self.house.crowd.enter(self.house.place_of(self))
         self._patience = self._begin_to_wait()
-        if is_crowd or len(self.connections) > self.house.most:
+        if not self._is_counted or len(self.connections) > self.house.most:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._patience.cancel()
-        self.house.crowd.leave(self.house.place_of(self))
+        if self._is_counted:
+            self.house.crowd.leave(self.house.place_of(self))
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:

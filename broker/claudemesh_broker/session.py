@@ -165,14 +165,14 @@ class Session:
         self._strange += 1
         if self._strange > MAX_STRANGERS:
             raise ProtocolError("Too many requests came before the hello.")
-        self._service.parts.limits.take(Rate.AUTH, self._origin.address)
+        self._service.parts.limits.take(Rate.AUTH, self._origin.rated_as)
         with anyio.CancelScope(shield=True):
             answer = await self._strangers.answer(request, self._nonce)
             self._outgoing.put(self._exchange.answer(number, answer))
 
     async def _admit(self, number: int, hello: Hello, tasks: TaskGroup) -> None:
         parts = self._service.parts
-        parts.limits.take(Rate.AUTH, self._origin.address)
+        parts.limits.take(Rate.AUTH, self._origin.rated_as)
         # Not to be cut off between the commit and its outcome: who is attached must be known here.
         with anyio.CancelScope(shield=True):
             admitted = await self._admission.admit(hello, self._nonce, self._origin, self._offered)
@@ -287,26 +287,28 @@ class Session:
         await self._write_off(caller)
 
     async def _write_off(self, caller: Caller) -> None:
-        """Start the peer's lease, if it was attached, and write down what it did."""
+        """Start the peer's lease, if it was attached, and write down what it did.
+
+        The end of a connection can't be refused. What can't be stored is logged: the counts are
+        written with the peer's next connection, and the lease begins at the broker's next start.
+        """
         parts = self._service.parts
         now_ms, lease_ms = parts.now_ms(), parts.settings.lease_ms
-        tally = parts.tallies.take(caller.mesh, caller.peer)
-        if caller.mode is Mode.CALL and tally == Tally():
+        if caller.mode is Mode.CALL and parts.tallies.look(caller.mesh, caller.peer) == Tally():
             return
-
-        def change(sql: Sql) -> None:
-            peers.count(sql, caller.mesh, caller.peer, tally)
-            if caller.mode is Mode.ATTACH:
-                upkeep.start_lease(sql, caller.place, now_ms, lease_ms)
-
         try:
-            await parts.store.write(change)
-            parts.scheduler.wake()
+            with parts.tallies.written_off(caller.mesh, caller.peer) as tally:
+
+                def change(sql: Sql) -> None:
+                    peers.count(sql, caller.mesh, caller.peer, tally)
+                    if caller.mode is Mode.ATTACH:
+                        upkeep.start_lease(sql, caller.place, now_ms, lease_ms)
+
+                await parts.store.write(change)
         except MeshError as error:
-            # The next start of the broker begins the leases of all that it finds attached.
             logger.warning("a lease was not begun: %s", error)
-            # It is written with what the peer does in its next connection.
-            parts.tallies.give_back(caller.mesh, caller.peer, tally)
+        else:
+            parts.scheduler.wake()
 
 
 def _close_code(closing: Closing | None) -> int:

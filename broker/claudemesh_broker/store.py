@@ -75,11 +75,12 @@ class Store:
     def write(self, change: Callable[[Sql], R]) -> asyncio.Future[R]:
         """Hand in a change: its reads, checks and writes happen together, or not at all.
 
-        The change runs even if the awaiter is cancelled. What it raises undoes it alone.
+        The change runs even if the awaiter is cancelled. What it raises undoes it alone; what the
+        disk refuses undoes all that were to be committed with it, and each is told so.
 
         Args:
-            change: Runs on the writer's thread; it must touch nothing but its ``Sql``, and may be
-                undone and run once more, because another that is committed with it failed.
+            change: Runs on the writer's thread. It must touch nothing but its ``Sql``: it may be
+                undone and run a second time, because another that was run with it failed.
 
         Returns:
             The change's result, once it is on disk. Of two changes, the one handed in first is

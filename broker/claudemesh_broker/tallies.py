@@ -5,6 +5,8 @@ memory because a statement per message would cost more than they are worth: a br
 forgets those of the connections it had.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -30,12 +32,18 @@ class Tallies:
         """Give what a peer did that is not written yet, to look at only."""
         return self._peers.get((mesh, peer)) or Tally()
 
-    def give_back(self, mesh: str, peer: str, tally: Tally) -> None:
-        """Keep for later what could not be written now."""
-        kept = self.of(mesh, peer)
-        kept.sent += tally.sent
-        kept.received += tally.received
+    @contextmanager
+    def written_off(self, mesh: str, peer: str) -> Generator[Tally]:
+        """Give what is to be written in a block; it counts from nothing again.
 
-    def take(self, mesh: str, peer: str) -> Tally:
-        """Give what is to be written now; it counts from nothing again."""
-        return self._peers.pop((mesh, peer), None) or Tally()
+        If the block fails, it is kept for the next time; not if the block is cancelled, for a
+        change that was handed in is made all the same.
+        """
+        tally = self._peers.pop((mesh, peer), None) or Tally()
+        try:
+            yield tally
+        except Exception:
+            kept = self.of(mesh, peer)
+            kept.sent += tally.sent
+            kept.received += tally.received
+            raise

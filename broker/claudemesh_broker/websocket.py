@@ -11,9 +11,8 @@ from typing import Any, Final
 import anyio
 
 from claudemesh_broker.admission import Origin
-from claudemesh_broker.binding import is_loopback
 from claudemesh_broker.config import BrokerSettings
-from claudemesh_broker.crowd import Crowd, place_of
+from claudemesh_broker.crowd import Crowd
 from claudemesh_broker.outgoing import Link, LinkClosed
 
 WS_UNSUPPORTED: Final = 1003
@@ -92,15 +91,13 @@ class WebSocketDoor:
         await send({"type": "websocket.accept"})
         link = WebSocketLink(receive, send)
         origin = self._origin_of(scope)
-        is_near = origin.is_local or is_loopback(origin.address)
-        place = "" if is_near else place_of(origin.address)
-        is_crowd = self._crowd.enter(place)
+        # Who is turned away is not counted: to say so to a reader that takes nothing takes seconds.
+        if self.open >= self._most or not self._crowd.enter(origin.place):
+            await link.close(WS_TRY_LATER, "too_many_connections")
+            return
         self.open += 1
         try:
-            if is_crowd or self.open > self._most:
-                await link.close(WS_TRY_LATER, "too_many_connections")
-                return
             await self._serve(link, origin)
         finally:
             self.open -= 1
-            self._crowd.leave(place)
+            self._crowd.leave(origin.place)

@@ -151,8 +151,9 @@ class RecipientReceipts(Part):
     """All that is known of a message on its way to one recipient; times in milliseconds.
 
     ``held_ms`` is when the broker began to hold it, by its copy of the recipient's grants; ``held``
-    is the recipient's own word. An ended recipient's heir signs in its place; then ``certificate``
-    is the recipient's own, and shows that both are of one member.
+    is the recipient's own word. ``reason`` is why the broker itself declined it. An ended
+    recipient's heir signs in its place; then ``certificate`` is the recipient's own, and shows that
+    both are of one member.
     """
 
     peer: PeerId
@@ -162,6 +163,7 @@ class RecipientReceipts(Part):
     queued_ms: Whole | None = None
     held_ms: Whole | None = None
     expired_ms: Whole | None = None
+    reason: Annotated[str, Field(max_length=40, pattern="^[a-z_]*$")] = ""
     held: SignedReceipts | None = None
     delivered: SignedReceipts | None = None
     seen: SignedReceipts | None = None

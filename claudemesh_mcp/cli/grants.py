@@ -77,8 +77,12 @@ async def _change(
 
 def tell_untold(untold: "MeshError | None") -> None:
     """Say that something holds in this home alone so far."""
-    if untold is not None:
-        show.word(f"It holds in this home; the broker was not told: {untold.reason}")
+    if untold is None:
+        return
+    show.word(f"It holds in this home; the broker was not told: {untold.reason}")
+    if untold.code == "too_many_said":
+        show.word("It goes by the defaults there; your sessions do not, once they connect.")
+    else:
         show.word("It is told by the next of these commands that reaches it, as claudemesh grants.")
 
 

@@ -27,14 +27,37 @@ def tell(found: "Found") -> None:
     """Say in one line that something is held, if it is."""
     if found.skipped:
         show.word(f"{len(found.skipped)} session file(s) can't be looked into: claudemesh doctor")
+    if found.messages:
+        show.word(f"{_summed_up(found)} held: claudemesh inbox --held")
+
+
+def tell_before_leaving(found: "Found", mesh: str) -> None:
+    """Say what will be out of reach once this home is in a mesh no more.
+
+    Args:
+        found: What is held in the home.
+        mesh: The id of the mesh.
+    """
+    here = found.within({mesh})
+    if here.messages:
+        show.word(
+            f"{_summed_up(here)} held, and can then be neither read nor let through nor declined:"
+            " claudemesh inbox --held"
+        )
+    if here.skipped:
+        show.word(
+            f"{len(here.skipped)} session file(s) can't be looked into, and may hold more:"
+            " claudemesh doctor"
+        )
+
+
+def _summed_up(found: "Found") -> str:
     count = len(found.messages)
-    if not count:
-        return
     names = list(dict.fromkeys(one.member_name for one in found.messages))
     shown = names[:_NAMED] + (["others"] if len(names) > _NAMED else [])
     whose = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
     many, are = ("1 message", "is") if count == 1 else (f"{count} messages", "are")
-    show.word(f"{many} from {whose} {are} held: claudemesh inbox --held")
+    return f"{many} from {whose} {are}"
 
 
 def list_all(found: "Found", *, json: bool) -> None:

@@ -12,7 +12,7 @@ import anyio
 import anyio.to_thread
 import typer
 
-from claudemesh_mcp.cli import show
+from claudemesh_mcp.cli import held, show
 from claudemesh_mcp.cli.asking import ask, open_mesh
 from claudemesh_mcp.cli.chosen import home as own_home
 from claudemesh_mcp.cli.chosen import settings, standing
@@ -184,6 +184,8 @@ def leave(
 ) -> None:
     """Go out of a mesh. Its messages stay on this disk; an invite brings you in again.
 
+    What is held of it is told first, since nothing can be done with it from outside.
+
     With --here its broker is not asked: for one that is gone for good. The other members still see
     you as one of them.
 
@@ -193,6 +195,7 @@ def leave(
       claudemesh mesh leave team --here
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     known = _joined(name)
+    _tell_held(known)
     _confirm(f"Leave {known.name}?", yes)
     if here:
         said = f"{known.name} is off your list; its members still see you as one of them."
@@ -274,6 +277,7 @@ def delete(name: Given, yes: Yes = False) -> None:
       claudemesh mesh delete team
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     known = _joined(name)
+    _tell_held(known)
     _confirm(f"End {known.name} for all its members? This can't be undone.", yes)
 
     async def end(mesh: "Mesh") -> None:
@@ -330,6 +334,11 @@ def _joined(name: str) -> "KnownMesh":
     if meshes.is_local(home, name):
         raise Invalid("The local mesh is always there.", "Name another one: claudemesh mesh list")
     return meshes.choose(meshes.known_meshes(home), name)
+
+
+def _tell_held(known: "KnownMesh") -> None:
+    """Say what is held of a mesh before it goes off the list, which puts that out of reach."""
+    held.tell_before_leaving(anyio.run(held.find), known.id)
 
 
 def _forget(known: "KnownMesh") -> None:

@@ -12,6 +12,7 @@ from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import Closing, Mode
 from claudemesh_wire.keys import SigningKey, b64
 from claudemesh_wire.membership import Head
+from tests.broker.test_gate import DENIES, SAYS, proxied, scope
 from tests.support.broker import MemoryBroker, a_broker
 from tests.support.people import DAY, NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, Wish, join
@@ -267,3 +268,17 @@ async def test_hellos_of_one_address_are_counted(tmp_path: Path, device: Device)
         refused = await refusal(broker, device)
         assert refused.code == "rate_limited"
         assert refused.retry_after_s == 1.0
+
+
+async def test_those_of_whom_a_proxy_says_two_things_use_up_nobody_else_s_rate(
+    tmp_path: Path, device: Device
+) -> None:
+    async with a_broker(tmp_path, auth_burst=2, auth_per_s=1) as broker:
+        await join(broker, device)
+        here = broker.origin
+        broker.origin = proxied().origin_of(scope(here.address, SAYS, DENIES))
+        for _ in range(2):
+            await join(broker, device)
+        assert (await refusal(broker, device)).code == "rate_limited"
+        broker.origin = here
+        await join(broker, device)

@@ -151,3 +151,48 @@ def test_a_connection_to_the_machine_from_itself_is_local() -> None:
 
 def test_what_is_handed_on_to_loopback_is_not_local() -> None:
     assert not served("127.0.0.1", URL).origin_of(scope("127.0.0.1", server="127.0.0.1")).is_local
+
+
+NEAR = "127.0.0.1"
+BESIDE = proxied("10.0.0.5", ("10.0.0.7/32",))
+SAYS = ("x-forwarded-for", STRANGER)
+DENIES = ("forwarded", "for=10.1.2.3")
+
+
+@pytest.mark.parametrize(
+    ("guard", "peer", "headers", "at_first", "then"),
+    [
+        # Whoever comes by itself counts for itself from the first byte, whatever it says.
+        (served(), STRANGER, [], STRANGER, STRANGER),
+        (served(), STRANGER, [("x-forwarded-for", NEAR)], STRANGER, STRANGER),
+        (served(), f"::ffff:{STRANGER}", [], STRANGER, STRANGER),
+        (served(), "2001:db8:0:1::9", [], "2001:db8:0:1::/64", "2001:db8:0:1::/64"),
+        (BESIDE, "10.0.0.8", [SAYS], "10.0.0.8", "10.0.0.8"),
+        # The machine itself, and what hands connections on there, has no limit.
+        (served(), HERE, [], "", ""),
+        (served(), NEAR, [], "", ""),
+        (served(NEAR, URL), NEAR, [], "", ""),
+        (Guard(Binding(NEAR)), NEAR, [SAYS], "", ""),
+        (BESIDE, NEAR, [SAYS], "", ""),
+        (served(), "", [], "", ""),
+        # A proxy's connection counts for whom it tells, once that is read.
+        (proxied(), NEAR, [SAYS], "", STRANGER),
+        (proxied(), NEAR, [("x-forwarded-for", "2001:db8::9")], "", "2001:db8::/64"),
+        (BESIDE, "10.0.0.7", [SAYS], "", STRANGER),
+        (proxied(), NEAR, [("x-forwarded-for", NEAR)], "", ""),
+        # Those for whom it tells nothing, or two things, share one place, on loopback too.
+        (proxied(), NEAR, [SAYS, DENIES], "", f"behind {NEAR}"),
+        (proxied(), NEAR, [("x-forwarded-for", "unknown")], "", f"behind {NEAR}"),
+        (proxied(), NEAR, [("forwarded", "for=_hidden")], "", f"behind {NEAR}"),
+        (BESIDE, "10.0.0.7", [SAYS, DENIES], "", "behind 10.0.0.7"),
+        (BESIDE, "10.0.0.7", [], "", "behind 10.0.0.7"),
+        # Without a word from a proxy it is a session of the machine.
+        (proxied(), NEAR, [], "", ""),
+    ],
+)
+def test_a_connection_counts_for_one_place(
+    guard: Guard, peer: str, headers: list[tuple[str, str]], at_first: str, then: str
+) -> None:
+    asked = scope(peer, *headers)
+    assert guard.counted_as(peer, HERE) == at_first
+    assert guard.origin_of(asked).place == then

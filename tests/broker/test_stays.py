@@ -105,6 +105,19 @@ async def test_counts_that_the_disk_does_not_take_are_written_later(
     assert await broker.sql("SELECT sent FROM peers WHERE peer = ?", ada.peer) == [(1,)]
 
 
+async def test_counts_outlast_a_departure_that_fails_by_a_mistake(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    await ada.send("bob")
+    await run(broker, BREAK)
+    assert (await ada.refused(Depart())).code == "internal"
+    await run(broker, "DROP TRIGGER mistake")
+    assert (await stats(bob, ada)).sent == 1
+    await ada.call(Depart())
+    assert await broker.sql("SELECT sent FROM peers WHERE peer = ?", ada.peer) == [(1,)]
+
+
+BREAK = "CREATE TRIGGER mistake BEFORE UPDATE ON peers BEGIN SELECT RAISE(ABORT, 'on purpose'); END"
 FILL = (
     "CREATE TABLE ballast (bytes)",
     "CREATE TRIGGER f AFTER UPDATE ON peers BEGIN INSERT INTO ballast VALUES (zeroblob(9999)); END",

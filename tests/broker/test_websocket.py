@@ -1,5 +1,6 @@
 """The shell around a session: whom the gate lets in, what a link is."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -7,9 +8,11 @@ import pytest
 
 from claudemesh_broker.binding import Binding, is_loopback
 from claudemesh_broker.gate import Gate, Guard
-from claudemesh_broker.websocket import WebSocketLink
+from claudemesh_broker.websocket import WebSocketDoor, WebSocketLink
+from tests.broker.test_gate import STRANGER, proxied, scope
 from tests.support.broker import (
     LinkClosed,
+    settings,
 )
 
 LIMIT_S = 30
@@ -109,3 +112,53 @@ async def test_a_link_tells_its_end_from_its_texts() -> None:
         await link.send("late")
     assert [one["type"] for one in sent] == ["websocket.close", "websocket.send"]
     assert sent[0]["code"] == 1003
+
+
+class Visitors:
+    """Those who come to a door, of which each that is served stays."""
+
+    def __init__(self, folder: Path, **limits: int) -> None:
+        self.served: list[str] = []
+        self.closed: list[int] = []
+        told = settings(folder, **limits)
+        self._door = WebSocketDoor(self._serve, proxied().origin_of, told)
+
+    async def _serve(self, link: Any, origin: Any) -> None:
+        del link
+        self.served.append(origin.address)
+        await anyio.sleep_forever()
+
+    async def come(self, *headers: tuple[str, str]) -> None:
+        """Come through a proxy that tells this, and take no goodbye."""
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "websocket.close":
+                self.closed.append(message["code"])
+                await anyio.sleep_forever()
+
+        await self._door(scope("127.0.0.1", *headers, server="127.0.0.1"), receive, send)
+
+
+async def test_who_is_turned_away_takes_nobody_s_place(tmp_path: Path) -> None:
+    visitors = Visitors(tmp_path, connections=2, connections_per_address=1)
+    async with anyio.create_task_group() as tasks:
+        for address in (STRANGER, STRANGER, "198.51.100.10", "198.51.100.11"):
+            tasks.start_soon(visitors.come, ("x-forwarded-for", address))
+            await anyio.wait_all_tasks_blocked()
+        assert visitors.served == [STRANGER, "198.51.100.10"]
+        assert visitors.closed == [1013, 1013]
+        tasks.cancel_scope.cancel()
+
+
+async def test_those_of_whom_a_proxy_says_two_things_share_one_limit(tmp_path: Path) -> None:
+    visitors = Visitors(tmp_path, connections_per_address=1)
+    async with anyio.create_task_group() as tasks:
+        for address in (STRANGER, "198.51.100.10"):
+            told = (("x-forwarded-for", address), ("forwarded", "for=10.1.2.3"))
+            tasks.start_soon(visitors.come, *told)
+            await anyio.wait_all_tasks_blocked()
+        assert (visitors.served, visitors.closed) == (["127.0.0.1"], [1013])
+        tasks.cancel_scope.cancel()

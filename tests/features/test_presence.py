@@ -334,3 +334,21 @@ async def test_the_routes_by_which_a_session_is_reached_are_shown_until_it_comes
 def test_what_is_no_name_of_a_route_is_not_said(routes: list[str]) -> None:
     with pytest.raises(ValidationError):
         UpdatePresence(routes=routes)
+
+
+async def test_a_card_is_made_among_the_changes_only_for_one_that_hides(
+    broker: MemoryBroker, ada: RawPeer
+) -> None:
+    written: list[str] = []
+    writer = broker.parts.store._writer.database
+    writer.set_trace_callback(written.append)
+
+    def cards() -> int:
+        return sum("FROM groups" in statement for statement in written)
+
+    await ada.call(UpdatePresence(status=Status.WORKING))
+    await ada.call(UpdatePresence(status=Status.WORKING))
+    assert cards() == 0
+    await ada.call(UpdatePresence(visible=False))
+    assert cards() == 1
+    writer.set_trace_callback(None)

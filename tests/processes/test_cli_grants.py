@@ -8,9 +8,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from claudemesh_mcp.cli.grants import tell_untold
 from claudemesh_mcp.cli.stage import Actor
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.sdk import Mesh
+from claudemesh_wire.errors import TooMuch, Unavailable
 from claudemesh_wire.keys import SigningKey, b64, member_id
 from claudemesh_wire.membership import Entry, EntryFields, EntryKind
 from claudemesh_wire.meshes import AppendEntry
@@ -146,3 +148,12 @@ def hold(path: Path) -> None:
     """File all messages of a peer as held, as a session does whose member has revoked a grant."""
     with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
         connection.execute("UPDATE inbox SET held = 'message'")
+
+
+def test_what_the_broker_has_no_room_for_is_not_said_to_be_told_later(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell_untold(Unavailable("No broker answers.", code="unreachable"))
+    assert "is told by the next of these commands" in capsys.readouterr().err
+    tell_untold(TooMuch("The broker keeps no more.", code="too_many_said"))
+    assert "is told by" not in capsys.readouterr().err

@@ -55,3 +55,16 @@ def test_what_an_invite_grants_holds_until_it_is_revoked(ada: Shell, bob: Shell)
     assert rights(bob, "i_let")["task"] == "no"
     ok(ada.run("revoke", "bob", "task"))
     assert rights(bob, "let_me")["task"] == rights(ada, "i_let")["task"] == "no"
+
+
+def test_who_leaves_a_mesh_hears_first_what_is_held_of_it(ada: Shell, bob: Shell) -> None:
+    joined(ada, bob)
+    ok(bob.run("revoke", "max", "message"))
+    ok(bob.run("inbox"))
+    ok(ada.run("send", "bob", "psst"))
+    ok(bob.run("inbox"))
+    asked = bob.run("mesh", "leave", "team", "--here")
+    assert asked.code == 2
+    assert asked.err.startswith("1 message from max is held, and can then be neither read")
+    told = ok(bob.run("mesh", "leave", "team", "--here", "--yes"))
+    assert told.err.startswith("1 message from max is held")

@@ -16,6 +16,7 @@ from claudemesh_mcp.config import Paths, broker_environment
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
 from claudemesh_mcp.offer import NEWEST, Offer
+from tests.support.leftovers import end_brokers
 
 LIMIT_S = 60
 
@@ -36,13 +37,14 @@ def front(home: Path, name: str) -> StdioServerParameters:
 @pytest.fixture
 async def client(home: Path) -> AsyncIterator[Client]:
     """A client of `claudemesh mcp`, on a home of its own whose broker ends with it."""
-    with anyio.fail_after(LIMIT_S):
-        async with Client(front(home, "ada")) as client:
-            yield client
-    launcher = Launcher(Home.open(Paths.of(home)))
-    # A short session may leave one behind that is only starting.
-    await launcher.ensure()
-    await launcher.stop(10, force=True)
+    try:
+        with anyio.fail_after(LIMIT_S):
+            async with Client(front(home, "ada")) as client:
+                yield client
+    finally:
+        await Launcher(Home.open(Paths.of(home))).stop(10, force=True)
+        # A session that ends before its broker runs leaves one behind that is only starting.
+        end_brokers(home)
 
 
 async def test_a_client_of_the_stateless_era_falls_back_to_the_handshake(client: Client) -> None:

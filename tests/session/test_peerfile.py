@@ -192,6 +192,15 @@ async def test_a_posted_change_that_fails_disturbs_nobody(
     assert told == ["WARNING"]
 
 
+async def test_whoever_posts_a_change_is_told_when_it_was_not_made(file: PeerFile) -> None:
+    told = anyio.Event()
+    file.post(insert("ada"), lambda: pytest.fail("this one was made"))
+    file.post(lambda sql: sql.execute("SELECT * FROM nothing"), told.set)
+    with anyio.fail_after(LIMIT_S):
+        await told.wait()
+    assert await file.read(names) == ["ada"]
+
+
 async def test_a_closed_file_says_so_and_has_finished_what_was_handed_in(path: Path) -> None:
     file = await PeerFile.open(path)
     for number in range(300):

@@ -24,6 +24,7 @@ from claudemesh_mcp.brokerinfo import BrokerInfo
 from claudemesh_mcp.config import Paths, broker_environment
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
+from tests.support.leftovers import end_brokers
 
 LIMIT_S: Final = 60
 STOP_S: Final = 10
@@ -297,5 +298,8 @@ async def alive(folder: Path, **settings: str) -> AsyncGenerator[Live]:
                 for session in live.sessions:
                     with anyio.move_on_after(LIMIT_S):
                         await session._left.wait()
-                assert await live.launcher.stop(STOP_S, force=True)
+                try:
+                    assert await live.launcher.stop(STOP_S, force=True)
+                finally:
+                    end_brokers(live.home.data)
             tasks.cancel_scope.cancel()

@@ -16,6 +16,7 @@ import anyio.to_thread
 
 from claudemesh_mcp.cli.stage import Actor, Stage
 from claudemesh_mcp.config import broker_environment
+from tests.support.leftovers import end_brokers
 
 LIMIT_S = 60
 
@@ -114,6 +115,9 @@ def shell_in(folder: Path) -> Iterator[Shell]:
     """Give a shell on an empty home, and leave no broker behind."""
     shell = Shell(folder)
     shell.home.mkdir(mode=0o700)
-    yield shell
-    ended = shell.run("down", "--force")
-    assert ended.code == 0, ended.err
+    try:
+        yield shell
+        ended = shell.run("down", "--force")
+        assert ended.code == 0, ended.err
+    finally:
+        end_brokers(shell.home)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,30 @@ async def test_a_file_that_fails_ends_the_connection_and_nothing_is_lost(
         bob.peer.file = await PeerFile.open(path)
         assert await texts(bob) == ["kept at the broker meanwhile"]
     assert "ended unexpectedly" not in caplog.text
+
+
+async def test_an_answer_that_could_not_be_kept_is_asked_for_again_by_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_mesh(tmp_path) as twin:
+        ada, _ = await twin.join("ada"), await twin.join("bob")
+        file = ada.peer.file
+        await file.read(lambda sql: sql.execute("PRAGMA busy_timeout = 0"))
+        with closing(sqlite3.connect(file.path, isolation_level=None)) as other:
+
+            def hold(frame: str) -> str:
+                if " messages.accepted " in frame and not other.in_transaction:
+                    other.execute("BEGIN IMMEDIATE")
+                return frame
+
+            twin.lie = hold
+            assert (await ada.send("bob", "hello")).recipients[0].status == "accepted"
+            await until(lambda: "nobody waits for was not made" in caplog.text)
+            twin.lie = None
+            other.execute("ROLLBACK")
+        with anyio.fail_after(LIMIT_S):
+            while await file.read(outbox.count_waiting):
+                await anyio.lowlevel.checkpoint()
 
 
 async def test_sends_of_two_processes_of_one_peer_are_one_conversation(tmp_path: Path) -> None:

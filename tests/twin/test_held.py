@@ -93,7 +93,10 @@ async def test_what_is_held_of_one_member_can_not_fill_the_disk(
     for text in ("one", "two"):
         await world.bob.send("ada", text)
     refused = await world.bob.send("ada", "three")
-    assert (await reached(world.bob, refused.id, "declined")).reason == "held_full"
+    told = await reached(world.bob, refused.id, "declined")
+    assert (told.reason, told.proved) == ("held_full", True)
+    assert told.hint is not None
+    assert "discarded them or let them through: claudemesh" in told.hint
     assert world.held() == ["one", "two"]
 
 

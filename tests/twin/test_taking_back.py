@@ -1,5 +1,6 @@
 """Between two members: what is taken back holds at once, and reaches what was not shown yet."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from claudemesh_mcp import granting, held
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.granting import Change
 from claudemesh_mcp.openrows import LEASE_MS
+from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.results import InboxMessage
-from claudemesh_wire.errors import MeshError, Unavailable
+from claudemesh_wire.errors import MeshError, NotFound, Unavailable
 from claudemesh_wire.membership import Chain, EntryKind
 from tests.support.twin import Tokens
 from tests.support.twopeople import LIMIT_S, World, code, got, kept, reached, two_people
@@ -260,6 +262,64 @@ async def test_a_session_that_waits_is_given_what_is_let_through_by_its_id(world
     assert [one.text for one in found] == ["psst"]
 
 
+async def test_who_waits_beside_another_look_is_given_what_is_let_through(world: World) -> None:
+    await world.revoke("message")
+    sent = await world.bob.send("ada", "psst", thread="secrets")
+    await reached(world.bob, sent.id, "held")
+    found: list[InboxMessage] = []
+
+    async def wait() -> None:
+        found.extend((await world.ada.inbox(wait_s=LIMIT_S, thread="secrets")).messages)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await world.allow(sent.id)
+        # Sees the release, and has no use for it.
+        assert (await world.ada.inbox(thread="lunch")).messages == []
+    assert [one.text for one in found] == ["psst"]
+
+
+async def test_what_can_not_be_shown_is_counted_without_being_read(world: World) -> None:
+    for number in range(5):
+        await world.bob.send("ada", str(number))
+    await kept(world.ada, 5)
+    await world.revoke("message")
+    read = 0
+
+    def noted(cursor: sqlite3.Cursor, row: tuple[object, ...]) -> sqlite3.Row:
+        nonlocal read
+        read += 1
+        return sqlite3.Row(cursor, row)
+
+    def unread(sql: sqlite3.Connection) -> int:
+        sql.row_factory = noted
+        try:
+            return Policy(world.ada.peer).unread(sql, world.ada.peer.now_ms())
+        finally:
+            sql.row_factory = sqlite3.Row
+
+    assert await world.ada.peer.file.read(unread) == 0
+    # One member's count, and that there is none of what was let through.
+    assert read == 1
+
+
+async def test_a_name_is_discarded_however_it_is_written(world: World) -> None:
+    await world.revoke("message")
+    await world.bob.send("ada", "psst")
+    await kept(world.ada, 1)
+    assert await code(granting.discard(world.human.peer, "b\u043eb")) == "bad_name"
+    done = await granting.discard(world.human.peer, "Bob")
+    assert ([one.text for one in done.messages], world.held()) == (["psst"], [])
+
+
+async def test_who_is_unknown_without_a_broker_may_be_known_to_it(world: World) -> None:
+    with pytest.raises(NotFound) as caught:
+        await granting.block(world.human.peer, nowhere, "carol", blocked=True)
+    assert caught.value.code == "unknown_member"
+    assert "No broker answers." in caught.value.hint
+
+
 async def test_a_file_that_can_not_be_looked_into_is_named(world: World) -> None:
     await world.revoke("message")
     await world.bob.send("ada", "psst")
@@ -283,6 +343,9 @@ async def test_what_is_held_of_one_member_leaves_others_room_in_a_queue(tmp_path
         sent = [await world.bob.send("away", str(number)) for number in range(3)]
         assert [one.recipients[0].status for one in sent] == ["held", "held", "declined"]
         status = await world.bob.message_status(sent[2].id)
-        assert [one.status for one in status.recipients] == ["declined"]
+        [told] = status.recipients
+        assert (told.status, told.reason, told.proved) == ("declined", "held_full", None)
+        assert told.hint is not None
+        assert told.hint.endswith(f"claudemesh --mesh {world.ada.peer.identity.mesh} allow bob")
         kept_own = await world.ada.send("away", "hello")
         assert [one.status for one in kept_own.recipients] == ["queued"]

@@ -253,7 +253,7 @@ def _store(sql: Sql, sent: Consignment, terms: Terms) -> Outcome:
     if cannot:
         raise _stale(cannot)
     places = [_place(rows[peer], position, terms) for position, peer in enumerate(header.to)]
-    places = [_within_share(sql, sent, place, terms) for place in places]
+    places = [_within_share(sql, sent, (place, rows[place.peer]), terms) for place in places]
     _check_room(sent, [rows[place.peer] for place in places if not place.reason], terms)
     seq = queues.put(sql, sent, places, terms.now_ms)
     states = [
@@ -280,16 +280,23 @@ def _place(row: Row, position: int, terms: Terms) -> Place:
     return Place(peer, position, status, node=row["node"])
 
 
-def _within_share(sql: Sql, sent: Consignment, place: Place, terms: Terms) -> Place:
+def _within_share(sql: Sql, sent: Consignment, whom: tuple[Place, Row], terms: Terms) -> Place:
     """Decline what is held when there is much of that kind: it must not take others' room."""
+    place, row = whom
     if place.status is not ReceiptStatus.HELD:
         return place
-    settings = terms.settings
+
+    def has_room(count: int, size_bytes: int) -> bool:
+        return (count + 1) * _HELD_SHARE <= terms.settings.queue_messages and (
+            size_bytes + sent.size_bytes
+        ) * _HELD_SHARE <= terms.settings.queue_bytes
+
+    if has_room(row["messages"] or 0, row["bytes"] or 0):
+        # All that waits, of whomever, is no more than this: nothing needs to be counted.
+        return place
     count, held_bytes = queues.held_of(sql, sent.header.mesh, place.peer, terms.member)
-    has_room = (count + 1) * _HELD_SHARE <= settings.queue_messages
-    has_room &= (held_bytes + sent.size_bytes) * _HELD_SHARE <= settings.queue_bytes
     # One may always be there, however small the queue is.
-    if has_room or not count:
+    if has_room(count, held_bytes) or not count:
         return place
     return replace(place, status=ReceiptStatus.DECLINED, reason="held_full", node=None)
 

@@ -13,7 +13,7 @@ from claudemesh_broker.roster import check_certificate, read_card
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import Forbidden, MeshError, TooMuch
+from claudemesh_wire.errors import Forbidden, TooMuch
 from claudemesh_wire.presence import (
     MAX_PROFILE_BYTES,
     CertificatesFound,
@@ -58,7 +58,8 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
 
     def change(sql: Sql) -> News | None:
         before = peers.find(sql, caller.mesh, caller.peer)
-        shown = read_card(sql, chain, caller.peer, now_ms)
+        # Only who hides is told of with what was known before: it leaves.
+        shown = None if request.visible is not False else read_card(sql, chain, caller.peer, now_ms)
         if request.handle is not None:
             handles.change(sql, caller.mesh, caller.peer, [request.handle], now_ms)
         sql.execute(
@@ -87,10 +88,15 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
     return PresenceUpdated(card=card)
 
 
-def _news(before: Row | None, after: Row | None, shown: PeerCard) -> News | None:
+def _news(before: Row | None, after: Row | None, shown: PeerCard | None) -> News | None:
     """Say what others hear of a change; for them a peer that hides leaves, and joins when it shows.
 
     Nothing of one that they were not told of, or that has left.
+
+    Args:
+        before: The peer's row before the change.
+        after: Its row now.
+        shown: What others knew of one that hides.
     """
     if before is None or after is None or before == after or after["departed_ms"] is not None:
         return None
@@ -98,7 +104,7 @@ def _news(before: Row | None, after: Row | None, shown: PeerCard) -> News | None
         return News(Change.UPDATED)
     if after["visible"]:
         return News(Change.JOINED)
-    return News(Change.LEFT, shown=shown.model_copy(update={"online": False}))
+    return News(Change.LEFT, shown=shown and shown.model_copy(update={"online": False}))
 
 
 def _profile(profile: dict[str, Any]) -> str:
@@ -117,18 +123,15 @@ def _profile(profile: dict[str, Any]) -> str:
 async def depart(context: Context, request: Depart) -> Departed:  # noqa: ARG001 - the request's class is the registration
     """See the caller off: its lease ends now, and its mesh hears that it left."""
     caller, now_ms, tallies = context.caller, context.now_ms, context.parts.tallies
+
     # Its socket may still be open when another takes its place, and with it what it had counted.
-    tally = tallies.take(caller.mesh, caller.peer)
+    with tallies.written_off(caller.mesh, caller.peer) as tally:
 
-    def change(sql: Sql) -> bool:
-        peers.count(sql, caller.mesh, caller.peer, tally)
-        return peers.depart(sql, caller.mesh, caller.peer, now_ms)
+        def change(sql: Sql) -> bool:
+            peers.count(sql, caller.mesh, caller.peer, tally)
+            return peers.depart(sql, caller.mesh, caller.peer, now_ms)
 
-    try:
         told = await context.write(change)
-    except MeshError:
-        tallies.give_back(caller.mesh, caller.peer, tally)
-        raise
     if told:
         await context.parts.tell_presence(caller.mesh, caller.peer, News(Change.LEFT))
     return Departed()

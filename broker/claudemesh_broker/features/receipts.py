@@ -127,6 +127,7 @@ def _recipient(row: Row, message: Row) -> RecipientReceipts:
         queued_ms=row["queued_ms"],
         held_ms=row["held_ms"],
         expired_ms=message["expires_ms"] if status is ReceiptStatus.EXPIRED else None,
+        reason=row["reason"] or "" if row["declined_receipt"] is None else "",
         held=_batch(row["held"]),
         delivered=_batch(row["delivered"]),
         seen=_batch(row["seen"]),
