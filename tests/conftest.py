@@ -1,5 +1,6 @@
 """What every test is run with."""
 
+import os
 import signal
 
 import pytest
@@ -15,6 +16,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # How long an example takes says how busy the machine is.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one worker more than processors: tests also wait, for timers and for other processes."""
+    can_tell = hasattr(os, "sched_getaffinity")
+    return (len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
