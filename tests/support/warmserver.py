@@ -50,18 +50,18 @@ class Server:
         for readable in (sys.stdin.buffer, self._listener, self._woken):
             self._selector.register(readable, selectors.EVENT_READ)
 
-    def serve(self) -> list[str] | None:
-        """Serve until the tests have ended; in the process of a command, give its words."""
+    def serve(self) -> tuple[str, list[str]] | None:
+        """Serve until the tests have ended; in the process of a command, give what it is to do."""
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is sys.stdin.buffer:
                     return None
                 if key.fileobj is self._woken:
                     self._tell()
-                elif (words := self._start()) is not None:
-                    return words
+                elif (command := self._start()) is not None:
+                    return command
 
-    def _start(self) -> list[str] | None:
+    def _start(self) -> tuple[str, list[str]] | None:
         line, _ = self._listener.accept()
         _, handles, _, _ = socket.recv_fds(line, 1, _STREAMS)
         asked = b"".join(iter(lambda: line.recv(_CHUNK), b""))
@@ -104,9 +104,9 @@ def _note(number: int, frame: FrameType | None) -> None:
     """Have the wakeup told: without a handler nothing would be."""
 
 
-def _become(asked: bytes) -> list[str]:
-    """Take on the environment, the folder and the streams of a command; gives its words."""
-    words, environment, folder = json.loads(asked)
+def _become(asked: bytes) -> tuple[str, list[str]]:
+    """Take on the environment, folder and streams of a command; gives its program and words."""
+    program, words, environment, folder = json.loads(asked)
     os.environ.clear()  # noqa: TID251 - this process gets another's
     os.environ.update(environment)  # noqa: TID251 - as above
     os.chdir(folder)
@@ -114,8 +114,8 @@ def _become(asked: bytes) -> list[str]:
     sys.stdin = _reopened(sys.stdin, 0, "r")
     sys.stdout = _reopened(sys.stdout, 1, "w")
     sys.stderr = _reopened(sys.stderr, 2, "w", buffering=1)
-    sys.argv = [claudemesh_mcp.__file__, *words]
-    return words
+    sys.argv = ["-c" if program else claudemesh_mcp.__file__, *words]
+    return program, words
 
 
 def _reopened(stream: TextIO, handle: int, mode: str, buffering: int = -1) -> TextIO:
@@ -123,11 +123,15 @@ def _reopened(stream: TextIO, handle: int, mode: str, buffering: int = -1) -> Te
     return cast("TextIO", open(handle, mode, buffering, closefd=False, **said))
 
 
-def _run(words: list[str]) -> NoReturn:
+def _run(program: str, words: list[str]) -> NoReturn:
     """Run a command and end as Python does, but for taking down all that was imported."""
     code = 1
     try:
-        code = claudemesh(words)
+        if program:
+            exec(program, {"__name__": "__main__"})  # noqa: S102 - as `python -c`
+            code = 0
+        else:
+            code = claudemesh(words)
     except BaseException:  # noqa: BLE001 - as Python's own outermost frame
         sys.excepthook(*cast("Any", sys.exc_info()))
     finally:
@@ -151,8 +155,8 @@ def main(address: str) -> None:
     gc.freeze()  # What is here stays: to look it over would copy it for each command.
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    if (words := server.serve()) is not None:
-        _run(words)
+    if (command := server.serve()) is not None:
+        _run(*command)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,14 @@ class Start:
         environment: All that it finds there.
         folder: Where it works.
         stdin: What it may read, at most ``MOST_STDIN_BYTES``.
+        program: Python to run in place of `claudemesh`, as ``python -c`` does.
     """
 
     words: tuple[str, ...]
     environment: dict[str, str]
     folder: Path
-    stdin: bytes
+    stdin: bytes = b""
+    program: str = ""
 
 
 def run(start: Start, limit_s: float) -> "subprocess.CompletedProcess[bytes]":
@@ -52,7 +54,7 @@ def run(start: Start, limit_s: float) -> "subprocess.CompletedProcess[bytes]":
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(_server())
         out, err = _begin(line, start.stdin)
-        asked = [start.words, start.environment, str(start.folder)]
+        asked = [start.program, start.words, start.environment, str(start.folder)]
         line.sendall(json.dumps(asked).encode())
         line.shutdown(socket.SHUT_WR)
         answers = line.makefile("rb")
