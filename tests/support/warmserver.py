@@ -18,6 +18,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, NoReturn, TextIO, cast
 
+from coverage import Coverage
+
 import claudemesh_mcp
 from claudemesh_mcp.__main__ import main as claudemesh
 
@@ -152,6 +154,8 @@ def main(address: str) -> None:
     for name in _LATER:
         importlib.import_module(name)
     server = Server(address)
+    if measured := Coverage.current():
+        measured.save()  # Each command then writes what it adds.
     gc.freeze()  # What is here stays: to look it over would copy it for each command.
     sys.stdout.write("ready\n")
     sys.stdout.flush()

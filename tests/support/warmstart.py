@@ -21,6 +21,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
+from coverage import Coverage
+
+from claudemesh_mcp.config import broker_environment
+from tests.support.checkout import ROOT
+
 MOST_STDIN_BYTES: Final = 16 * 1024
 """What every system's pipe takes at once: nobody has to feed it while another reads."""
 _CHUNK: Final = 65_536
@@ -108,8 +113,13 @@ def _server() -> str:
     folder = tempfile.TemporaryDirectory(prefix="warm-")
     address = f"{folder.name}/line"
     program = Path(__file__).with_name("warmserver.py")
+    # Their coverage is worth its price, unlike that of processes that import all for themselves.
+    measured = {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}
     process = subprocess.Popen(
-        [sys.executable, "-P", program, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-P", program, address],
+        env=broker_environment() | (measured if Coverage.current() else {}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
 
     def end() -> None:
