@@ -276,6 +276,8 @@ run_tests() {
     HYPOTHESIS_STORAGE_DIRECTORY="$cache/hypothesis" COVERAGE_FILE="$cache/coverage"
   # What a Claude Code session or a user set for the program is none of the tests' business.
   unset ${!CLAUDE@}
+  # Tests start some thousand processes; each would compile every library again.
+  unset PYTHONDONTWRITEBYTECODE
   # Except: 1 says that a test which lacks the real Claude Code fails.
   export CLAUDEMESH_REQUIRE_CLAUDE=$required
   export PYRIGHT_PYTHON_IGNORE_WARNINGS=1  # It would ask the network for a newer version.

@@ -11,7 +11,6 @@ import typer
 
 from claudemesh_mcp.cli import chosen, held, show
 from claudemesh_mcp.cli.asking import open_mesh
-from claudemesh_mcp.meshes import LOCAL
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -90,6 +89,7 @@ def status(json: Json = False) -> None:
       claudemesh --mesh team status --json
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     from claudemesh_mcp.dialling import place_of
+    from claudemesh_mcp.meshes import LOCAL
 
     settings = chosen.settings()
     is_remote = place_of(settings) is not None

@@ -14,7 +14,6 @@ from claudemesh_mcp.cli import held as waiting
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask, open_mesh
 from claudemesh_wire.errors import Invalid, MeshError, TooMuch
-from claudemesh_wire.messages import MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
     from claudemesh_mcp.results import InboxResult
@@ -295,6 +294,8 @@ def _read_stdin() -> str:
         TooMuch: it is longer than a message may be; the rest is not read.
         Invalid: it is not text.
     """
+    from claudemesh_wire.messages import MAX_TEXT_BYTES
+
     raw = cast("bytes", sys.stdin.buffer.read(MAX_TEXT_BYTES + 2))
     if len(raw) > MAX_TEXT_BYTES + 1:
         raise TooMuch(

@@ -8,13 +8,9 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, Final
 
 from claudemesh_mcp.cleaning import clean, clean_line, clean_value
-from claudemesh_mcp.meshresults import PeerRow
-from claudemesh_mcp.results import HistoryMessage, InboxMessage, RecipientStatus, SentTo
 from claudemesh_wire.errors import (
     Forbidden,
     Invalid,
@@ -23,6 +19,12 @@ from claudemesh_wire.errors import (
     Unauthenticated,
     Unavailable,
 )
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from claudemesh_mcp.meshresults import PeerRow
+    from claudemesh_mcp.results import HistoryMessage, InboxMessage, RecipientStatus, SentTo
 
 FAILED: Final = 1
 _EXIT_CODES: Final[dict[type[MeshError], int]] = {
@@ -53,9 +55,9 @@ def word(text: str) -> None:
     print(clean_line(text).text, file=sys.stderr)
 
 
-def data(value: BaseModel | dict[str, Any], *, indent: int | None = 1) -> None:
+def data(value: "BaseModel | dict[str, Any]", *, indent: int | None = 1) -> None:
     """Print a value as JSON; in ASCII, which every console and every program can read."""
-    shown = value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
+    shown = value if isinstance(value, dict) else value.model_dump(mode="json", by_alias=True)
     print(json.dumps(clean_value(shown).value, indent=indent))
 
 
@@ -104,7 +106,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(shown)
 
 
-def message(one: InboxMessage) -> None:
+def message(one: "InboxMessage") -> None:
     """Print a message; its text is indented, so that it can't pass for another's head."""
     marks = [one.trust, "sealed" if one.e2e else "not sealed"]
     marks += [f"thread {one.thread}"] if one.thread else []
@@ -120,7 +122,7 @@ def message(one: InboxMessage) -> None:
         word(f"… {one.more_bytes} bytes more: claudemesh inbox --id {one.id}")
 
 
-def history(one: HistoryMessage) -> None:
+def history(one: "HistoryMessage") -> None:
     """Print a message that was sent or received; its text is indented, as a message's is."""
     names = [
         f"{peer.handle} ({peer.member})" + (f" {peer.status}" if peer.status else "")
@@ -136,13 +138,13 @@ def history(one: HistoryMessage) -> None:
         print(f"    {text}")
 
 
-def peers(rows: Sequence[PeerRow]) -> None:
+def peers(rows: "Sequence[PeerRow]") -> None:
     """Print peers in columns."""
     titles = ("handle", "member", "status", "type", "project", "groups", "last seen", "summary")
     table(titles, (_peer(row) for row in rows))
 
 
-def _peer(row: PeerRow) -> tuple[str, ...]:
+def _peer(row: "PeerRow") -> tuple[str, ...]:
     return (
         f"{row.handle} (this)" if row.is_self else row.handle,
         row.member,
@@ -155,7 +157,7 @@ def _peer(row: PeerRow) -> tuple[str, ...]:
     )
 
 
-def recipients(rows: Sequence[SentTo]) -> None:
+def recipients(rows: "Sequence[SentTo]") -> None:
     """Say what became of a message with each recipient, beside its id."""
     for one in rows:
         sealed = "sealed" if one.e2e else "not sealed"
@@ -166,13 +168,13 @@ def recipients(rows: Sequence[SentTo]) -> None:
             word(f"  {one.hint}")
 
 
-def receipts(rows: Sequence[RecipientStatus]) -> None:
+def receipts(rows: "Sequence[RecipientStatus]") -> None:
     """Print how far a message has come with each recipient."""
     titles = ("recipient", "status", "accepted", "queued", "delivered", "seen", "proof")
     table(titles, (_receipt(row) for row in rows))
 
 
-def _receipt(row: RecipientStatus) -> tuple[str, ...]:
+def _receipt(row: "RecipientStatus") -> tuple[str, ...]:
     proof = {True: "signed by the recipient", False: "not proved", None: "the broker's word"}
     status = f"{row.status} ({row.reason})" if row.reason else row.status
     times = (row.accepted_at, row.queued_at, row.delivered_at, row.seen_at)

@@ -144,7 +144,8 @@ async def test_a_killed_broker_is_replaced(home: Home) -> None:
     first = await ensured(launcher)
     os.kill(first.pid, signal.SIGKILL)
     with file_lock(home.broker / "lock", LIMIT_S):
-        assert launcher.find() is None
+        pass  # It has let go, though it may not have been waited for yet.
+    assert launcher.find() is None
     second = await ensured(launcher)
     assert second.pid != first.pid
     assert launcher.find() == second

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +29,8 @@ from claudemesh_wire.certificate import LIFETIME_MS
 from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound
 from claudemesh_wire.keys import SigningKey, member_id
 from claudemesh_wire.membership import Entry, EntryKind, walk
+from tests.support import warmstart
+from tests.support.warmstart import Start
 
 NOW = 1_790_000_000_000
 ANCHOR = "resume:ada"
@@ -69,14 +69,7 @@ def start(folder: Path, kill_at: str = "") -> dict[str, Any]:
         "PYTHON_KEYRING_BACKEND": "tests.support.keyring_backends.Kept",
         "TEST_KEYRING": str(folder / "keyring.json"),
     }
-    ended = subprocess.run(
-        [sys.executable, "-c", START, kill_at],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    ended = warmstart.run(Start((kill_at,), environ, folder, program=START), limit_s=60)
     if ended.returncode == -signal.SIGKILL:
         return {}
     assert ended.returncode == 0, ended.stderr

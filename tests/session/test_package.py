@@ -24,11 +24,27 @@ def test_the_package_has_nothing_else_at_its_door() -> None:
 
 def test_importing_the_package_imports_nothing_more() -> None:
     code = "import sys, claudemesh_mcp; print(*(n for n in sys.modules if 'claudemesh' in n))"
-    shown = subprocess.run(
+    assert _printed(code).split() == ["claudemesh_mcp"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["send", "--help"], ["--version"], ["sned"]])
+def test_a_command_that_does_nothing_imports_nothing_for_doing_it(words: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from claudemesh_mcp.cli import run\n"
+        f"run({words})\n"
+        "print('imported:', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    _, _, imported = _printed(code).rpartition("imported: ")
+    assert "typer" in imported.split()
+    assert {"asyncio", "cryptography", "sqlite3", "websockets"}.isdisjoint(imported.split())
+
+
+def _printed(code: str) -> str:
+    return subprocess.run(
         [sys.executable, "-c", code],
         env=broker_environment(),
         capture_output=True,
         text=True,
         check=True,
-    )
-    assert shown.stdout.split() == ["claudemesh_mcp"]
+    ).stdout

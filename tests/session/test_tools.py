@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import jsonschema
 import pytest
+from jsonschema import Draft202012Validator
 
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.offer import Offer
@@ -19,7 +19,7 @@ from tests.support.twin import Twin, a_mesh
 
 LIMIT_S = 20
 OFFER = Offer()
-SCHEMAS = {tool["name"]: tool["outputSchema"] for tool in OFFER.tools}
+PROMISES = {tool["name"]: Draft202012Validator(tool["outputSchema"]) for tool in OFFER.tools}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Seat:
         """Call a tool; what it gives is what its schema promises, as text and as structure."""
         result = await self.client.call(name, **arguments)
         assert "isError" not in result, result
-        jsonschema.validate(result["structuredContent"], SCHEMAS[name])
+        PROMISES[name].validate(result["structuredContent"])
         assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
         return result["structuredContent"]
 

@@ -7,6 +7,7 @@ guests on different ones: their programs are started ``through`` a command.
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,8 +78,9 @@ def a_host(
     port = port or free_port()
     shell = Shell(folder.parent)
     said = ["--bind", "0.0.0.0", "--tls", "auto", "--public-url", f"https://127.0.0.1:{port}"]  # noqa: S104 - the point
-    command = [*through, *shell.command("broker", "run", "--port", str(port))]
-    command += ["--data", str(folder), *(words or said)]
+    # As `claudemesh broker run` becomes; how it does is seen by `a_host_at_home`.
+    command = [*through, sys.executable, "-m", "claudemesh_broker", "run", "--port", str(port)]
+    command += ["--data", str(folder), "--run", str(folder / "run"), *(words or said)]
     with _run(command, shell.environment(**environment), folder.parent) as (process, greeting):
         yield Host(folder, port, greeting, process)
 
@@ -131,6 +133,10 @@ class Guest(Shell):
     def command(self, *words: str) -> list[str]:
         """What starts `claudemesh` there."""
         return [*self.through, *super().command(*words)]
+
+    def run(self, *words: str, stdin: bytes = b"", **environment: str) -> Done:
+        """Run a command there to its end."""
+        return self.run_cold(*words, stdin=stdin, **environment)
 
 
 @contextmanager

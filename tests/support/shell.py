@@ -16,7 +16,9 @@ import anyio.to_thread
 
 from claudemesh_mcp.cli.stage import Actor, Stage
 from claudemesh_mcp.config import broker_environment
+from tests.support import warmstart
 from tests.support.leftovers import end_brokers
+from tests.support.warmstart import MOST_STDIN_BYTES, Start
 
 LIMIT_S = 60
 
@@ -64,7 +66,19 @@ class Shell:
         return [sys.executable, "-m", "claudemesh_mcp", *words]
 
     def run(self, *words: str, stdin: bytes = b"", **environment: str) -> Done:
-        """Run a command to its end, without a terminal."""
+        """Run a command to its end, without a terminal.
+
+        It starts warm where that shows nothing else than a start from nothing would.
+        """
+        changed_python = any(name.startswith("PYTHON") for name in environment)
+        if changed_python or len(stdin) > MOST_STDIN_BYTES:
+            return self.run_cold(*words, stdin=stdin, **environment)
+        start = Start(words, self.environment(**environment), self.folder, stdin)
+        done = warmstart.run(start, LIMIT_S)
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def run_cold(self, *words: str, stdin: bytes = b"", **environment: str) -> Done:
+        """Run a command to its end as a user's shell does, from nothing."""
         done = subprocess.run(
             self.command(*words),
             env=self.environment(**environment),

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from claudemesh_mcp.config import broker_environment
+from tests.support import warmstart
+from tests.support.warmstart import Start
 
+LIMIT_S = 60
 PROGRAM = """
 import json, os, signal, sys
 from claudemesh_mcp.config import Settings
@@ -67,15 +70,19 @@ class Starts:
 
     def __call__(self, kill_at: str = "", first: str = "") -> dict[str, Any]:
         """Start once, and say what it found or at which step it was killed."""
-        ended = subprocess.run(
-            self.command(kill_at, first),
-            env=self.whole_environ(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        environ = self.whole_environ()
+        if first:
+            ended = subprocess.run(
+                self.command(kill_at, first),
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=LIMIT_S,
+            )
+        else:
+            warm = Start((kill_at,), environ, self.folder, program=PROGRAM)
+            ended = warmstart.run(warm, LIMIT_S)
         if ended.returncode == -signal.SIGKILL:
             return {"killed": kill_at}
         assert ended.returncode == 0, ended.stderr

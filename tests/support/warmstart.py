@@ -1,0 +1,132 @@
+"""Runs commands of `claudemesh` as processes that begin with everything imported.
+
+``shell.py`` asks for them: most of what a command costs is its imports, and the suite runs a
+thousand. ``warmserver.py`` imports them once, and becomes two for each command. That has a process
+of its own all the same: id, exit code, locks, environment, folder. What a start from nothing does
+is seen by the tests that make one: of the README, of brokers, of sessions, of signals.
+"""
+
+import atexit
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from coverage import Coverage
+
+from claudemesh_mcp.config import broker_environment
+from tests.support.checkout import ROOT
+
+MOST_STDIN_BYTES: Final = 16 * 1024
+"""What every system's pipe takes at once: nobody has to feed it while another reads."""
+_CHUNK: Final = 65_536
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a command is started with.
+
+    Args:
+        words: The words behind `claudemesh`.
+        environment: All that it finds there.
+        folder: Where it works.
+        stdin: What it may read, at most ``MOST_STDIN_BYTES``.
+        program: Python to run in place of `claudemesh`, as ``python -c`` does.
+    """
+
+    words: tuple[str, ...]
+    environment: dict[str, str]
+    folder: Path
+    stdin: bytes = b""
+    program: str = ""
+
+
+def run(start: Start, limit_s: float) -> "subprocess.CompletedProcess[bytes]":
+    """Run a command to its end.
+
+    Raises:
+        subprocess.TimeoutExpired: it did not end in time, and was killed.
+    """
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(_server())
+        out, err = _begin(line, start.stdin)
+        asked = [start.program, start.words, start.environment, str(start.folder)]
+        line.sendall(json.dumps(asked).encode())
+        line.shutdown(socket.SHUT_WR)
+        answers = line.makefile("rb")
+        pid = int(answers.readline())
+        until = monotonic() + limit_s
+        try:
+            said = _read((out, err), until)
+            line.settimeout(max(1.0, until - monotonic()))
+            status = int(answers.readline())
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(["claudemesh", *start.words], limit_s) from None
+        finally:
+            os.close(out)
+            os.close(err)
+    return subprocess.CompletedProcess(start.words, status, said[out], said[err])
+
+
+def _begin(line: socket.socket, stdin: bytes) -> tuple[int, int]:
+    """Send the ends of three pipes that the command gets; gives those to read from."""
+    (its_in, feed), (out, its_out), (err, its_err) = (os.pipe() for _ in range(3))
+    os.write(feed, stdin)
+    os.close(feed)
+    socket.send_fds(line, [b"\0"], [its_in, its_out, its_err])
+    for handle in (its_in, its_out, its_err):
+        os.close(handle)
+    return out, err
+
+
+def _read(handles: tuple[int, ...], until: float) -> dict[int, bytes]:
+    """Read all to their ends: that of the last process that holds them."""
+    parts: dict[int, list[bytes]] = {handle: [] for handle in handles}
+    with selectors.DefaultSelector() as selector:
+        for handle in handles:
+            selector.register(handle, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, until - monotonic()))
+            if not ready:
+                raise TimeoutError
+            for key, _ in ready:
+                read = os.read(key.fd, _CHUNK)
+                parts[key.fd].append(read)
+                if not read:
+                    selector.unregister(key.fd)
+    return {handle: b"".join(read) for handle, read in parts.items()}
+
+
+@cache
+def _server() -> str:
+    """Start the server, once in each process that runs tests; gives its address."""
+    folder = tempfile.TemporaryDirectory(prefix="warm-")
+    address = f"{folder.name}/line"
+    program = Path(__file__).with_name("warmserver.py")
+    # Their coverage is worth its price, unlike that of processes that import all for themselves.
+    measured = {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}
+    process = subprocess.Popen(
+        [sys.executable, "-P", program, address],
+        env=broker_environment() | (measured if Coverage.current() else {}),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+    def end() -> None:
+        process.communicate()  # It ends with its stdin.
+        folder.cleanup()
+
+    atexit.register(end)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return address
