@@ -43,7 +43,11 @@ UNFINISHED = re.compile(
     r"|not (yet )?implemented|(?<!stands )for now|placeholder)\b",
     re.IGNORECASE,
 )
-ENVIRONMENT_READERS = {SESSION / "config.py", BROKER / "config.py"}
+ENVIRONMENT_READERS = {
+    SESSION / "config.py",
+    SESSION / "plugin" / "start.py",
+    BROKER / "config.py",
+}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 

@@ -1,0 +1,107 @@
+"""Chooses what serves the plugin's client: the installed program, our environment, or a front.
+
+``start.sh`` runs it by path, under a Python with the standard library only. As long as the
+libraries are missing the client is served by ``waiting.py``, in this same process, which becomes
+the server once they are there.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_PROGRAM: Final = "claudemesh"
+_ANSWER_S: Final = 5.0
+_OFF: Final = frozenset({"off", "false", "no", "0"})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve the client of this process.
+
+    Args:
+        arguments: The plugin's data folder.
+    """
+    sys.path[:0] = [str(ROOT), str(ROOT / "broker")]
+    from claudemesh_mcp.plugin.environment import Environment
+    from claudemesh_mcp.plugin.waiting import Front
+
+    if program := _program():
+        os.execv(program, [program, "mcp"])
+    environment = Environment(Path(arguments[0]))
+    if environment.is_ready:
+        become_server(environment.python)
+    if _is_off(os.environ):
+        return _serve_nothing()
+    if handover := Front(environment).serve():
+        become_server(environment.python, "--handover", str(handover))
+    return 0
+
+
+def become_server(python: Path, *flags: str) -> NoReturn:
+    """Go on as the server, in this process: its parent is the client, which the hooks know too."""
+    # Not the project's folder, which `-m` would put in front: it may hold modules of any name.
+    command = [str(python), "-P", "-m", "claudemesh_mcp", "mcp", *flags]
+    os.execve(command[0], command, environment_of(os.environ))
+
+
+def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the variables under which the environment's Python runs our code.
+
+    Args:
+        environ: Those of this process.
+    """
+    others = {"PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__"}
+    kept = {name: value for name, value in environ.items() if name not in others}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "broker")])
+    return {**kept, "PYTHONPATH": path}
+
+
+def _program() -> str:
+    """Find the installed program, if it is of this version."""
+    from claudemesh_wire import VERSION
+
+    path = shutil.which(_PROGRAM)
+    if path is None:
+        return ""
+    try:
+        asked = [path, "--version"]
+        told = subprocess.run(
+            asked, capture_output=True, stdin=subprocess.DEVNULL, timeout=_ANSWER_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return path if told.stdout.strip() == VERSION.encode() else ""
+
+
+def _is_off(environ: Mapping[str, str]) -> bool:
+    """Tell whether claudemesh takes no part in this session, without what reads its settings."""
+    told: object = environ.get("CLAUDEMESH") or _of_the_project(environ)
+    return told is False or str(told).lower() in _OFF
+
+
+def _of_the_project(environ: Mapping[str, str]) -> object:
+    from claudemesh_mcp import projectfile
+
+    try:
+        file = projectfile.find(Path(environ.get("CLAUDE_PROJECT_DIR") or Path.cwd()))
+        return projectfile.read(file)[0].get("enabled") if file else None
+    except (OSError, ValueError):
+        return None
+
+
+def _serve_nothing() -> int:
+    from claudemesh_mcp.front import RefusingSession
+    from claudemesh_mcp.offer import switched_off
+    from claudemesh_mcp.stdio import run
+    from claudemesh_wire.errors import Unavailable
+
+    off = Unavailable("claudemesh is switched off in this session.", code="switched_off")
+    return run(RefusingSession(off), switched_off())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
