@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from claudemesh_mcp.handover import Handover
 
 USAGE: Final = """\
-Usage: claudemesh mcp [--name NAME] [--mesh NAME] [--resume ID]
+Usage: claudemesh mcp [--name NAME] [--mesh NAME] [--resume ID] [--messages HOW]
+                      [--toolsets SETS]
 
 Examples:
   claude mcp add claudemesh -- claudemesh mcp
@@ -22,12 +23,14 @@ Examples:
 Serves one MCP client over stdin and stdout, and connects it with the mesh.
 
 Options:
-  --name NAME   The handle wished for; made unique in the mesh.
-  --mesh NAME   The mesh to be in, as `claudemesh mesh list` has it.
-  --resume ID   Be the peer that last used this id: its queue, groups and keys.
-  -h, --help    Show this.
+  --name NAME      The handle wished for; made unique in the mesh.
+  --mesh NAME      The mesh to be in, as `claudemesh mesh list` has it.
+  --resume ID      Be the peer that last used this id: its queue, groups and keys.
+  --messages HOW   push shows the model what arrives, inbox says how many wait, off says nothing.
+  --toolsets SETS  The tools to list, as core,groups; the others can still be called.
+  -h, --help       Show this.
 """
-_OPTIONS: Final = {"--name": "name", "--mesh": "mesh", "--resume": "resume"}
+_OPTIONS: Final = {f"--{name}": name for name in ("name", "mesh", "resume", "messages", "toolsets")}
 _USAGE_ERROR: Final = 2
 
 

@@ -49,9 +49,9 @@ def shown(content: Json) -> Json:
     return {"content": [{"type": "text", "text": text}], "structuredContent": content}
 
 
-def refusal(error: MeshError) -> Json:
-    """Give the result of a call that was refused."""
-    return {**shown({"error": error.as_dict()}), "isError": True}
+def refusal(error: MeshError, footer: Json | None = None) -> Json:
+    """Give the result of a call that was refused, and what every result says besides."""
+    return {**shown({"error": error.as_dict(), **(footer or {})}), "isError": True}
 
 
 def internal_error() -> MeshError:

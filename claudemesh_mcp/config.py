@@ -8,21 +8,17 @@ session side reads the environment, and this one imports nothing slow: it runs b
 
 import os
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from claudemesh_mcp import projectfile
+from claudemesh_mcp.rules import RULES
 from claudemesh_wire.errors import Invalid
 
 FILE_NAME: Final = "config.toml"
 _APP: Final = "claudemesh"
-_LEVELS: Final = ("debug", "info", "warning", "error")
-_YES: Final = frozenset({"on", "true", "yes", "1"})
-_NO: Final = frozenset({"off", "false", "no", "0"})
-_LEAST_S: Final = 0.1
-_MOST_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,93 +84,6 @@ class Paths:
         return self.data / "sessions"
 
 
-def _text(value: object) -> str:
-    if isinstance(value, str) and value.strip() and value.isprintable():
-        return value.strip()
-    raise ValueError("a text of one line")
-
-
-def _path(value: object) -> Path:
-    if isinstance(value, Path) or (isinstance(value, str) and value and "\0" not in value):
-        try:
-            return Path(value).expanduser().absolute()
-        except RuntimeError as error:  # `~nobody` names no user of this machine
-            raise ValueError("the path of a file or folder") from error
-    raise ValueError("the path of a file or folder")
-
-
-def _switch(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in _YES | _NO:
-        return value.lower() in _YES
-    raise ValueError('"on" or "off"')
-
-
-def _level(value: object) -> str:
-    if isinstance(value, str) and value.lower() in _LEVELS:
-        return value.lower()
-    raise ValueError("one of " + ", ".join(_LEVELS))
-
-
-def _seconds(value: object) -> float:
-    wanted = f"a number of seconds from {_LEAST_S:g} to {_MOST_S:g}"
-    given = value if isinstance(value, (str, int, float)) else ""
-    try:
-        seconds = float("" if isinstance(given, bool) else given)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(wanted) from error
-    # A comparison that is false for NaN too.
-    if not _LEAST_S <= seconds <= _MOST_S:
-        raise ValueError(wanted)
-    return seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How one setting is given and read.
-
-    Args:
-        variable: The environment variable that gives it.
-        read: Turns what was given into the value, or raises ``ValueError(what it must be)``.
-        says: What it does, as one sentence for the reader of the documentation.
-        in_file: Whether the config file may give it; what belongs to one process may not.
-    """
-
-    variable: str
-    read: Callable[[object], Any]
-    says: str
-    in_file: bool = True
-
-
-RULES: Final[dict[str, Rule]] = {
-    "home": Rule("CLAUDEMESH_HOME", _path, "Holds all state of one user.", in_file=False),
-    "enabled": Rule("CLAUDEMESH", _switch, "`off` disables claudemesh in this session."),
-    "mesh": Rule("CLAUDEMESH_MESH", _text, "The mesh to be in, by its name here or its id."),
-    "name": Rule("CLAUDEMESH_NAME", _text, "The handle wished for."),
-    "resume": Rule("CLAUDEMESH_RESUME", _text, "Be the peer with this resume id.", in_file=False),
-    "session_id": Rule(
-        "CLAUDE_CODE_SESSION_ID", _text, "Anchors the peer, so that it returns.", in_file=False
-    ),
-    "project_dir": Rule(
-        "CLAUDE_PROJECT_DIR", _path, "The project that this session works on.", in_file=False
-    ),
-    "host": Rule("CLAUDEMESH_HOST", _text, "The label of this machine, instead of its hostname."),
-    "key_file": Rule("CLAUDEMESH_KEY_FILE", _path, "The file that holds the wrapping key."),
-    "credentials_dir": Rule(
-        "CREDENTIALS_DIRECTORY", _path, "Where systemd puts this unit's secrets.", in_file=False
-    ),
-    "keyring": Rule("CLAUDEMESH_KEYRING", _switch, "`off` never asks the OS keyring."),
-    "ping_interval_s": Rule(
-        "CLAUDEMESH_PING_INTERVAL_S", _seconds, "How often the broker is asked whether it lives."
-    ),
-    "strict": Rule(
-        "CLAUDEMESH_STRICT", _switch, "`on` lets another member wake this session by a grant only."
-    ),
-    "log_level": Rule("CLAUDEMESH_LOG_LEVEL", _level, "Least level that is logged."),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What this process was told; ``RULES`` says for each field where it may come from."""
@@ -192,6 +101,12 @@ class Settings:
     keyring: bool = True
     ping_interval_s: float = 20.0
     strict: bool = False
+    messages: str = "push"
+    channel: bool = True
+    multicast: bool | None = None
+    toolsets: tuple[str, ...] = ("all",)
+    entrypoint: str = ""
+    attended: bool = True
     log_level: str = "info"
 
     @classmethod
@@ -216,6 +131,11 @@ class Settings:
     def off(self) -> bool:
         """Whether this session takes no part in any mesh."""
         return not self.enabled
+
+    @property
+    def is_headless(self) -> bool:
+        """Whether nobody sits before this session: it answers one prompt and ends."""
+        return self.entrypoint.startswith("sdk-") or not self.attended
 
     def paths(self) -> Paths:
         """Say where this user's state lives."""

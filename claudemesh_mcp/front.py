@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 
-from claudemesh_mcp.calls import CallContext
+from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.config import Settings, keep_plugins_out
 from claudemesh_mcp.jsonrpc import Json
-from claudemesh_mcp.offer import Offer, switched_off
+from claudemesh_mcp.offer import Offer, offer_for, switched_off
 from claudemesh_mcp.server import Session
 from claudemesh_wire.errors import MeshError, Unavailable
 
@@ -26,6 +26,7 @@ def open_front(flags: Mapping[str, object]) -> tuple[Session, Offer]:
     """
     try:
         settings = Settings.load(flags)
+        offer = offer_for(settings)
     except MeshError as wrong:
         # A server that dies is shown to the model without a reason; one that lives can say it.
         return RefusingSession(wrong), Offer()
@@ -36,7 +37,7 @@ def open_front(flags: Mapping[str, object]) -> tuple[Session, Offer]:
             code="switched_off",
         )
         return RefusingSession(off), switched_off()
-    return ComingSession(settings), Offer()
+    return ComingSession(settings), offer
 
 
 class RefusingSession:
@@ -61,6 +62,14 @@ class RefusingSession:
         del name, arguments, context
         raise self._refusal
 
+    def initialized(self, notify: Notify) -> None:
+        """Do nothing: there is nothing to tell."""
+
+    async def footer(self, name: str) -> Json:
+        """Give nothing: nothing can arrive."""
+        del name
+        return {}
+
     def evidence(self, tokens: Iterable[str]) -> None:
         """Do nothing: no row was handed out."""
 
@@ -82,6 +91,7 @@ class ComingSession:
         self._settings = settings
         self._session: Session | None = None
         self._came = asyncio.Event()
+        self._notify: Notify | None = None
 
     async def start(self) -> None:
         """Import the session, and be it."""
@@ -93,6 +103,8 @@ class ComingSession:
             module = await anyio.to_thread.run_sync(_import_session, self._settings)
             session = module.MeshSession(self._settings)
             self._session = session
+            if self._notify is not None:
+                session.initialized(self._notify)
         finally:
             self._came.set()
         await session.start()
@@ -108,6 +120,16 @@ class ComingSession:
             hint = "Start the session again; its log says more."
             raise Unavailable("This session could not start, or is closing.", hint)
         return await self._session.call(name, arguments, context)
+
+    def initialized(self, notify: Notify) -> None:
+        """Hand on how the client is notified, now or when the session has come."""
+        self._notify = notify
+        if self._session:
+            self._session.initialized(notify)
+
+    async def footer(self, name: str) -> Json:
+        """Give what the result of a tool says of messages that wait."""
+        return await self._session.footer(name) if self._session else {}
 
     def evidence(self, tokens: Iterable[str]) -> None:
         """Hand on that these rows were shown."""

@@ -1,16 +1,19 @@
 """What the server says of itself: protocol versions, instructions, the list of tools.
 
-``stdio.py`` makes one ``Offer`` for a client; ``server.py`` answers `initialize` and `tools/list`
+``front.py`` makes one ``Offer`` for a client; ``server.py`` answers `initialize` and `tools/list`
 from it. The tools come from ``tools/definitions.json``, which is generated: no tool is imported.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from claudemesh_mcp.config import Settings
 from claudemesh_wire import VERSION
+from claudemesh_wire.errors import Invalid
 
 PROTOCOL_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 NEWEST: Final = PROTOCOL_VERSIONS[-1]
@@ -33,8 +36,10 @@ counts them.
 - `send`: write to a handle, `member/handle`, a peer id, a list of these, `@group`, or `*` for \
 all. The result says for each recipient what became of it; `pending` will still be delivered, so \
 do not send it again.
-- `inbox`: read what has arrived, oldest first. Check it when you begin, after a long piece of \
-work, and when you expect an answer (`wait_s` waits for one). Answer with `reply_to`.
+- `inbox`: read what has arrived, oldest first. Where this plugin's hooks run, messages are pushed \
+into your context by themselves: don't poll. Without hooks look when you begin, after a long piece \
+of work, and when you expect an answer (`wait_s` waits for one). `waiting` in a result says how \
+many are unread. Answer with `reply_to`.
 - `history`: search what was said before.
 - `message_status`: proof of delivery for something sent (accepted, queued, delivered, seen).
 - `set_profile`: say what you work on, so that others find you; status `dnd` asks for quiet.
@@ -53,6 +58,11 @@ SWITCHED_OFF: Final = (
 )
 
 
+CHANNEL: Final = "claude/channel"
+ALL: Final = "all"
+CORE: Final = "core"
+
+
 @dataclass(frozen=True)
 class Offer:
     """What one client is told.
@@ -60,29 +70,77 @@ class Offer:
     Args:
         instructions: What the model reads about the server.
         definitions: The content of ``tools/definitions.json``; none means no tools.
+        sets: The sets of tools that are listed; the others can be called all the same.
+        channel: Whether the session may ring by the client's channel.
     """
 
     instructions: str = INSTRUCTIONS
     definitions: bytes = field(default_factory=DEFINITIONS_FILE.read_bytes)
+    sets: tuple[str, ...] = (ALL,)
+    channel: bool = False
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        return json.loads(self.definitions) if self.definitions else {"tools": []}
 
     @cached_property
     def tools(self) -> list[dict[str, Any]]:
         """The definitions of the tools, as `tools/list` shows them."""
-        return json.loads(self.definitions)["tools"] if self.definitions else []
+        every: list[dict[str, Any]] = self._content["tools"]
+        return [one for one in every if not {ALL, *self._sets_of(one)}.isdisjoint(self.sets)]
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The names of the tools."""
-        return frozenset(tool["name"] for tool in self.tools)
+        """The names of all tools, of those that are not listed too."""
+        return frozenset(tool["name"] for tool in self._content["tools"])
+
+    @cached_property
+    def toolsets(self) -> tuple[str, ...]:
+        """The names that sets of tools have: each feature is one."""
+        return (ALL, CORE, *sorted(set(self._content.get("features", {}).values())))
+
+    def _sets_of(self, tool: dict[str, Any]) -> Iterable[str]:
+        if tool.get("_meta", {}).get("anthropic/alwaysLoad"):
+            yield CORE
+        yield self._content.get("features", {}).get(tool["name"], "")
+
+    def check(self) -> None:
+        """Refuse names of sets that there are not.
+
+        Raises:
+            Invalid: ``config_invalid``: the reason names one, the hint all there are.
+        """
+        unknown = [name for name in self.sets if name not in self.toolsets]
+        if unknown:
+            raise Invalid(
+                f"There is no set of tools {unknown[0][:60]!a}.",
+                f"CLAUDEMESH_TOOLSETS and --toolsets take: {', '.join(self.toolsets)}.",
+                code="config_invalid",
+            )
 
     def greeting(self, version: str) -> dict[str, Any]:
         """Give the result of `initialize` for a negotiated version."""
+        capabilities: dict[str, Any] = {"tools": {"listChanged": False}, "logging": {}}
+        if self.channel:
+            # The permission relay is another capability, and none of ours.
+            capabilities["experimental"] = {CHANNEL: {}}
         return {
             "protocolVersion": version,
-            "capabilities": {"tools": {"listChanged": False}, "logging": {}},
+            "capabilities": capabilities,
             "serverInfo": {"name": "claudemesh", "title": "claudemesh", "version": VERSION},
             "instructions": self.instructions,
         }
+
+
+def offer_for(settings: Settings) -> Offer:
+    """Give the offer of a session that takes part.
+
+    Raises:
+        Invalid: ``config_invalid``: it asks for a set of tools that there is not.
+    """
+    offer = Offer(sets=settings.toolsets, channel=settings.channel)
+    offer.check()
+    return offer
 
 
 def switched_off() -> Offer:

@@ -36,7 +36,7 @@ _SETUP: Final = (
     "PRAGMA secure_delete = FAST",
 )
 # Each brings the tables from the version before to the one of its place.
-_STEPS: Final = ("peerfile.sql", "peerfile_2.sql")
+_STEPS: Final = ("peerfile.sql", "peerfile_2.sql", "peerfile_3.sql")
 SCHEMA_VERSION: Final = len(_STEPS)
 
 

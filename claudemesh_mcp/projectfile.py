@@ -1,14 +1,15 @@
 """The project's own file, ``.claudemesh.toml``: which mesh its sessions are in, under what name.
 
 ``config.py`` reads it behind the environment and before the user's file. It comes with a
-repository, so that it may say little: it names a mesh that the home is in already, or none at all.
+repository, so that it may say little: it names a mesh that the home is in already, or none at
+all, and how messages come.
 """
 
 from pathlib import Path
 from typing import Any, Final
 
 FILE_NAME: Final = ".claudemesh.toml"
-KEYS: Final = ("mesh", "name", "enabled")
+KEYS: Final = ("mesh", "name", "enabled", "messages")
 _MOST_BYTES: Final = 64 * 1024
 
 

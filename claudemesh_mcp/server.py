@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, cast
 
 from claudemesh_mcp import jsonrpc
 from claudemesh_mcp.answers import Replies, internal_error, invalid_params, refusal, shown
-from claudemesh_mcp.calls import CallContext
+from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.clientlog import LEVELS, ClientLog
 from claudemesh_mcp.jsonrpc import Fault, Id, Json, Line, Message, Notification, Request
 from claudemesh_mcp.offer import BATCHING, NEWEST, PROTOCOL_VERSIONS, Offer
@@ -43,6 +43,18 @@ class Session(Protocol):
 
         Raises:
             MeshError: it was refused.
+        """
+        ...
+
+    def initialized(self, notify: Notify) -> None:
+        """Learn that the client takes notifications from now on, and how it gets them; once."""
+        ...
+
+    async def footer(self, name: str) -> Json:
+        """Give what the result of a tool says besides, of messages that wait; nothing if none do.
+
+        Args:
+            name: The tool.
         """
         ...
 
@@ -80,6 +92,7 @@ class Connection:
         self._offer = offer
         self._version = ""
         self._client = ""
+        self._initialized = False
         self._tasks = asyncio.TaskGroup()
         self._stopping = False
         self._starting: asyncio.Task[None] | None = None
@@ -183,6 +196,8 @@ class Connection:
                 self._answer(message, replies)
             case Notification("notifications/cancelled", params):
                 self._cancel(params.get("requestId"))
+            case Notification("notifications/initialized") if self._version:
+                self._hand_over_notices()
             case Fault():
                 replies.add(message.response())
             case _:
@@ -229,6 +244,12 @@ class Connection:
         if isinstance(client, dict):
             self._client = str(cast("Json", client).get("name", ""))
         return self._offer.greeting(self._version)
+
+    def _hand_over_notices(self) -> None:
+        """Let the session notify: a client that was not there yet would miss it."""
+        if not self._initialized:
+            self._initialized = True
+            self._session.initialized(self._notify)
 
     def _begin(self, _received: int) -> None:
         """Connect in the background, now that the client has its answer."""
@@ -279,13 +300,22 @@ class Connection:
 
     async def _call(self, name: str, arguments: Json, context: CallContext) -> Json:
         try:
-            return shown(await self._session.call(name, arguments, context))
+            result = await self._session.call(name, arguments, context)
+            return shown({**result, **await self._footer(name)})
         except MeshError as refused:
-            return refusal(refused)
+            return refusal(refused, await self._footer(name))
         except Exception:
             error = internal_error()
             logger.exception("The tool %s failed: %s", name, error.reason)
             return refusal(error)
+
+    async def _footer(self, name: str) -> Json:
+        """Give the footer of a result, which is no reason to lose the result."""
+        try:
+            return await self._session.footer(name)
+        except Exception:
+            logger.exception("What waits could not be counted.")
+            return {}
 
     def _end_call(
         self, request_id: Id, context: CallContext, replies: Replies, task: asyncio.Task[Json]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from claudemesh_mcp.calls import CallContext
+from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.config import Settings
 from claudemesh_wire.errors import MeshError, Unavailable
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OPENED_WITHIN_S: Final = 10.0
 DEPART_S: Final = 1.5
+INBOX: Final = "inbox"
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 30.0
 
@@ -63,6 +64,7 @@ class MeshSession:
         self._asked = asyncio.Event()
         self._pausing = False
         self._told = asyncio.Event()
+        self._notify: Notify | None = None
         self._shown: list[str] = []
         self._not_shown: list[str] = []
         self._settling = asyncio.Lock()
@@ -97,6 +99,20 @@ class MeshSession:
         # What this call proves to have been read must not be handed out by it once more.
         await self._settle(mesh)
         return await tools.run(mesh, name, arguments, context)
+
+    def initialized(self, notify: Notify) -> None:
+        """Learn how the client is notified."""
+        self._notify = notify
+
+    async def footer(self, name: str) -> dict[str, Any]:
+        """Give what a tool's result says of messages that wait.
+
+        Args:
+            name: The tool; ``inbox`` says it itself.
+        """
+        if self._mesh is None or name == INBOX:
+            return {}
+        return await self._mesh.waiting()
 
     def evidence(self, tokens: Iterable[str]) -> None:
         """Take note that these rows were shown."""

@@ -43,9 +43,10 @@ UNFINISHED = re.compile(
     r"|not (yet )?implemented|(?<!stands )for now|placeholder)\b",
     re.IGNORECASE,
 )
+# Hooks and monitor can import no `config.py`: it needs installed packages.
 ENVIRONMENT_READERS = {
     SESSION / "config.py",
-    SESSION / "plugin" / "start.py",
+    SESSION / "routes" / "places.py",
     BROKER / "config.py",
 }
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -7,7 +7,7 @@ import json as json_format
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -155,4 +155,6 @@ def _written(value: object) -> Any:
 def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, cast("tuple[object, ...]", value)))
     return "" if value is None else str(value)

@@ -28,13 +28,14 @@ def main(arguments: Sequence[str]) -> int:
     sys.path[:0] = [str(ROOT), str(ROOT / "broker")]
     from claudemesh_mcp.plugin.environment import Environment
     from claudemesh_mcp.plugin.waiting import Front
+    from claudemesh_mcp.routes.places import environment as environ
 
     if program := _program():
         os.execv(program, [program, "mcp"])
     environment = Environment(Path(arguments[0]))
     if environment.is_ready:
         become_server(environment.python)
-    if _is_off(os.environ):
+    if _is_off(environ()):
         return _serve_nothing()
     if handover := Front(environment).serve():
         become_server(environment.python, "--handover", str(handover))
@@ -44,8 +45,10 @@ def main(arguments: Sequence[str]) -> int:
 def become_server(python: Path, *flags: str) -> NoReturn:
     """Go on as the server, in this process: its parent is the client, which the hooks know too."""
     # Not the project's folder, which `-m` would put in front: it may hold modules of any name.
+    from claudemesh_mcp.routes.places import environment as environ
+
     command = [str(python), "-P", "-m", "claudemesh_mcp", "mcp", *flags]
-    os.execve(command[0], command, environment_of(os.environ))
+    os.execve(command[0], command, environment_of(environ()))
 
 
 def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
@@ -79,18 +82,20 @@ def _program() -> str:
 
 def _is_off(environ: Mapping[str, str]) -> bool:
     """Tell whether claudemesh takes no part in this session, without what reads its settings."""
-    told: object = environ.get("CLAUDEMESH") or _of_the_project(environ)
-    return told is False or str(told).lower() in _OFF
+    from claudemesh_mcp.routes.places import is_off
+
+    return is_off(environ) or (not environ.get("CLAUDEMESH") and _project_is_off(environ))
 
 
-def _of_the_project(environ: Mapping[str, str]) -> object:
+def _project_is_off(environ: Mapping[str, str]) -> bool:
     from claudemesh_mcp import projectfile
 
     try:
         file = projectfile.find(Path(environ.get("CLAUDE_PROJECT_DIR") or Path.cwd()))
-        return projectfile.read(file)[0].get("enabled") if file else None
+        told = projectfile.read(file)[0].get("enabled") if file else None
     except (OSError, ValueError):
-        return None
+        return False
+    return told is False or str(told).lower() in _OFF
 
 
 def _serve_nothing() -> int:

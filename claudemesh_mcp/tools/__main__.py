@@ -21,6 +21,10 @@ from claudemesh_mcp.tools import ALWAYS_LOAD, DEFINITIONS_FILE, REGISTRY, Declar
 
 Schema = dict[str, Any]
 
+# Every word of a schema is paid for in each session. How long a text may be is checked when a tool
+# is called, and the refusal says it to the few who need to know.
+_UNSAID = frozenset({"title", "minLength", "maxLength", "pattern"})
+
 
 def generate() -> bytes:
     """Give the bytes of ``definitions.json`` as the code says them now.
@@ -67,7 +71,7 @@ def define(tool: Tool) -> Schema:
 
 
 def schema_of(model: type[BaseModel], mode: JsonSchemaMode) -> Schema:
-    """Write a model's JSON schema small and flat: no titles, no references, few nulls.
+    """Write a model's JSON schema small and flat: no titles, references, lengths, few nulls.
 
     What may be left out is left out instead of null, so that a null in its schema would only cost
     the reader tokens; a key that is always there says when it may be null.
@@ -89,7 +93,7 @@ def _tidy(schema: Schema, definitions: Schema, inside: tuple[str, ...]) -> Schem
     small = {
         key: value
         for key, value in _with_null_where_due(schema).items()
-        if key != "title" and not (key == "default" and value is None)
+        if key not in _UNSAID and not (key == "default" and not value)
     }
     return _each_inside(small, lambda one: _tidy(one, definitions, inside))
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import anyio
 
-from claudemesh_mcp.calls import CallContext
+from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.offer import Offer
 from claudemesh_mcp.server import serve
 from claudemesh_wire.errors import NotFound, TooMuch
@@ -80,6 +80,8 @@ class Desk:
         self.waiting = anyio.Event()
         self.go = anyio.Event()
         self.closed = False
+        self.notify: Notify | None = None
+        self.foot: dict[str, Any] | None = {}
 
     async def start(self) -> None:
         self.started.set()
@@ -88,6 +90,14 @@ class Desk:
         self, name: str, arguments: dict[str, Any], context: CallContext
     ) -> dict[str, Any]:
         return await getattr(self, name)(context, **arguments)
+
+    def initialized(self, notify: Notify) -> None:
+        self.notify = notify
+
+    async def footer(self, name: str) -> dict[str, Any]:
+        if self.foot is None:
+            raise ZeroDivisionError(name)
+        return self.foot
 
     def evidence(self, tokens: Iterable[str]) -> None:
         self.events += [f"evidence {token}" for token in tokens]

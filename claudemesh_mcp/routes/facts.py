@@ -1,0 +1,130 @@
+"""The facts of a session that its server, hooks and monitor tell each other in the peer's file.
+
+Each is one row of ``facts``; this module is the list of their keys. ``hook.py`` writes most of them;
+the server writes ``MODE``, ``DND`` and ``CHANNEL``, and calls ``begin`` when its peer is open.
+"""
+
+import sqlite3
+from enum import StrEnum
+from typing import Final
+
+FILE_VERSION: Final = 3
+"""The newest version of a peer's file that these modules know; they touch no other."""
+FIRST_FILE_VERSION: Final = 3
+
+CLIENT: Final = "route.client"
+"""The client that the other facts are of: ``PID.START``, as ``str(Living)`` gives it."""
+SESSION: Final = "route.session"
+"""The id of the client's session now; it changes on /clear, /resume and /branch."""
+ACTIVITY: Final = "route.activity"
+"""``working``, ``idle`` or ``ended``: an ``Activity``."""
+ACTIVITY_MS: Final = "route.activity_ms"
+"""When a hook last said so, in ms."""
+PROMPT_MS: Final = "route.prompt_ms"
+"""When a human last sent a prompt, in ms."""
+ATTENDED: Final = "route.attended"
+"""``1`` if somebody sits at the client, ``0`` in a run of ``claude -p``."""
+CONTINUED: Final = "route.continued"
+"""How often the Stop hook went on with the present turn."""
+MODE: Final = "route.mode"
+"""A ``Mode``: what this session's user wants of messages. Written by the server."""
+DND: Final = "route.dnd"
+"""``1`` while the peer's status is ``dnd``. Written by the server."""
+CHANNEL: Final = "route.channel"
+"""``PID.START`` of the server that can send channel notifications, while it can."""
+
+
+class Activity(StrEnum):
+    """What a session does."""
+
+    WORKING = "working"
+    IDLE = "idle"
+    ENDED = "ended"
+
+
+class Mode(StrEnum):
+    """What a session's user wants of messages that arrive."""
+
+    PUSH = "push"
+    INBOX = "inbox"
+    OFF = "off"
+
+
+def get(sql: sqlite3.Connection, key: str, default: str = "") -> str:
+    """Give a fact."""
+    found = sql.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+    return default if found is None else str(found[0])
+
+
+def get_int(sql: sqlite3.Connection, key: str) -> int:
+    """Give a fact that is a number; 0 if there is none."""
+    told = get(sql, key)
+    return int(told) if told.isascii() and told.isdigit() else 0
+
+
+def put(sql: sqlite3.Connection, key: str, value: str | int) -> bool:
+    """Set a fact; gives whether that changed it."""
+    if get(sql, key) == str(value):
+        return False
+    sql.execute(
+        "INSERT INTO facts (key, value) VALUES (?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, str(value)),
+    )
+    return True
+
+
+def begin(sql: sqlite3.Connection, client: str, session: str, *, attended: bool) -> bool:
+    """Note whose client the facts are of from now on; a server calls it when its peer is open.
+
+    Whoever comes first, server or hook, begins; for the same client nothing is changed.
+
+    Args:
+        sql: The peer file.
+        client: ``PID.START``.
+        session: The id of its session.
+        attended: Whether somebody sits at it.
+
+    Returns:
+        Whether it was another client before.
+    """
+    if not put(sql, CLIENT, client):
+        return False
+    put(sql, SESSION, session)
+    put(sql, ATTENDED, "1" if attended else "0")
+    # Before its first prompt a client at a terminal waits for one.
+    put(sql, ACTIVITY, (Activity.IDLE if attended else Activity.WORKING).value)
+    for key in (ACTIVITY_MS, PROMPT_MS, CONTINUED):
+        put(sql, key, 0)
+    return True
+
+
+def mode(sql: sqlite3.Connection) -> Mode:
+    """Give what the session's user wants of messages."""
+    try:
+        return Mode(get(sql, MODE, Mode.PUSH.value))
+    except ValueError:
+        return Mode.PUSH
+
+
+def set_mode(sql: sqlite3.Connection, wanted: Mode) -> bool:
+    """Set what the session's user wants of messages; gives whether that is new."""
+    return put(sql, MODE, wanted.value)
+
+
+def set_dnd(sql: sqlite3.Connection, *, on: bool) -> bool:
+    """Note whether the peer asks for quiet; gives whether that is new."""
+    return put(sql, DND, "1" if on else "0")
+
+
+def is_dnd(sql: sqlite3.Connection) -> bool:
+    """Tell whether the peer asks for quiet."""
+    return get(sql, DND) == "1"
+
+
+def activity(sql: sqlite3.Connection) -> Activity | None:
+    """Give what the session does; none if no hook or server of a client has ever said so."""
+    try:
+        return Activity(get(sql, ACTIVITY))
+    except ValueError:
+        return None
