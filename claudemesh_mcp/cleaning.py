@@ -11,9 +11,8 @@ scripts, joiners where a script needs them.
 """
 
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 # Emoji, and the symbols that a variation selector turns into one.
 _EMOJI: Final = (
@@ -88,16 +87,14 @@ _HARMLESS_OPENER: Final = "\u2039"
 _HARMLESS_COLON: Final = "\ua789"
 
 
-@dataclass(frozen=True, slots=True)
-class Cleaned:
+class Cleaned(NamedTuple):
     """A text that is safe to show, and how many of its characters were removed or replaced."""
 
     text: str
     stripped: int
 
 
-@dataclass(frozen=True, slots=True)
-class CleanedValue:
+class CleanedValue(NamedTuple):
     """A JSON value that is safe to show, and how many characters that took."""
 
     value: Any

@@ -8,7 +8,7 @@ all that this module imports.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from claudemesh_mcp import reports
@@ -35,6 +35,32 @@ def hand_out(
         f"UPDATE inbox SET {_OFFERED} WHERE row IN"  # noqa: S608 - constants
         f" (SELECT row FROM inbox WHERE {_OPEN} ORDER BY row LIMIT ?) RETURNING *",
         (holder, now_ms + LEASE_MS, now_ms, thread, thread, limit),
+    ).fetchall()
+    return _in_order(rows)
+
+
+def hand_over(
+    sql: sqlite3.Connection, rows: Iterable[int], holder: str, now_ms: int
+) -> list[sqlite3.Row]:
+    """Hand rows to one route that has chosen them among the open ones in the same change."""
+    handed: list[sqlite3.Row] = []
+    for row in rows:
+        handed += sql.execute(
+            f"UPDATE inbox SET {_OFFERED} WHERE row = ? RETURNING *",  # noqa: S608 - a constant
+            (holder, now_ms + LEASE_MS, row),
+        ).fetchall()
+    return handed
+
+
+def open_by_priority(
+    sql: sqlite3.Connection, now_ms: int, priorities: Sequence[str], limit: int
+) -> list[sqlite3.Row]:
+    """Give the oldest rows of some priorities that could be handed out."""
+    marks = ", ".join("?" * len(priorities))
+    rows = sql.execute(
+        f"SELECT * FROM inbox WHERE {_OPEN} AND priority IN ({marks})"  # noqa: S608 - constants
+        " ORDER BY row LIMIT ?",
+        (now_ms, None, None, *priorities, limit),
     ).fetchall()
     return _in_order(rows)
 
@@ -95,6 +121,20 @@ def give_back(sql: sqlite3.Connection, holder: str, rows: Iterable[int] | None =
                 " offers = offers - 1 WHERE row = ?",
                 (row["row"],),
             )
+
+
+def give_back_printed(sql: sqlite3.Connection, *, but_by: str = "") -> None:
+    """Offer again, marked, what hooks have printed and nothing has proved to be seen.
+
+    Args:
+        sql: The peer file.
+        but_by: What this route printed stays as it is.
+    """
+    sql.execute(
+        "UPDATE inbox SET lease_until_ms = 0, printed = NULL"
+        " WHERE printed IS NOT NULL AND state = 'handed' AND printed_by IS NOT ?",
+        (but_by,),
+    )
 
 
 def mark_seen(sql: sqlite3.Connection, rows: Iterable[int], route: str, now_ms: int) -> int:

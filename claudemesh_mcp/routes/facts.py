@@ -1,12 +1,14 @@
 """The facts of a session that its server, hooks and monitor tell each other in the peer's file.
 
-Each is one row of ``facts``; this module is the list of their keys. ``hook.py`` writes most of them;
-the server writes ``MODE``, ``DND`` and ``CHANNEL``, and calls ``begin`` when its peer is open.
+Each is one row of ``facts``; this module is the list of their keys. ``events.py`` writes most
+of them; the server ``MODE``, ``DND`` and ``CHANNEL``, and it calls ``begin`` when its peer is open.
 """
 
 import sqlite3
 from enum import StrEnum
 from typing import Final
+
+from claudemesh_mcp import openrows
 
 FILE_VERSION: Final = 3
 """The newest version of a peer's file that these modules know; they touch no other."""
@@ -90,6 +92,8 @@ def begin(sql: sqlite3.Connection, client: str, session: str, *, attended: bool)
     """
     if not put(sql, CLIENT, client):
         return False
+    # What an earlier client printed without proof may have been seen by nobody.
+    openrows.give_back_printed(sql)
     put(sql, SESSION, session)
     put(sql, ATTENDED, "1" if attended else "0")
     # Before its first prompt a client at a terminal waits for one.

@@ -1,8 +1,8 @@
 """Brings hooks, monitor and server of one client together: session records, and aliases.
 
 The server writes a record of its client when its peer is open, by ``write``; hooks and monitor
-``find`` it by the client's pid. An alias says which peer a Claude session belongs to: ``opening.py``
-resumes that peer in a new client. Folders are made on first use; every file is private.
+``find`` it by the client's pid. An alias says which peer a Claude session belongs to, so that
+``opening.py`` resumes it in a new client. Folders are made on first use; every file is private.
 """
 
 import json
@@ -32,6 +32,7 @@ class Record(NamedTuple):
         session: The id of the client's session when the server was started, or nothing.
         handle: The peer's handle.
         mesh: What the home calls the mesh.
+        member: The id of the home's member in it.
     """
 
     pid: int
@@ -42,6 +43,7 @@ class Record(NamedTuple):
     session: str
     handle: str
     mesh: str
+    member: str
 
     @property
     def client(self) -> Living:
@@ -55,7 +57,7 @@ def clients(data: Folder) -> str:
 
 
 def place(data: Folder, pid: int, kind: str = "json") -> str:
-    """Give the path of a client's record, or of what else is kept of it (``monitor``, ``rewake``)."""
+    """Give the path of a client's record, or of what else is kept of it (``monitor``)."""
     return os.path.join(clients(data), f"{pid}.{kind}")
 
 
@@ -133,7 +135,7 @@ def peer_of(data: Folder, session: str) -> str | None:
             told = file.read(64).strip()
     except OSError:
         return None
-    is_peer = len(told) == _PEER_LENGTH and told.startswith("p_") and _PEER >= set(told[2:])
+    is_peer = len(told) == _PEER_LENGTH and told.startswith("p_") and set(told[2:]) <= _PEER
     return told if is_peer else None
 
 

@@ -1,0 +1,206 @@
+"""Bells: one short line that wakes an idle session, without a word of any peer in it.
+
+Monitor, rewake hook and server ring one by ``ring``; the hook that sees its nonce come back in a
+prompt says so by ``answer`` and shows the messages in that very turn. A bell that nobody answers
+makes its route silent: the next route rings.
+"""
+
+import os
+import re
+import sqlite3
+from collections.abc import Collection
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from claudemesh_mcp.routes import facts, records
+from claudemesh_mcp.routes.facts import Activity, Mode
+from claudemesh_mcp.routes.places import Folder
+from claudemesh_mcp.routes.processes import Living, holder
+from claudemesh_mcp.routes.settings import ANSWER_MS, HOUR_MS, RETRY_MS, STALE_MS
+from claudemesh_mcp.routes.waking import hold_excess, tokens_left, wakes_left, waking_rows
+
+MONITOR: Final = "monitor"
+REWAKE: Final = "rewake"
+CHANNEL: Final = "channel"
+ORDER: Final = (MONITOR, REWAKE, CHANNEL)
+"""The first that lives and is not silent rings."""
+HOOKS: Final = "hooks"
+OVERTAKEN: Final = 0
+"""``answered_ms`` of a bell that was not needed any more: it says nothing about its route."""
+_NONCE: Final = re.compile(r"\bbell ([0-9a-f]{16})\b")
+_HANDLE: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
+_NAMED: Final = 3
+_KEPT_MS: Final = 24 * HOUR_MS
+
+
+class Health(StrEnum):
+    """What is known of a route that wakes."""
+
+    REACHES = "reaches"
+    SILENT = "silent"
+    UNTRIED = "untried"
+
+
+class Bell(NamedTuple):
+    """A bell that was rung.
+
+    Args:
+        nonce: What comes back in the prompt that it makes.
+        line: What is to be written now.
+        messages: How many messages it is for.
+    """
+
+    nonce: str
+    line: str
+    messages: int
+
+
+class _Last(NamedTuple):
+    rung_ms: int
+    answered_ms: int | None
+
+
+def living(sql: sqlite3.Connection, data: Folder, pid: int) -> set[str]:
+    """Give the routes that could wake a client now.
+
+    Args:
+        sql: The peer file.
+        data: The home.
+        pid: The client.
+    """
+    found = {kind for kind in (MONITOR, REWAKE) if holder(records.place(data, pid, kind))}
+    channel = Living.read(facts.get(sql, facts.CHANNEL))
+    return found | ({CHANNEL} if channel is not None and channel.is_alive else set())
+
+
+def health(sql: sqlite3.Connection, route: str, now_ms: int) -> Health:
+    """Say what the last bell of a route says about it."""
+    last = _last(sql, route)
+    if last is None or (last.answered_ms is None and now_ms - last.rung_ms < ANSWER_MS):
+        return Health.UNTRIED
+    return Health.SILENT if last.answered_ms is None else Health.REACHES
+
+
+def reaching(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> list[str]:
+    """Give the routes that reach the model, by what came back of them; untried ones are not named.
+
+    Args:
+        sql: The peer file.
+        alive: As ``living`` gives it.
+        now_ms: The time.
+    """
+    proven = [
+        route for route in ORDER if route in alive and health(sql, route, now_ms) is Health.REACHES
+    ]
+    return [*([HOOKS] if facts.get_int(sql, facts.ACTIVITY_MS) else []), *proven]
+
+
+def is_due(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> bool:
+    """Tell whether a route should ring now; nothing is changed."""
+    if not (_may_be_woken(sql, now_ms) and waking_rows(sql, now_ms, attended=True)):
+        return False
+    if _is_outstanding(sql, now_ms) or not (wakes_left(sql, now_ms) and tokens_left(sql, now_ms)):
+        return False
+    return _turn_of(sql, alive, now_ms) == route
+
+
+def ring(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> Bell | None:
+    """Ring, if it is due, inside one IMMEDIATE transaction of the caller.
+
+    Args:
+        sql: The peer file.
+        route: The caller's own route.
+        alive: As ``living`` gives it.
+        now_ms: The time.
+
+    Returns:
+        The bell to write at once behind the commit; none if there is nothing to wake for.
+    """
+    if not is_due(sql, route, alive, now_ms):
+        return None
+    rows = hold_excess(sql, waking_rows(sql, now_ms, attended=True), now_ms)
+    if not rows:
+        return None
+    nonce = os.urandom(8).hex()
+    sql.execute("DELETE FROM bells WHERE rung_ms < ?", (now_ms - _KEPT_MS,))
+    sql.execute(
+        "INSERT INTO bells (nonce, route, rung_ms) VALUES (?, ?, ?)", (nonce, route, now_ms)
+    )
+    return Bell(nonce, _line(rows, nonce), len(rows))
+
+
+def answer(sql: sqlite3.Connection, prompt: str, now_ms: int) -> str | None:
+    """Take note that a bell came back in a prompt; gives the route that brought it."""
+    route = None
+    for nonce in _NONCE.findall(prompt):
+        found = sql.execute("SELECT route FROM bells WHERE nonce = ?", (nonce,)).fetchone()
+        if found is not None:
+            sql.execute("UPDATE bells SET answered_ms = ? WHERE nonce = ?", (now_ms, nonce))
+            route = str(found[0])
+    return route
+
+
+def overtake(sql: sqlite3.Connection, now_ms: int) -> None:
+    """Take note that the session works already: a bell on its way says nothing about its route."""
+    sql.execute(
+        "UPDATE bells SET answered_ms = ? WHERE answered_ms IS NULL AND rung_ms > ?",
+        (OVERTAKEN, now_ms - ANSWER_MS),
+    )
+
+
+def has_outstanding(sql: sqlite3.Connection, now_ms: int) -> bool:
+    """Tell whether a bell may still come back."""
+    return _is_outstanding(sql, now_ms)
+
+
+def _may_be_woken(sql: sqlite3.Connection, now_ms: int) -> bool:
+    if facts.mode(sql) is not Mode.PUSH or facts.is_dnd(sql):
+        return False
+    if facts.get(sql, facts.ATTENDED) != "1":
+        return False
+    activity = facts.activity(sql)
+    if activity is Activity.WORKING:
+        return now_ms - facts.get_int(sql, facts.ACTIVITY_MS) > STALE_MS
+    return activity is Activity.IDLE
+
+
+def _is_outstanding(sql: sqlite3.Connection, now_ms: int) -> bool:
+    found = sql.execute(
+        "SELECT 1 FROM bells WHERE answered_ms IS NULL AND rung_ms > ?", (now_ms - ANSWER_MS,)
+    ).fetchone()
+    return found is not None
+
+
+def _turn_of(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> str | None:
+    """Give the route whose turn it is: in their order, the first that is not silent."""
+    (newest,) = sql.execute("SELECT max(received_ms) FROM inbox WHERE state <> 'seen'").fetchone()
+    for route in ORDER:
+        if route in alive and _may_try(sql, route, newest or 0, now_ms):
+            return route
+    return None
+
+
+def _may_try(sql: sqlite3.Connection, route: str, newest_ms: int, now_ms: int) -> bool:
+    if health(sql, route, now_ms) is not Health.SILENT:
+        return True
+    last = _last(sql, route)
+    return last is not None and now_ms - last.rung_ms >= RETRY_MS and newest_ms > last.rung_ms
+
+
+def _last(sql: sqlite3.Connection, route: str) -> _Last | None:
+    found = sql.execute(
+        "SELECT rung_ms, answered_ms FROM bells WHERE route = ? AND answered_ms IS NOT ?"
+        " ORDER BY rung_ms DESC LIMIT 1",
+        (route, OVERTAKEN),
+    ).fetchone()
+    return None if found is None else _Last(*found)
+
+
+def _line(rows: list[sqlite3.Row], nonce: str) -> str:
+    handles = list(dict.fromkeys(row["handle"] for row in rows if _HANDLE.fullmatch(row["handle"])))
+    named = ", ".join(handles[:_NAMED]) + (" and others" if len(handles) > _NAMED else "")
+    many = f"{len(rows)} messages" if len(rows) > 1 else "1 message"
+    return (
+        f"claudemesh: {many} from {named or 'a peer'}. If nothing of it is shown with this notice,"
+        f" call inbox. (bell {nonce})"
+    )

@@ -1,0 +1,188 @@
+"""What each event of a client changes in the file of its peer, and what it then shows.
+
+``hook.py`` calls ``EVENTS`` inside one IMMEDIATE transaction, and prints the offer behind it.
+"""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from claudemesh_mcp import openrows
+from claudemesh_mcp.routes import bells, facts, offers, records, waking
+from claudemesh_mcp.routes.facts import Activity
+from claudemesh_mcp.routes.offers import BUSY, Look, Offer
+from claudemesh_mcp.routes.places import Folder
+from claudemesh_mcp.routes.settings import NOW, STALE_MS, Moment
+from claudemesh_mcp.routes.transcript import are_of_two_replies
+
+_MACHINES: Final = ("<task-notification", "<channel", "<system-reminder", "[SYSTEM NOTIFICATION")
+_FRESH_MS: Final = 60_000
+_GOES_ON: Final = frozenset({"clear", "resume"})
+
+
+class Event(NamedTuple):
+    """One event of a client.
+
+    Args:
+        told: What the client says on stdin.
+        session: The id of its session.
+        record: Which peer that is.
+        data: The home.
+        is_attended: Whether somebody sits at it.
+        now_ms: The time.
+    """
+
+    told: Mapping[str, Any]
+    session: str
+    record: records.Record
+    data: Folder
+    is_attended: bool
+    now_ms: int
+
+    @property
+    def client(self) -> str:
+        """``PID.START`` of the client."""
+        return str(self.record.client)
+
+    def text(self, name: str) -> str:
+        """Give a text that the client says; nothing if it says none."""
+        found = self.told.get(name)
+        return found if isinstance(found, str) else ""
+
+    def look(self, moment: Moment, route: str = "", after: str = "") -> Look:
+        """Look at the inbox."""
+        return Look(
+            moment, self.session, self.client, self.record.member, route or moment.value, after
+        )
+
+
+Shows = tuple[Look, Offer] | None
+
+
+def started(sql: sqlite3.Connection, event: Event) -> Shows:
+    """Begin a session, or go on with another: what was printed before is not in its context."""
+    was = _begin(sql, event)
+    openrows.give_back_printed(sql)
+    source = event.text("source")
+    with suppress(OSError):
+        _hand_over_alias(event, was if source == "fork" else "")
+    facts.put(sql, facts.SESSION, event.session)
+    if source != "compact" and event.is_attended:
+        _note_activity(sql, event, Activity.IDLE)
+    return _show(sql, event, event.look(Moment.SESSION))
+
+
+def _hand_over_alias(event: Event, forked_from: str) -> None:
+    """Let the session of now find this peer again, unless it has a peer of its own."""
+    peer = event.record.peer
+    if records.peer_of(event.data, event.session) is None:
+        records.alias(event.data, event.session, peer)
+    if forked_from != event.session and records.peer_of(event.data, forked_from) == peer:
+        records.unalias(event.data, forked_from)
+
+
+def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
+    """Begin a turn: by a human, by one of our bells, or by another machine's notice."""
+    _begin(sql, event)
+    was_busy = _is_busy(sql, event)
+    prompt = event.text("prompt")
+    is_human = not prompt.lstrip().startswith(_MACHINES)
+    route = None if is_human else bells.answer(sql, prompt, event.now_ms)
+    _note_activity(sql, event, Activity.WORKING)
+    if not (is_human or route):
+        return None
+    facts.put(sql, facts.CONTINUED, 0)
+    # An earlier prompt may have been refused, or its turn broken off, before a request was made.
+    openrows.give_back_printed(sql, but_by=Moment.SESSION.value)
+    after = BUSY if was_busy else ""
+    if route:
+        return _show(sql, event, event.look(Moment.BELL, route, after))
+    bells.overtake(sql, event.now_ms)
+    facts.put(sql, facts.PROMPT_MS, event.now_ms)
+    released = waking.release_excess(sql, event.now_ms)
+    return _show(sql, event, event.look(Moment.PROMPT, after=after), released)
+
+
+def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
+    """Come to a tool boundary."""
+    _begin(sql, event)
+    call = event.text("tool_use_id")
+
+    def are_apart(other: str) -> bool:
+        return are_of_two_replies(event.text("transcript_path"), other, call)
+
+    who = (event.session, event.client)
+    offers.evidence_of_tool(sql, who, are_apart, event.now_ms)
+    _note_activity(sql, event, Activity.WORKING)
+    bells.overtake(sql, event.now_ms)
+    return _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
+
+
+def is_quiet(sql: sqlite3.Connection, event: Event) -> bool:
+    """Tell whether a tool boundary changes nothing, so that nothing need be written."""
+    same = facts.get(sql, facts.CLIENT) == event.client
+    if not same or facts.get(sql, facts.SESSION) != event.session:
+        return False
+    if facts.activity(sql) is not Activity.WORKING:
+        return False
+    if event.now_ms - facts.get_int(sql, facts.ACTIVITY_MS) > _FRESH_MS:
+        return False
+    if offers.has_unproven(sql) or bells.has_outstanding(sql, event.now_ms):
+        return False
+    return not openrows.open_by_priority(sql, event.now_ms, (NOW,), 1)
+
+
+def stopped(sql: sqlite3.Connection, event: Event) -> Shows:
+    """End a turn, or go on with it by messages."""
+    _begin(sql, event)
+    offers.evidence_of_end(sql, event.session, event.client, event.now_ms)
+    bells.overtake(sql, event.now_ms)
+    shown = _show(sql, event, event.look(Moment.STOP))
+    if shown is None:
+        _note_activity(sql, event, Activity.IDLE)
+        return None
+    facts.put(sql, facts.CONTINUED, facts.get_int(sql, facts.CONTINUED) + 1)
+    _note_activity(sql, event, Activity.WORKING)
+    return shown
+
+
+def ended(sql: sqlite3.Connection, event: Event) -> Shows:
+    """End a session: what it was shown without a request behind it was seen by nobody."""
+    _begin(sql, event)
+    openrows.give_back_printed(sql)
+    if event.text("reason") not in _GOES_ON:
+        _note_activity(sql, event, Activity.ENDED)
+    return None
+
+
+EVENTS: Final[dict[str, Callable[[sqlite3.Connection, Event], Shows]]] = {
+    "SessionStart": started,
+    "UserPromptSubmit": prompted,
+    "PostToolUse": used_a_tool,
+    "Stop": stopped,
+    "SessionEnd": ended,
+}
+
+
+def _begin(sql: sqlite3.Connection, event: Event) -> str:
+    """Note who it is that speaks; gives the session that was noted before."""
+    facts.begin(sql, event.client, event.session, attended=event.is_attended)
+    was = facts.get(sql, facts.SESSION)
+    facts.put(sql, facts.SESSION, event.session)
+    return was
+
+
+def _is_busy(sql: sqlite3.Connection, event: Event) -> bool:
+    since_ms = event.now_ms - facts.get_int(sql, facts.ACTIVITY_MS)
+    return facts.activity(sql) is Activity.WORKING and since_ms < STALE_MS
+
+
+def _note_activity(sql: sqlite3.Connection, event: Event, now: Activity) -> None:
+    facts.put(sql, facts.ACTIVITY, now.value)
+    facts.put(sql, facts.ACTIVITY_MS, event.now_ms)
+
+
+def _show(sql: sqlite3.Connection, event: Event, look: Look, released: int = 0) -> Shows:
+    made = offers.offer(sql, look, event.now_ms, released=released)
+    return None if made is None else (look, made)

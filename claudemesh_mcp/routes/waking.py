@@ -1,0 +1,153 @@
+"""Which messages may cause a turn that no human asked for, and how many such turns there may be.
+
+``offers.py`` asks it when a turn ends, ``bells.py`` before it wakes a session. What one peer sends
+beyond its turns is held until a human's prompt.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from claudemesh_mcp import openrows, reports
+from claudemesh_mcp.routes import facts
+from claudemesh_mcp.routes.settings import (
+    CHARACTERS_PER_TOKEN,
+    HOUR_MS,
+    NOW,
+    TOKENS_PER_HOUR,
+    TURNS_PER_SENDER,
+    WAKES_PER_HOUR,
+    WAKING,
+)
+
+AUTO_REPLY_LIMIT: Final = "auto_reply_limit"
+"""The word in ``held``, and the reason of the receipt, of what exceeded a sender's turns."""
+_RELEASED: Final = "released"
+_MOST: Final = 60
+_KEPT_MS: Final = 8 * 24 * HOUR_MS
+
+
+def waking_rows(sql: sqlite3.Connection, now_ms: int, *, attended: bool) -> list[sqlite3.Row]:
+    """Give the open rows that may cause a turn by themselves."""
+    rows = openrows.open_by_priority(sql, now_ms, WAKING, _MOST)
+    return [row for row in rows if may_wake(sql, row, attended=attended)]
+
+
+def may_wake(sql: sqlite3.Connection, row: sqlite3.Row, *, attended: bool) -> bool:
+    """Tell whether a message may cause a turn by itself.
+
+    One of a group or of all does so as `now` only; with nobody at the client, only an answer to
+    what the session sent does.
+    """
+    is_answer = bool(row["re"]) and _was_sent(sql, row["re"])
+    if not attended:
+        return is_answer
+    is_direct = row["conv"].startswith("d_")
+    return bool(row["wakes"] or is_answer) and (is_direct or row["priority"] == NOW)
+
+
+def _was_sent(sql: sqlite3.Connection, message: str) -> bool:
+    found = sql.execute("SELECT 1 FROM outbox WHERE id = ?", (message,)).fetchone()
+    return found is not None
+
+
+def hold_excess(
+    sql: sqlite3.Connection, rows: Sequence[sqlite3.Row], now_ms: int
+) -> list[sqlite3.Row]:
+    """Hold the rows of senders that have had their turns; gives the others."""
+    since_ms = facts.get_int(sql, facts.PROMPT_MS)
+    turns = dict(
+        sql.execute(
+            "SELECT sender, count(DISTINCT turn) FROM pushes"
+            " WHERE at_ms > ? AND turn IS NOT NULL GROUP BY sender",
+            (since_ms,),
+        ).fetchall()
+    )
+    kept: list[sqlite3.Row] = []
+    for row in rows:
+        # What a human let through is not held a second time.
+        if turns.get(row["sender"], 0) < TURNS_PER_SENDER or row["route"] == _RELEASED:
+            kept.append(row)
+        else:
+            _hold(sql, row, now_ms)
+    return kept
+
+
+def _hold(sql: sqlite3.Connection, row: sqlite3.Row, now_ms: int) -> None:
+    sql.execute(
+        "UPDATE inbox SET held = ?, state = 'waiting', holder = NULL, lease_until_ms = 0"
+        " WHERE row = ?",
+        (AUTO_REPLY_LIMIT, row["row"]),
+    )
+    reports.note_again(sql, row, ("held", AUTO_REPLY_LIMIT, now_ms))  # pyright: ignore[reportArgumentType]
+
+
+def release_excess(sql: sqlite3.Connection, now_ms: int) -> int:
+    """Let wait what was held for its sender's turns; gives how much that is."""
+    rows = sql.execute(
+        "UPDATE inbox SET held = NULL WHERE held = ? AND state <> 'seen' RETURNING *",
+        (AUTO_REPLY_LIMIT,),
+    ).fetchall()
+    for row in rows:
+        reports.note_again(sql, row, ("delivered", "", now_ms))  # pyright: ignore[reportArgumentType]
+    return len(rows)
+
+
+def wakes_left(sql: sqlite3.Connection, now_ms: int) -> int:
+    """Say how many more turns messages may cause in this hour."""
+    since_ms = now_ms - HOUR_MS
+    (rung,) = sql.execute(
+        # A bell that a prompt overtook woke nobody.
+        "SELECT count(*) FROM bells WHERE rung_ms > ? AND answered_ms IS NOT 0",
+        (since_ms,),
+    ).fetchone()
+    (continued,) = sql.execute(
+        "SELECT count(DISTINCT turn) FROM pushes WHERE at_ms > ? AND route = 'stop'", (since_ms,)
+    ).fetchone()
+    return max(0, WAKES_PER_HOUR - rung - continued)
+
+
+def tokens_left(sql: sqlite3.Connection, now_ms: int) -> int:
+    """Say how much more may be pushed in this hour."""
+    (pushed,) = sql.execute(
+        "SELECT coalesce(sum(tokens), 0) FROM pushes WHERE at_ms > ? AND route NOT IN"
+        " ('session-start', 'prompt')",
+        (now_ms - HOUR_MS,),
+    ).fetchone()
+    return max(0, TOKENS_PER_HOUR - pushed)
+
+
+def tokens_of(text: str) -> int:
+    """Estimate what a text costs its reader."""
+    return -(-len(text.encode("utf-8", "replace")) // CHARACTERS_PER_TOKEN)
+
+
+def note_push(
+    sql: sqlite3.Connection, row: sqlite3.Row, tokens: int, said: tuple[str, str | None, int]
+) -> None:
+    """Note what is pushed.
+
+    Args:
+        sql: The peer file.
+        row: The message.
+        tokens: What it costs.
+        said: The route, the turn that it caused if it did, and the time.
+    """
+    route, turn, now_ms = said
+    sql.execute("DELETE FROM pushes WHERE at_ms < ?", (now_ms - _KEPT_MS,))
+    sql.execute(
+        "INSERT INTO pushes (at_ms, sender, member, handle, tokens, route, turn)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (now_ms, row["sender"], row["member"], row["handle"], tokens, route, turn),
+    )
+
+
+def pushed_since(sql: sqlite3.Connection, since_ms: int) -> dict[str, int]:
+    """Give the tokens that were pushed since a moment, by the sender's handle, most first."""
+    return dict(
+        sql.execute(
+            "SELECT handle, sum(tokens) AS much FROM pushes WHERE at_ms >= ?"
+            " GROUP BY handle ORDER BY much DESC, handle",
+            (since_ms,),
+        ).fetchall()
+    )
