@@ -18,6 +18,7 @@ from claudemesh_mcp.cli import (
     doctor,
     grants,
     hosting,
+    install,
     invites,
     members,
     meshes,
@@ -97,6 +98,7 @@ for module in (
     grants,
     settings,
     doctor,
+    install,
     shell,
 ):
     module.add_to(app)

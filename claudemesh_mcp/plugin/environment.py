@@ -96,9 +96,11 @@ class Environment:
 
     Args:
         data: The plugin's data folder.
+        held: The lock of the making, in the process that makes it; its tools hold it too.
     """
 
     data: Path
+    held: tuple[int, ...] = ()
 
     @property
     def log(self) -> Path:
@@ -160,7 +162,7 @@ class Environment:
             # What an earlier attempt said is no answer to somebody who asks after this one.
             self.note(Progress("building", "about to begin"))
             return subprocess.Popen(
-                [sys.executable, "-I", "-S", __file__, str(self.data)],
+                [sys.executable, "-I", "-S", __file__, str(self.data), str(handle)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -260,6 +262,7 @@ class Environment:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                pass_fds=self.held,
             ) as process,
         ):
             for line in process.stdout or ():
@@ -305,9 +308,13 @@ def _bundled_pip() -> Path | None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Make the environment of a data folder."""
+    """Make the environment of a data folder.
+
+    Args:
+        arguments: The folder, and the descriptor of the lock.
+    """
     with suppress(KeyboardInterrupt):
-        Environment(Path(arguments[0])).make()
+        Environment(Path(arguments[0]), (int(arguments[1]),)).make()
 
 
 if __name__ == "__main__":

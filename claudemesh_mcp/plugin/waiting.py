@@ -18,12 +18,14 @@ from claudemesh_mcp.handover import write
 from claudemesh_mcp.jsonrpc import Fault, Id, Json, Line, Notification, Request
 from claudemesh_mcp.offer import NEWEST, PROTOCOL_VERSIONS, Offer
 from claudemesh_mcp.plugin.environment import Environment, Progress
+from claudemesh_mcp.routes.places import environment
 from claudemesh_wire.errors import Conflict, Invalid, NotFound
 
 if TYPE_CHECKING:
     import subprocess
 
 TOOL: Final = "setup_status"
+_OFF: Final = frozenset({"off", "false", "no", "0"})
 _LOOK_S: Final = 0.25
 _CHUNK: Final = 65_536
 _LONGEST_WAIT_S: Final = 60
@@ -212,7 +214,9 @@ class Front:
 def _greeting(wanted: object) -> Json:
     """Answer as the server will, except that the list of tools is going to change."""
     version = wanted if isinstance(wanted, str) and wanted in PROTOCOL_VERSIONS else NEWEST
-    greeting: dict[str, Any] = Offer().greeting(version)
+    # What the user's file says can't be read yet; a channel that stays unused disturbs nobody.
+    silent = environment().get("CLAUDEMESH_CHANNEL", "").lower() in _OFF
+    greeting: dict[str, Any] = Offer(channel=not silent).greeting(version)
     greeting["capabilities"] = {**greeting["capabilities"], "tools": {"listChanged": True}}
     return greeting
 
