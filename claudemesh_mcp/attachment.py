@@ -158,14 +158,14 @@ class Attachment:
 
     def refuse_if_replaced(self) -> None:
         """Raise ``replaced`` when the peer's messages are another process's business now."""
-        if self._failure is not None and self._is_replaced:
+        if self._failure is not None and self.is_replaced:
             raise self._failure
 
     async def run(self) -> None:
         """Stay connected until cancelled, or until the peer is continued elsewhere."""
         waits = pauses()
         try:
-            while not self._is_replaced:
+            while not self.is_replaced:
                 try:
                     if await self._connect_once():
                         waits = pauses()
@@ -173,7 +173,7 @@ class Attachment:
                     if not is_expected(error):
                         logger.exception("a connection ended unexpectedly")
                     self._fail(cause_of(error))
-                if not self._is_replaced:
+                if not self.is_replaced:
                     await self._pause(next(waits))
         finally:
             if self._lock is not None:
@@ -187,16 +187,17 @@ class Attachment:
 
     def _has_failed_after(self, attempts: int) -> bool:
         """Tell whether an attempt behind these found what somebody has to mend first."""
-        if self._failure is None or self._is_replaced:
-            return self._is_replaced
+        if self._failure is None or self.is_replaced:
+            return self.is_replaced
         return self._failed_attempt > attempts and self._failure.code not in _PASSING
 
     @property
-    def _is_replaced(self) -> bool:
+    def is_replaced(self) -> bool:
+        """Whether the peer was continued in another process."""
         return self._failure is not None and self._failure.code == _REPLACED
 
     def _fail(self, error: Exception) -> None:
-        if not self._is_replaced:
+        if not self.is_replaced:
             known = error if isinstance(error, MeshError) else None
             self._failed_attempt = self._attempts
             self._failure = known or Unavailable(f"The broker can't be reached: {error}.")

@@ -133,6 +133,11 @@ class Settings:
         return not self.enabled
 
     @property
+    def is_attended(self) -> bool:
+        """Whether somebody sits at the terminal of this session, as ``routes/`` sees it too."""
+        return self.attended and self.entrypoint in {"", "cli"}
+
+    @property
     def is_headless(self) -> bool:
         """Whether nobody sits before this session: it answers one prompt and ends."""
         return self.entrypoint.startswith("sdk-") or not self.attended

@@ -90,7 +90,7 @@ class GrantFile:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._folder: Path = identity.home.meshes / identity.mesh
-        self._path: Path = self._folder / "grants.json"
+        self.path: Path = self._folder / "grants.json"
         # Asked by the peer file's thread, changed by workers.
         self._lock = threading.Lock()
         self._stamp: Stamp | None = None
@@ -104,7 +104,7 @@ class GrantFile:
             MeshError: it can't be read, or is open to others.
         """
         with self._lock:
-            stamp = _stamp(self._path)
+            stamp = _stamp(self.path)
             if stamp != self._stamp:
                 self._read, self._stamp = self._parsed(), stamp
             return self._read
@@ -119,11 +119,11 @@ class GrantFile:
             before = self.read()
             after = change(before)
             if after != before:
-                atomic_write(self._path, _written(after))
+                atomic_write(self.path, _written(after))
             return after
 
     def _parsed(self) -> Granted:
-        data = read_private(self._path)
+        data = read_private(self.path)
         if data is None:
             return Granted()
         try:
@@ -133,7 +133,7 @@ class GrantFile:
             return self._believed(fields)
         except (ValueError, TypeError, LookupError, AttributeError, MeshError) as error:
             raise Invalid(
-                f"{self._path} is damaged; until it is mended other members are let do nothing.",
+                f"{self.path} is damaged; until it is mended other members are let do nothing.",
                 "Restore it from a backup, or remove it and grant again.",
                 code="grants_damaged",
             ) from error

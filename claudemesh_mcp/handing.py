@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
@@ -17,6 +17,7 @@ from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.peerfile import changes_elsewhere
 from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.receiving import Receiving
+from claudemesh_mcp.routes import facts, offers
 from claudemesh_wire.handshake import Mode
 
 if TYPE_CHECKING:
@@ -103,6 +104,24 @@ class Hatch:
     def _report_news(self, policy: Policy) -> None:
         if policy.has_news:
             self._receiving.reports_are_due()
+
+    async def called(self) -> None:
+        """Take a call of the model as evidence for what hooks printed before."""
+        if await self._peer.file.read(offers.has_unproven):
+            now_ms = self._peer.now_ms()
+            if await self._peer.file.write(lambda sql: offers.evidence_of_call(sql, now_ms)):
+                self._receiving.reports_are_due()
+
+    async def waiting(self) -> dict[str, Any]:
+        """Say for any result how many messages wait, unless this session wants to hear nothing."""
+        policy, now_ms = Policy(self._peer), self._peer.now_ms()
+
+        def count(sql: sqlite3.Connection) -> dict[str, int]:
+            is_quiet = facts.mode(sql) is facts.Mode.OFF or facts.is_dnd(sql)
+            return {} if is_quiet else policy.waiting(sql, now_ms)
+
+        counts = {} if self._attachment.is_replaced else await self._peer.file.read(count)
+        return {"waiting": {**counts, "hint": "call inbox"}} if counts else {}
 
     async def next_arrival(self, arrival: anyio.Event) -> None:
         """Wait for something to arrive, or until it is time to look again."""

@@ -17,7 +17,12 @@ from claudemesh_wire.handshake import Session
 
 
 def set_up(
-    settings: Settings, session_type: str, *, name: str | None = None, resume: str | None = None
+    settings: Settings,
+    session_type: str,
+    *,
+    name: str | None = None,
+    resume: str | None = None,
+    attach: bool = True,
 ) -> Setup:
     """Describe the peer to open.
 
@@ -26,6 +31,7 @@ def set_up(
         session_type: ``claude``, ``human``, ``sdk`` …
         name: The handle wished for, before the settings' own.
         resume: The resume id, before the settings' own.
+        attach: Whether it is to be present, and not only to ask.
 
     Raises:
         Invalid: ``bad_handle``.
@@ -45,6 +51,7 @@ def set_up(
         handles = [handle_from(_user_name(), otherwise=HUMAN)]
     else:
         handles = project.handles()
+    session = "" if resume or settings.resume else as_text(settings.session_id or "")
     return Setup(
         settings=settings,
         anchor=_anchor(settings, resume),
@@ -55,6 +62,8 @@ def set_up(
             cwd=str(project.cwd)[:1000],
         ),
         handles=tuple(handles),
+        claude_session=session,
+        may_fork=attach,
     )
 
 

@@ -85,6 +85,15 @@ def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) 
     )
 
 
+def count_by_priority(sql: sqlite3.Connection, now_ms: int) -> dict[tuple[str, str], int]:
+    """Count the rows that could be handed out, by the member they came from and their priority."""
+    rows = sql.execute(
+        f"SELECT member, priority, count(*) FROM inbox WHERE {_OPEN} GROUP BY member, priority",  # noqa: S608 - a constant
+        (now_ms, None, None),
+    )
+    return {(member, priority): count for member, priority, count in rows}
+
+
 def whose(sql: sqlite3.Connection, now_ms: int, limit: int) -> set[str]:
     """Give the members that the next rows to be handed out came from."""
     rows = sql.execute(

@@ -22,6 +22,7 @@ from claudemesh_mcp.home import FileLock, Home, try_lock
 from claudemesh_mcp.identity import Device, Identity, open_device, open_identity, read_device
 from claudemesh_mcp.news import PresenceNews
 from claudemesh_mcp.peerfile import PeerFile
+from claudemesh_mcp.resuming import LOCK, claude_anchor
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import MeshError
@@ -46,12 +47,14 @@ class Setup:
 
     Args:
         settings: Of this process.
-        anchor: What the peer is anchored on, with its kind (``claude:…``, ``resume:…``).
+        anchor: What the peer is anchored on, with its kind (``once:…``, ``resume:…``).
         session: What it says of itself.
         handles: The handles it wishes for, best first; none to keep the one it has.
         now_ms: The system's clock, or a test's.
         admin_secret: Of the broker, to make a mesh there.
         identify: Finds who the home is in the mesh of this peer.
+        claude_session: The Claude session that decides which peer it is, in place of the anchor.
+        may_fork: Whether it is another peer while another client still has that session.
     """
 
     settings: Settings
@@ -61,6 +64,14 @@ class Setup:
     now_ms: Callable[[], int] = system_ms
     admin_secret: bytes | None = None
     identify: Callable[[Home, Settings], Identity] = open_identity
+    claude_session: str = ""
+    may_fork: bool = False
+
+    def anchor_in(self, identity: Identity) -> str:
+        """Give the anchor in a mesh, as far as that depends on what is there."""
+        if not self.claude_session:
+            return self.anchor
+        return claude_anchor(identity, self.claude_session, may_fork=self.may_fork)
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,8 @@ class Peer:
         def keys() -> tuple[Device, Trust]:
             home = Home.open(setup.settings.paths())
             identity = setup.identify(home, setup.settings)
-            return open_device(identity, setup.anchor, setup.now_ms()), Trust.open(identity)
+            anchor = setup.anchor_in(identity)
+            return open_device(identity, anchor, setup.now_ms()), Trust.open(identity)
 
         device, trust = await anyio.to_thread.run_sync(keys)
         path = device.identity.home.sessions / device.peer / "peer.db"
@@ -224,7 +236,7 @@ class Peer:
 
     def take_lock(self) -> FileLock | None:
         """Take the lock that the attached process of a peer holds, if it is free."""
-        return try_lock(self.folder / "attached.lock")
+        return try_lock(self.folder / LOCK)
 
     def proven_e2e(self, *members: Member) -> bool:
         """Tell whether every one of these members, and this one, holds its own key."""

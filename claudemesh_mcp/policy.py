@@ -6,6 +6,7 @@ broker thinks of the sender is no matter here.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
@@ -25,6 +26,7 @@ MAX_HELD: Final = 200
 """So many messages of one member are held by a peer; further ones are declined."""
 BLOCKED: Final = "blocked"
 REMOVED: Final = "removed"
+_BY_URGENCY: Final = (Priority.NOW, Priority.NEXT, Priority.LOW)
 _MAY_WAKE: Final = frozenset({Priority.NOW, Priority.NEXT})
 
 
@@ -74,6 +76,19 @@ class Policy:
             stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
             waiting[member] = len(stays)
         return sum(waiting.values())
+
+    def waiting(self, sql: sqlite3.Connection, now_ms: int) -> dict[str, int]:
+        """Count by priority what ``review`` would leave to be handed out, and change nothing."""
+        there = openrows.count_by_priority(sql, now_ms)
+        members = {member for member, _ in there}
+        verdicts = self._verdicts(members, self._granted() if members else None)
+        found = Counter[str]()
+        for (member, priority), count in there.items():
+            found[priority] += 0 if member in verdicts else count
+        for member, verdict in verdicts.items():
+            stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
+            found.update(row["priority"] for row in stays)
+        return {one.value: found[one] for one in _BY_URGENCY if found[one]}
 
     def review(self, sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> int:
         """Judge again by whom the rows are that could be handed out now; give how many may be.

@@ -97,7 +97,7 @@ class Mesh:
         """
         given = {"name": name, "resume": resume, "mesh": mesh, "home": home}
         settings = settings or Settings.load({k: v for k, v in given.items() if v is not None})
-        setup = set_up(settings, session_type, name=name, resume=resume)
+        setup = set_up(settings, session_type, name=name, resume=resume, attach=attach)
         dial = partial(dial_broker, settings)
         mode = Mode.ATTACH if attach else Mode.CALL
         async with cls.over(setup, dial, mode) as opened:
@@ -132,6 +132,24 @@ class Mesh:
     async def ready(self, timeout_s: float = READY_S) -> Client:
         """Wait until connected; raises why not."""
         return await self._attachment.ready(timeout_s)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether requests can be made now."""
+        return self._attachment.is_connected
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the peer was continued in another process."""
+        return self._attachment.is_replaced
+
+    def arrival(self) -> anyio.Event:
+        """Give the event that the next arrival sets."""
+        return self._receiving.arrival()
+
+    def look_again(self) -> None:
+        """Learn that another process changed what is in the peer's file."""
+        self._receiving.look_again()
 
     async def send(
         self,
@@ -212,6 +230,14 @@ class Mesh:
         else:
             self._unconfirmed += tokens
         return result
+
+    async def called(self) -> None:
+        """Learn that the model has called: what the turn began with was before it."""
+        await self._hatch.called()
+
+    async def waiting(self) -> dict[str, Any]:
+        """Give what any result says of messages that wait: ``waiting``, or nothing."""
+        return await self._hatch.waiting()
 
     async def messages(self) -> "AsyncIterator[results.InboxMessage]":
         """Give each message as it arrives; it counts as seen when the next one is asked for."""

@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
 from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.config import Settings
+from claudemesh_mcp.meeting import Meeting, Starter
+from claudemesh_mcp.watching import Watch
 from claudemesh_wire.errors import MeshError, Unavailable
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class MeshSession:
         self._pausing = False
         self._told = asyncio.Event()
         self._notify: Notify | None = None
+        self._starter = Starter.of_this_process(settings)
         self._shown: list[str] = []
         self._not_shown: list[str] = []
         self._settling = asyncio.Lock()
@@ -98,11 +103,15 @@ class MeshSession:
         mesh = await self._opened()
         # What this call proves to have been read must not be handed out by it once more.
         await self._settle(mesh)
+        await self._note_call(mesh)
         return await tools.run(mesh, name, arguments, context)
 
     def initialized(self, notify: Notify) -> None:
         """Learn how the client is notified."""
         self._notify = notify
+
+    def _notifier(self) -> Notify | None:
+        return self._notify if self._settings.channel else None
 
     async def footer(self, name: str) -> dict[str, Any]:
         """Give what a tool's result says of messages that wait.
@@ -159,11 +168,21 @@ class MeshSession:
         self._pausing, self._problem = False, None
 
     async def _stay(self, mesh: "Mesh") -> None:
-        await self._announce(mesh, None)
-        while not self._closing:
-            await self._told.wait()
-            self._told.clear()
-            await self._settle(mesh)
+        meeting = Meeting(mesh.peer, self._starter)
+        watch = Watch(mesh, meeting, self._notifier)
+        await watch.begin()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(watch.run)
+                await self._announce(mesh, None)
+                while not self._closing:
+                    await self._told.wait()
+                    self._told.clear()
+                    await self._settle(mesh)
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await meeting.close()
         with suppress(MeshError, TimeoutError):
             async with asyncio.timeout(DEPART_S):
                 await mesh.depart()
@@ -181,6 +200,13 @@ class MeshSession:
             except MeshError as error:
                 # Unsettled rows are offered once more, marked as such: nothing is lost.
                 logger.warning("Rows could not be marked: %s", error.code)
+
+    async def _note_call(self, mesh: "Mesh") -> None:
+        try:
+            await mesh.called()
+        except MeshError as error:
+            # It is offered once more, marked; the call itself may do without.
+            logger.warning("What hooks have shown could not be marked: %s", error.code)
 
     async def _opened(self) -> "Mesh":
         """Wait a little for the mesh; one attempt at the least is made meanwhile."""

@@ -59,6 +59,11 @@ class Trust:
         return trust
 
     @property
+    def path(self) -> Path:
+        """The file of the log, which another session of the home may have made longer."""
+        return self._folder / "log"
+
+    @property
     def mesh(self) -> str:
         """The mesh's id."""
         return self.chain.mesh
@@ -77,7 +82,7 @@ class Trust:
         Raises:
             MeshError: an entry is refused by the walk; nothing of it is kept.
         """
-        path = self._folder / "log"
+        path = self.path
         with file_lock(self._folder / "lock"):
             kept = tuple(_read(path))
             chain = _longer(self.chain, kept, path)

@@ -97,7 +97,7 @@ def come_back(sql: Sql, mesh: str, peer: str) -> None:
     if heir is not None:
         sql.execute(
             "UPDATE deliveries SET heir = ? WHERE recipient = ? AND heir IS NULL"
-            " AND status IN ('held', 'delivered', 'expired')",
+            " AND status IN ('held', 'delivered', 'withheld', 'expired')",
             heir,
             peer,
         )

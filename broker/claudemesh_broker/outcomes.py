@@ -15,7 +15,12 @@ from claudemesh_wire.receipts import ReceiptItem, ReceiptStatus, SignedReceipts
 MESSAGE_KEPT_MS: Final = 24 * 3600 * 1000
 """So long after it expired the id of a message is remembered."""
 
-_TAKEN: Final = {ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED}
+_TAKEN: Final = {
+    ReceiptStatus.DELIVERED,
+    ReceiptStatus.SEEN,
+    ReceiptStatus.WITHHELD,
+    ReceiptStatus.DECLINED,
+}
 _LATER: Final = {
     ReceiptStatus.QUEUED: {ReceiptStatus.HELD, *_TAKEN},
     # The recipient has it, apart from what it shows: it does not expire, and may be released.
@@ -23,14 +28,17 @@ _LATER: Final = {
     # The recipient's signed word outweighs the broker's: it had the message before it expired.
     ReceiptStatus.EXPIRED: {ReceiptStatus.HELD, *_TAKEN},
     # Before anybody is shown it, its reader may still take back the sender's right.
-    ReceiptStatus.DELIVERED: {ReceiptStatus.HELD, ReceiptStatus.SEEN, ReceiptStatus.DECLINED},
+    ReceiptStatus.DELIVERED: {ReceiptStatus.HELD, *_TAKEN} - {ReceiptStatus.DELIVERED},
     ReceiptStatus.SEEN: set[ReceiptStatus](),
+    # It may have been offered before, and the evidence of that comes late.
+    ReceiptStatus.WITHHELD: {ReceiptStatus.SEEN},
     ReceiptStatus.DECLINED: set[ReceiptStatus](),
 }
 _RECORD: Final = {
     ReceiptStatus.HELD: "held_receipt = ?",
     ReceiptStatus.DELIVERED: "delivered_receipt = ?, delivered_ms = ?",
     ReceiptStatus.SEEN: "seen_receipt = ?, seen_ms = ?",
+    ReceiptStatus.WITHHELD: "withheld_receipt = ?, withheld_ms = ?",
     ReceiptStatus.DECLINED: "declined_receipt = ?, declined_ms = ?",
 }
 
@@ -108,7 +116,7 @@ _PREDECESSORS: Final = (
 # What waited was entrusted. What an ended peer has had, or missed, is its heir's until it is back.
 _INHERITED: Final = (
     f"{_DELIVERY} JOIN deliveries AS d ON d.seq = m.seq AND (d.heir = ?"  # noqa: S608 - a constant
-    " OR (d.heir IS NULL AND d.status IN ('held', 'delivered', 'expired')"
+    " OR (d.heir IS NULL AND d.status IN ('held', 'delivered', 'withheld', 'expired')"
     " AND d.recipient IN (SELECT value FROM json_each(?))))"
     " WHERE m.mesh = ? AND m.sender = ? AND m.id = ?"
 )
@@ -174,12 +182,14 @@ def receipts_of(sql: Sql, seq: int) -> list[Row]:
     """Give all that is known of a message, one row per recipient in the sender's order."""
     return sql.all(
         "SELECT d.*, p.handle, p.certificate_hash, held.blob AS held,"
-        " delivered.blob AS delivered, seen.blob AS seen, declined.blob AS declined"
+        " delivered.blob AS delivered, seen.blob AS seen, withheld.blob AS withheld,"
+        " declined.blob AS declined"
         " FROM deliveries AS d JOIN messages AS m ON m.seq = d.seq"
         " LEFT JOIN peers AS p ON p.mesh = m.mesh AND p.peer = d.recipient"
         " LEFT JOIN receipts AS held ON held.receipt = d.held_receipt"
         " LEFT JOIN receipts AS delivered ON delivered.receipt = d.delivered_receipt"
         " LEFT JOIN receipts AS seen ON seen.receipt = d.seen_receipt"
+        " LEFT JOIN receipts AS withheld ON withheld.receipt = d.withheld_receipt"
         " LEFT JOIN receipts AS declined ON declined.receipt = d.declined_receipt"
         " WHERE d.seq = ? ORDER BY d.position",
         seq,

@@ -10,11 +10,12 @@ import struct
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from claudemesh_wire import canonical
 from claudemesh_wire.envelope import Refusal
 from claudemesh_wire.errors import Invalid
+from claudemesh_wire.message import MessageId
 
 KIND: Final = "message"
 _LENGTH: Final = struct.Struct(">I")
@@ -28,11 +29,31 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+class ValidIf(canonical.Signed):
+    """What must be so at the reader when the message is offered there.
+
+    A condition that a reader does not know is refused: to show the text all the same would be
+    against its sender's word.
+
+    Args:
+        git_sha: The beginning of the commit that the reader's folder has checked out.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    git_sha: Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}$")]
+
+
 class ContentFields(canonical.Signed):
-    """What goes with the text, seen by its readers alone."""
+    """What goes with the text, seen by its readers alone.
+
+    ``supersedes`` names an earlier message of the same sender, which is not to be shown any more.
+    """
 
     priority: Annotated[Priority, Field(strict=False)] = Priority.NEXT
     thread: Annotated[str, Field(max_length=120)] | None = None
+    supersedes: MessageId | None = None
+    valid_if: ValidIf | None = None
 
 
 def pack(fields: ContentFields, text: str) -> bytes:

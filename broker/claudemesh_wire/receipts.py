@@ -1,8 +1,8 @@
 """Receipts: what became of a message, signed by the recipient where the recipient says it.
 
-``accepted``, ``queued`` and ``expired`` are the broker's word; ``delivered``, ``seen`` and
-``declined`` are the recipient's, signed by its device and verified by the sender's client. ``held``
-is the recipient's once it is signed, and the broker's until then.
+``accepted``, ``queued`` and ``expired`` are the broker's word; ``delivered``, ``seen``,
+``withheld`` and ``declined`` are the recipient's, signed by its device and verified by the sender's
+client. ``held`` is the recipient's once it is signed, and the broker's until then.
 Served by ``claudemesh_broker.features.receipts``.
 """
 
@@ -37,19 +37,27 @@ class ReceiptStatus(StrEnum):
     HELD = "held"
     DELIVERED = "delivered"
     SEEN = "seen"
+    WITHHELD = "withheld"
     DECLINED = "declined"
     EXPIRED = "expired"
 
 
 SIGNED: Final = frozenset(
-    {ReceiptStatus.HELD, ReceiptStatus.DELIVERED, ReceiptStatus.SEEN, ReceiptStatus.DECLINED}
+    {
+        ReceiptStatus.HELD,
+        ReceiptStatus.DELIVERED,
+        ReceiptStatus.SEEN,
+        ReceiptStatus.WITHHELD,
+        ReceiptStatus.DECLINED,
+    }
 )
 
 
 class ReceiptItem(Part):
     """What the recipient says of one message.
 
-    ``reason`` only with ``declined``, and with ``held``: the capability that its sender lacks.
+    ``reason`` only with ``declined``, with ``held``: the capability that its sender lacks, and with
+    ``withheld``: ``superseded``, ``stale`` or ``no_checkout``.
     """
 
     id: MessageId
@@ -157,6 +165,7 @@ class RecipientReceipts(Part):
     held: SignedReceipts | None = None
     delivered: SignedReceipts | None = None
     seen: SignedReceipts | None = None
+    withheld: SignedReceipts | None = None
     declined: SignedReceipts | None = None
     certificate: bytes = b""
 

@@ -28,6 +28,7 @@ from tests.support.rawpeer import RawPeer, Wish, header_of, join
 NAMES = ("ada", "bob", "cleo")
 CREDIT = 4
 LIVES_MS = 5 * 60_000
+ACKS = ["delivered", "seen", "withheld", "declined"]
 PEERS = st.integers(0, len(NAMES) - 1)
 
 
@@ -139,7 +140,7 @@ class QueueModel(RuleBasedStateMachine):
         """Lose the connection."""
         self._detach(number)
 
-    @rule(number=PEERS, data=st.data(), status=st.sampled_from(["delivered", "seen", "declined"]))
+    @rule(number=PEERS, data=st.data(), status=st.sampled_from(ACKS))
     def ack(self, number: int, data: st.DataObject, status: str) -> None:
         """Ack some of what was handed over, once or twice."""
         seat = self.seats[number]

@@ -22,9 +22,10 @@ from tests.support.broker import MemoryBroker, a_broker
 from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, Wish, join
 
-DELIVERED, SEEN, DECLINED = (
+DELIVERED, SEEN, WITHHELD, DECLINED = (
     ReceiptStatus.DELIVERED,
     ReceiptStatus.SEEN,
+    ReceiptStatus.WITHHELD,
     ReceiptStatus.DECLINED,
 )
 
@@ -85,6 +86,32 @@ async def test_a_declined_message_stays_declined(ada: RawPeer, bob: RawPeer) -> 
     assert (await bob.ack(delivery, status=DECLINED)).taken == 1
     assert (await bob.ack(delivery, status=SEEN)).taken == 0
     assert (await status_of(ada, accepted.id)).status == DECLINED
+
+
+async def test_what_was_withheld_may_turn_out_to_have_been_seen_and_nothing_else(
+    ada: RawPeer, bob: RawPeer
+) -> None:
+    accepted = await ada.send("bob")
+    (delivery,) = await bob.receive(1)
+    steps = [(DELIVERED, 1), (WITHHELD, 1), (WITHHELD, 0), (DELIVERED, 0), (DECLINED, 0)]
+    for status, taken in steps:
+        assert (await bob.ack(delivery, status=status)).taken == taken
+    found = await status_of(ada, accepted.id)
+    assert (found.status, found.declined) == (WITHHELD, None)
+    assert found.withheld is not None
+    assert (await bob.ack(delivery, status=SEEN)).taken == 1
+    found = await status_of(ada, accepted.id)
+    assert found.status == SEEN
+    assert found.withheld is not None
+
+
+async def test_what_is_withheld_has_left_the_queue(
+    broker: MemoryBroker, ada: RawPeer, bob: RawPeer
+) -> None:
+    await ada.send("bob")
+    await bob.ack(*await bob.receive(1), status=WITHHELD)
+    assert await broker.sql("SELECT messages FROM queues WHERE peer = ?", bob.peer) == [(0,)]
+    assert await broker.sql("SELECT * FROM envelopes") == []
 
 
 async def test_seen_may_come_without_delivered(

@@ -119,12 +119,12 @@ async def test_a_session_that_is_switched_off_starts_nothing_and_ends_well(live:
     assert list(live.home.sessions.iterdir()) == []
 
 
-async def test_of_two_sessions_with_one_id_the_newest_wins_and_the_loser_stays_away(
+async def test_of_two_sessions_that_are_one_peer_the_newest_wins_and_the_loser_stays_away(
     live: Live,
 ) -> None:
     ada, first = await live.join_all("ada", "bob")
     peer = (await first.call("mesh_info"))["me"]["peer"]
-    second = await live.join("bob")
+    second = await live.join("bob", "--resume", peer)
     assert (await second.call("mesh_info"))["me"]["peer"] == peer
     for tool, arguments in (
         ("inbox", {}),

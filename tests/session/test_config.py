@@ -273,3 +273,54 @@ def test_a_project_that_says_what_it_may_not_is_refused(tmp_path: Path, text: st
         in_project(project(tmp_path, text))
     assert caught.value.code == "config_invalid"
     assert ".claudemesh.toml" in caught.value.reason
+
+
+def test_how_messages_come_may_stand_in_a_project_s_file_behind_variable_and_flag(
+    tmp_path: Path,
+) -> None:
+    project = tmp_path / "shop"
+    project.mkdir()
+    (project / ".claudemesh.toml").write_text('messages = "inbox"\n')
+    environ = {"CLAUDEMESH_HOME": str(tmp_path), "CLAUDE_PROJECT_DIR": str(project)}
+    assert Settings.load(environ=environ).messages == "inbox"
+    environ["CLAUDEMESH_MESSAGES"] = "off"
+    assert Settings.load(environ=environ).messages == "off"
+    assert Settings.load({"messages": "push"}, environ).messages == "push"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("CLAUDEMESH_MESSAGES", "sometimes"), ("CLAUDEMESH_TOOLSETS", "core,,")],
+)
+def test_a_setting_of_what_a_model_is_told_that_makes_no_sense_is_refused(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        load(tmp_path, **{variable: value})
+    assert caught.value.code == "config_invalid"
+    assert variable in caught.value.reason
+
+
+def test_sets_of_tools_are_names_with_commas_between_them(tmp_path: Path) -> None:
+    assert load(tmp_path, CLAUDEMESH_TOOLSETS="Core, groups").toolsets == ("core", "groups")
+    assert load(tmp_path, 'toolsets = ["core"]\n').toolsets == ("core",)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "attended", "is_headless", "is_attended"),
+    [
+        ("", "", False, True),
+        ("cli", "1", False, True),
+        ("sdk-cli", "0", True, False),
+        ("sdk-cli", "", True, False),
+        ("cli", "0", True, False),
+        ("claude-vscode", "maybe", False, False),
+    ],
+)
+def test_a_run_of_one_prompt_is_told_by_what_the_client_says_of_it(
+    tmp_path: Path, entrypoint: str, attended: str, *, is_headless: bool, is_attended: bool
+) -> None:
+    settings = load(
+        tmp_path, CLAUDE_CODE_ENTRYPOINT=entrypoint, CLAUDE_CODE_SESSION_ATTENDED=attended
+    )
+    assert (settings.is_headless, settings.is_attended) == (is_headless, is_attended)

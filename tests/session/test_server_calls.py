@@ -9,7 +9,7 @@ from anyio.lowlevel import checkpoint
 
 from claudemesh_mcp import server
 from claudemesh_mcp.streams import MAX_UNWRITTEN
-from tests.support.mcp_client import LIMIT_S, Desk, connected
+from tests.support.mcp_client import HELLO, LIMIT_S, Desk, connected
 
 
 def code_of(response: dict[str, Any]) -> tuple[int, str]:
@@ -245,3 +245,40 @@ async def test_being_cancelled_stops_calls_and_closes_the_session() -> None:
             tasks.cancel_scope.cancel()
     assert desk.closed
     assert desk.events == ["cancelled", "withdrawn r1"]
+
+
+async def test_every_result_says_in_both_forms_what_waits() -> None:
+    desk = Desk()
+    desk.foot = {"waiting": {"now": 1, "hint": "call inbox"}}
+    async with connected(desk) as client:
+        results = [await client.call("echo"), await client.call("refuse")]
+    for result in results:
+        assert result["structuredContent"]["waiting"] == {"now": 1, "hint": "call inbox"}
+        assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
+    assert results[1]["isError"]
+
+
+async def test_a_result_is_whole_when_what_waits_can_not_be_counted() -> None:
+    desk = Desk()
+    desk.foot = None
+    async with connected(desk) as client:
+        result = await client.call("take", row="r1")
+        await client.request("ping")
+    assert result["structuredContent"] == {"row": "r1"}
+    assert desk.events == ["evidence r1"]
+
+
+async def test_a_session_can_notify_from_the_client_s_word_on_and_not_before() -> None:
+    desk = Desk()
+    async with connected(desk, greeted=False) as client:
+        client.notify("notifications/initialized")
+        await client.request("initialize", HELLO)
+        await client.request("ping")
+        assert desk.notify is None
+        client.notify("notifications/initialized")
+        await client.request("ping")
+        assert desk.notify is not None
+        desk.notify("notifications/claude/channel", {"content": "one", "meta": {}})
+        await client.request("ping")
+    heard = [one["params"] for one in client.messages if one.get("method", "").endswith("channel")]
+    assert heard == [{"content": "one", "meta": {}}]

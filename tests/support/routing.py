@@ -205,7 +205,7 @@ def beside(home: Path) -> Iterator[Beside]:
     with closing(peerfile._connect(folder / "peer.db")) as sql:
         opened = Beside(home, sql)
         opened.environ = {
-            "PATH": os.environ["PATH"],
+            "PATH": os.defpath,
             "CLAUDEMESH_HOME": str(home),
             "CLAUDE_PID": str(os.getpid()),
             "CLAUDE_CODE_SESSION_ID": SESSION,

@@ -4,10 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claudemesh_wire.content import ContentFields, Priority, pack, unpack
+from claudemesh_wire.content import ContentFields, Priority, ValidIf, pack, unpack
 from claudemesh_wire.envelope import Refusal
+from claudemesh_wire.keys import make_id
 from tests.wire.world import code_of
 
+EARLIER = make_id("msg_", bytes(16))
+CONDITIONS = st.from_regex(r"[0-9a-f]{7,64}", fullmatch=True)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 
 
@@ -19,6 +22,38 @@ def test_what_was_packed_is_unpacked(text: str, priority: Priority, thread: str 
 
 def test_a_message_without_a_priority_is_for_the_next_moment() -> None:
     assert unpack(b"\x00\x00\x00\x02{}hi")[0].priority is Priority.NEXT
+
+
+@given(CONDITIONS)
+def test_what_goes_with_a_text_for_its_reader_s_session_is_unpacked_too(sha: str) -> None:
+    fields = ContentFields(supersedes=EARLIER, valid_if=ValidIf(git_sha=sha))
+    assert unpack(pack(fields, "text")) == (fields, "text")
+
+
+def test_a_message_that_supersedes_nothing_is_written_as_before() -> None:
+    fields = ContentFields(priority=Priority.LOW, thread="plan")
+    assert pack(fields, "hi") == b'\x00\x00\x00\x22{"priority":"low","thread":"plan"}hi'
+    read = unpack(pack(fields, "hi"))[0]
+    assert (read.supersedes, read.valid_if) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '{"supersedes":"msg_1"}',
+        '{"supersedes":7}',
+        '{"valid_if":{}}',
+        '{"valid_if":"0123456"}',
+        '{"valid_if":{"git_sha":"012345"}}',
+        '{"valid_if":{"git_sha":"0123456X"}}',
+        '{"valid_if":{"git_sha":"0123456\\n"}}',
+        '{"valid_if":{"git_sha":"' + "a" * 65 + '"}}',
+        '{"valid_if":{"git_sha":"0123456","moon":"full"}}',
+    ],
+)
+def test_a_condition_that_is_not_understood_is_not_taken_for_none(fields: str) -> None:
+    plaintext = len(fields).to_bytes(4, "big") + fields.encode() + b"text"
+    assert code_of(lambda: unpack(plaintext)) == "bad_content"
 
 
 @pytest.mark.parametrize(

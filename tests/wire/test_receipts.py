@@ -30,6 +30,8 @@ from tests.wire.world import (
     seed,
 )
 
+REASONS = {"declined": "no_key", "withheld": "superseded"}
+
 
 def item(label: str = "message", **changes: Any) -> ReceiptItem:
     said: dict[str, Any] = {
@@ -53,7 +55,7 @@ def believed(receipts: SignedReceipts, device: Device = BOBS, mesh: str = MESH) 
 
 @pytest.mark.parametrize("status", sorted(SIGNED))
 def test_the_recipients_word_is_believed(status: ReceiptStatus) -> None:
-    receipts = batch(item(status=status, reason="no_key" if status == "declined" else ""))
+    receipts = batch(item(status=status, reason=REASONS.get(status, "")))
     (received,) = Report.from_json(Report(batches=[receipts]).model_dump_json()).batches
     assert received == receipts
     assert believed(received)

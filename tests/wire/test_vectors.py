@@ -160,7 +160,7 @@ def test_a_chain_made_elsewhere_means_the_same_here() -> None:
     assert code_of(lambda: walked.member_behind(removed)) == "member_removed"
 
 
-@pytest.mark.parametrize("size", [1, 3, 256])
+@pytest.mark.parametrize("size", [1, 2, 3, 256])
 def test_an_envelope_sealed_elsewhere_is_opened_by_each_reader(size: int) -> None:
     known = vectors(f"envelope_{size}")
     sealed = Sealed.parse(unb64(known["sealed"]))
@@ -199,7 +199,7 @@ def test_receipts_signed_elsewhere_are_believed() -> None:
     assert isinstance(asked, Asked)
     assert isinstance(asked.request, Report)
     (batch,) = asked.request.batches
-    assert [item.status for item in batch.items] == ["delivered", "seen", "declined"]
+    assert [item.status for item in batch.items] == ["delivered", "seen", "declined", "withheld"]
     assert are_receipts_signed(known["mesh"], batch, certificate)
 
 

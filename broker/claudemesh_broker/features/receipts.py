@@ -24,7 +24,7 @@ from claudemesh_wire.receipts import (
 )
 
 MAX_PROOF_BYTES: Final = 512 * 1024
-_PROOFS: Final = ("held", "delivered", "seen", "declined")
+_PROOFS: Final = ("held", "delivered", "seen", "withheld", "declined")
 
 
 @serves
@@ -57,7 +57,9 @@ def _check_batches(context: Context, batches: Iterable[SignedReceipts]) -> None:
         if batch.recipient != context.caller.peer:
             raise Forbidden("A receipt is given by its recipient only.", code="wrong_recipient")
         if any(item.status not in SIGNED for item in batch.items):
-            raise Invalid("A recipient says held, delivered, seen or declined.", code="malformed")
+            raise Invalid(
+                "A recipient says held, delivered, seen, withheld or declined.", code="malformed"
+            )
 
 
 def _check_certificate(sql: Sql, peer: str, name: bytes) -> None:
@@ -128,13 +130,14 @@ def _recipient(row: Row, message: Row) -> RecipientReceipts:
         held=_batch(row["held"]),
         delivered=_batch(row["delivered"]),
         seen=_batch(row["seen"]),
+        withheld=_batch(row["withheld"]),
         declined=_batch(row["declined"]),
     )
 
 
 def _with_certificate(sql: Sql, told: RecipientReceipts, rows: Sequence[Row]) -> RecipientReceipts:
     """Add whose message it was when another peer speaks for it, as proof of its member."""
-    signed = (told.delivered, told.seen, told.declined)
+    signed = (told.delivered, told.seen, told.withheld, told.declined)
     if all(batch is None or batch.recipient == told.peer for batch in signed):
         return told
     name = next(row["certificate_hash"] for row in rows if row["recipient"] == told.peer)

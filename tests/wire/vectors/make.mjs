@@ -133,7 +133,7 @@ await append("dan revokes a device of his own", dan, {
 await append("cleo removes dan", cleo, { kind: "remove", member: dan.id });
 write("chain.json", { mesh, name: "uebung", revoked_certificate: p.b64(await certify(dans)), steps });
 
-// Envelopes to 1, 3 and 256 readers.
+// Envelopes to 1, 2, 3 and 256 readers.
 const { head } = steps.at(-1);
 const certHash = p.b64(await p.sha256(certificate));
 
@@ -159,6 +159,13 @@ write("envelope_1.json", await envelope(
   "one reader", [bobs], await f.conversation([adas.peer, bobs.peer]),
   { fields: { priority: "now", thread: "Umzug" }, text: "Grüße, 世界 👋" },
 ));
+write("envelope_2.json", await envelope(
+  "two readers", [bobs, cleos], await f.conversation([adas.peer, bobs.peer, cleos.peer]),
+  {
+    fields: { supersedes: await id("msg_", "one reader"), valid_if: { git_sha: "00c0ffee" } },
+    text: "The review is of another commit now.",
+  },
+));
 write("envelope_3.json", await envelope(
   "three readers", [bobs, cleos, dans], "@backend",
   { fields: { priority: "low" }, text: "x".repeat(5000) },
@@ -177,10 +184,11 @@ write("envelope_256.json", { ...toAll, kems: toAll.kems.slice(0, 1) });
 // Receipts of bob's device for ada's messages.
 const bobsCertificate = await certify(bobs);
 const items = [];
-for (const [at, status] of ["delivered", "seen", "declined"].entries()) {
+const reasons = { declined: "no_key", withheld: "superseded" };
+for (const [at, status] of ["delivered", "seen", "declined", "withheld"].entries()) {
   items.push({
     id: await id("msg_", `receipt ${at}`), header_hash: p.b64(await seed(`header ${at}`)), status,
-    route: status === "seen" ? "tool" : "", reason: status === "declined" ? "no_key" : "", at_ms: NOW + at,
+    route: status === "seen" ? "tool" : "", reason: reasons[status] ?? "", at_ms: NOW + at,
   });
 }
 const batch = {

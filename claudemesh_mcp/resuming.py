@@ -1,0 +1,62 @@
+"""Finds the peer that a Claude session was before, or says that it has to be another one.
+
+``peer.py`` asks when it opens a peer. A session's id leads to its peer by the alias that the server
+and the SessionStart hook keep (``routes/records.py``), else by the id alone. Who goes on with a
+session that another client still has is somebody else: a fork.
+"""
+
+import os
+import secrets
+from typing import Final
+
+from claudemesh_mcp.home import Home, try_lock
+from claudemesh_mcp.identity import Identity, read_device
+from claudemesh_mcp.routes import records
+from claudemesh_wire.errors import MeshError
+
+LOCK: Final = "attached.lock"
+
+
+def claude_anchor(identity: Identity, session: str, *, may_fork: bool) -> str:
+    """Give the anchor of the peer that a Claude session is.
+
+    Args:
+        identity: Whose peer it is.
+        session: The id of the session.
+        may_fork: Whether it is to be present itself, and not one that only asks beside it.
+    """
+    anchor = _aliased(identity, session) or f"claude:{session}"
+    if may_fork and _is_anothers(identity.home, identity.peer(anchor)):
+        return f"fork:{session}:{secrets.token_hex(16)}"
+    return anchor
+
+
+def _aliased(identity: Identity, session: str) -> str | None:
+    """Give the peer of the alias, if this home has its keys in this mesh."""
+    peer = records.peer_of(identity.home.data, session)
+    try:
+        known = read_device(identity, peer) if peer else None
+    except MeshError:
+        # Of another mesh, perhaps: one client may have a server for each.
+        return None
+    return peer if known is not None else None
+
+
+def _is_anothers(home: Home, peer: str) -> bool:
+    """Tell whether a peer is the session of another living client than the one that started us.
+
+    A server that its client has given up needs a moment to end: it is replaced, as one that the
+    same client starts anew.
+    """
+    record = records.of_peer(home.data, peer)
+    return record is not None and record.pid != os.getppid() and _is_held(home, peer)
+
+
+def _is_held(home: Home, peer: str) -> bool:
+    folder = home.sessions / peer
+    if not folder.is_dir():
+        return False
+    lock = try_lock(folder / LOCK)
+    if lock is not None:
+        lock.release()
+    return lock is None

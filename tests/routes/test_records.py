@@ -1,0 +1,150 @@
+"""Session records and aliases: how hooks, monitor and server of one client find each other."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from claudemesh_mcp.routes import processes, records
+from claudemesh_mcp.routes.processes import Living, claim, holder, started
+from claudemesh_mcp.routes.records import Record
+
+PEER = "p_" + "a" * 26
+OTHER = "p_" + "b" * 26
+ODD = ["", "../../etc/passwd", "a/b", "x" * 100_000, "\udcff", "naïve 😀", "*", "'; DROP TABLE"]
+
+
+def of_this_process(**changes: object) -> Record:
+    me = os.getpid()
+    record = Record(me, started(me), me, PEER, "/f", "s", "bob", "local", "mem_a")
+    return record._replace(**changes)
+
+
+def a_dead_pid() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_a_record_is_found_by_the_pid_of_its_client(tmp_path: Path) -> None:
+    record = of_this_process()
+    records.write(tmp_path, record)
+    assert records.find(tmp_path, os.getpid()) == record
+    assert records.find(tmp_path, 1) is None
+    assert records.of_peer(tmp_path, PEER) == record
+    assert records.of_peer(tmp_path, OTHER) is None
+
+
+def test_nobody_else_can_read_records_and_aliases(tmp_path: Path) -> None:
+    records.write(tmp_path, of_this_process())
+    records.alias(tmp_path, "s", PEER)
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
+    assert {stat.S_IMODE(path.parent.stat().st_mode) for path in made} == {0o700}
+
+
+def test_a_record_of_a_client_that_had_the_same_pid_before_is_none(tmp_path: Path) -> None:
+    records.write(tmp_path, of_this_process(start=started(os.getpid()) - 1))
+    assert records.find(tmp_path, os.getpid()) is None
+
+
+def test_a_client_whose_start_is_not_known_is_believed_by_its_pid(tmp_path: Path) -> None:
+    records.write(tmp_path, of_this_process(start=0))
+    assert records.find(tmp_path, os.getpid()) is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"v": 1}', b"\xff", b"1" * 99])
+def test_a_damaged_record_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    records.write(tmp_path, of_this_process())
+    Path(records.place(tmp_path, os.getpid())).write_bytes(content)
+    assert records.find(tmp_path, os.getpid()) is None
+
+
+def test_of_two_servers_of_a_client_the_latest_wins_and_the_other_removes_nothing(
+    tmp_path: Path,
+) -> None:
+    records.write(tmp_path, of_this_process(server=1))
+    records.write(tmp_path, of_this_process(server=2, peer=OTHER))
+    records.remove(tmp_path, os.getpid(), 1)
+    found = records.find(tmp_path, os.getpid())
+    assert found is not None
+    assert found.peer == OTHER
+    records.remove(tmp_path, os.getpid(), 2)
+    assert records.find(tmp_path, os.getpid()) is None
+
+
+def test_what_is_left_of_clients_that_are_gone_is_swept(tmp_path: Path) -> None:
+    gone = a_dead_pid()
+    records.write(tmp_path, of_this_process())
+    records.write(tmp_path, of_this_process(pid=gone))
+    processes.replace_file(records.place(tmp_path, gone, "monitor"), b"1.1")
+    records.sweep(tmp_path)
+    kept = [path.name for path in Path(records.clients(tmp_path)).iterdir()]
+    assert kept == [f"{os.getpid()}.json"]
+
+
+def test_to_sweep_what_never_was_is_no_fault(tmp_path: Path) -> None:
+    records.sweep(tmp_path / "none")
+    records.remove(tmp_path / "none", 1, 1)
+
+
+def test_an_alias_leads_from_a_session_to_its_peer(tmp_path: Path) -> None:
+    records.alias(tmp_path, "one", PEER)
+    records.alias(tmp_path, "two", OTHER)
+    assert [records.peer_of(tmp_path, name) for name in ("one", "two", "three")] == [
+        *(PEER, OTHER),
+        None,
+    ]
+    records.unalias(tmp_path, "one")
+    assert records.peer_of(tmp_path, "one") is None
+
+
+@pytest.mark.parametrize("session", ODD, ids=range(len(ODD)))
+def test_no_session_id_is_a_path_or_a_fault(tmp_path: Path, session: str) -> None:
+    records.alias(tmp_path, session, PEER)
+    assert records.peer_of(tmp_path, session) == (PEER if session else None)
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.parent for path in made} <= {tmp_path / "sessions" / "aliases"}
+    records.unalias(tmp_path, session)
+    assert records.peer_of(tmp_path, session) is None
+
+
+@pytest.mark.parametrize("content", ["", "../..", "p_", f"{PEER}x", "p_" + "A" * 26, "p_\xff"])
+def test_an_alias_that_names_no_peer_names_none(tmp_path: Path, content: str) -> None:
+    records.alias(tmp_path, "one", PEER)
+    (file,) = (tmp_path / "sessions" / "aliases").iterdir()
+    file.write_text(content, "utf-8")
+    assert records.peer_of(tmp_path, "one") is None
+
+
+def test_a_client_without_a_pid_is_found_by_the_alias_of_its_session(tmp_path: Path) -> None:
+    record = of_this_process()
+    records.write(tmp_path, record)
+    assert records.find_by_session(tmp_path, "one") is None
+    records.alias(tmp_path, "one", PEER)
+    assert records.find_by_session(tmp_path, "one") == record
+
+
+def test_the_newest_of_a_kind_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    place = tmp_path / "run" / "1.monitor"
+    first = claim(place)
+    assert holder(place) == Living.now(os.getpid())
+    processes.replace_file(place, b"1.5")
+    assert not first.holds
+    first.release()
+    assert place.exists()
+
+
+def test_a_place_whose_holder_is_gone_is_nobodys(tmp_path: Path) -> None:
+    processes.replace_file(tmp_path / "1.monitor", f"{a_dead_pid()}.1".encode())
+    assert holder(tmp_path / "1.monitor") is None
+    assert holder(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("word", ["", "x", "1", "1.", ".1", "-1.1", "0.0", "99999999999999.1"])
+def test_a_word_that_names_no_process_names_nobody(tmp_path: Path, word: str) -> None:
+    (tmp_path / "1.monitor").write_text(word, "utf-8")
+    assert holder(tmp_path / "1.monitor") is None
