@@ -1,0 +1,85 @@
+"""A plugin of a test's own: the hooks and the monitor that it wants to have beside a session.
+
+They are started as the project's plugin starts them, without the search for a Python; a test
+leaves some out, or puts a fault in the place of one.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from claudemesh_mcp import routes
+from tests.support.claude.client import Claude
+from tests.support.claude.room import Room
+from tests.support.claude.script import Rule
+
+EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")
+MONITOR: Final = "Messages wait"
+_PROGRAMS: Final = Path(routes.__file__).parent
+_ALONE: Final = (sys.executable, "-I", "-S")
+KILLED: Final = Path(__file__).with_name("killed_hook.py")
+"""Runs a hook and kills it between its offer and its print."""
+
+Faults = Mapping[str, Sequence[str]]
+
+
+def hook(event: str) -> list[str]:
+    """Give the command of a hook."""
+    return [*_ALONE, str(_PROGRAMS / "hook.py"), event]
+
+
+def killed(event: str) -> list[str]:
+    """Give a command in place of a hook's that kills it when it has made its offer."""
+    return [sys.executable, str(KILLED), *hook(event)]
+
+
+def a_plugin(
+    folder: Path,
+    events: Sequence[str] = EVENTS,
+    wakers: Sequence[str] = ("monitor", "rewake"),
+    faults: Faults = {},  # noqa: B006 - read only
+) -> list[str]:
+    """Write a plugin; gives the words by which the client loads it.
+
+    Args:
+        folder: Where, made anew.
+        events: The hooks that it has.
+        wakers: ``monitor``, ``rewake``; ``deaf`` is a monitor whose lines reach nobody.
+        faults: Commands in the place of hooks, by event.
+    """
+    hooks: dict[str, list[Any]] = {
+        event: [{"hooks": [_run(list(faults.get(event, hook(event))))]}] for event in events
+    }
+    for event in ("SessionStart", "Stop") if "rewake" in wakers else ():
+        waits = {"asyncRewake": True, "timeout": 3600, "rewakeSummary": MONITOR}
+        rewake = {**_run(hook("rewake")), **waits, "rewakeMessage": "claudemesh:"}
+        hooks.setdefault(event, []).append({"hooks": [rewake]})
+    (folder / "hooks").mkdir(parents=True)
+    (folder / ".claude-plugin").mkdir()
+    _write(folder / "hooks" / "hooks.json", {"hooks": hooks})
+    manifest = {"name": "beside", "version": "1.0.0", "description": "Parts under test."}
+    _write(folder / ".claude-plugin" / "plugin.json", manifest)
+    heard = {"monitor": "", "deaf": " >/dev/null"}
+    for waker in [waker for waker in wakers if waker in heard]:
+        program = " ".join(f"'{word}'" for word in (*_ALONE, str(_PROGRAMS / "monitor.py")))
+        (folder / "monitors").mkdir()
+        command = f"exec {program}{heard[waker]}"
+        told = [{"name": "messages", "command": command, "description": MONITOR}]
+        _write(folder / "monitors" / "monitors.json", told)
+    return ["--plugin-dir", str(folder)]
+
+
+def meshed(room: Room, name: str, *rules: Rule, **settings: str) -> Claude:
+    """Make a client whose hooks find the home of its session."""
+    home = str(room.live.home.data)
+    return room.claude(name, *rules, CLAUDEMESH_HOME=home, **settings)
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    return {"type": "command", "command": command[0], "args": command[1:], "timeout": 30}
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), "utf-8")
