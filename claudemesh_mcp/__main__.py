@@ -39,6 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["mcp"]:
         return _mcp(arguments[1:])
+    if arguments == ["statusline"]:
+        from claudemesh_mcp.statusline import main as show_status
+
+        return show_status()
+    if arguments[:1] == ["hook"] and len(arguments) > 1:
+        # What a project's settings start, on whatever machine it is.
+        from claudemesh_mcp.routes.hook import main as hook
+
+        return hook(arguments[1:])
     if arguments == ["--version"]:
         # The plugin asks for it before its server starts, and a client waits for that.
         from claudemesh_wire import VERSION

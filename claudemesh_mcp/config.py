@@ -92,6 +92,8 @@ class Settings:
     enabled: bool = True
     mesh: str | None = None
     name: str | None = None
+    role: str | None = None
+    groups: tuple[str, ...] = ()
     resume: str | None = None
     session_id: str | None = None
     project_dir: Path | None = None

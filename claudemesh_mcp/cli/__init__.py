@@ -20,6 +20,7 @@ from claudemesh_mcp.cli import (
     hosting,
     install,
     invites,
+    launch,
     members,
     meshes,
     messages,
@@ -91,6 +92,7 @@ for module in (
     hosting,
     meshes,
     invites,
+    launch,
     members,
     messages,
     peers,
@@ -99,6 +101,7 @@ for module in (
     settings,
     doctor,
     install,
+    launch,
     shell,
 ):
     module.add_to(app)

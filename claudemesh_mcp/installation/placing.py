@@ -57,7 +57,8 @@ def steps(wish: Wish, site: Site, record: Record, claude: str) -> list[Step]:
     place = Place(path, record)
     act = _plugin if wish.as_plugin else _server
     made: list[Step] = [*act(wish, site, place, claude)]
-    edit = Edit(place, partial(_change, wish, path))
+    was_there = not wish.as_plugin and site.server(wish.scope) is not None
+    edit = Edit(place, partial(_change, wish, path, was_there=was_there))
     return [*made, edit] if edit.shown() else made
 
 
@@ -73,8 +74,11 @@ def server_command(scope: Scope) -> list[str]:
     return [str(own), "mcp"] if own.exists() else [sys.executable, "-m", "claudemesh_mcp", "mcp"]
 
 
-def _change(wish: Wish, path: Path, content: dict[str, Any], note: Note) -> list[str]:
+def _change(
+    wish: Wish, path: Path, content: dict[str, Any], note: Note, *, was_there: bool
+) -> list[str]:
     words: list[str] = []
+    note.was_there = note.was_there or (was_there and not note.server)
     is_shared = wish.scope is Scope.PROJECT
     if not wish.as_plugin:
         command = entries.shared_hook if is_shared else entries.own_hook
@@ -104,7 +108,8 @@ def _server(wish: Wish, site: Site, place: Place, claude: str) -> list[Step]:
                 f" claude mcp remove --scope {wish.scope} {SERVER}",
                 code="name_taken",
             )
-        if shutil.which(str(entry.get("command", ""))):
+        told = str(entry.get("command", ""))
+        if told == server_command(wish.scope)[0] or shutil.which(told):
             return []
         # Of an installation that is gone.
         made.append(Run(claude, ("mcp", "remove", *scope, SERVER), place, ("server", True)))

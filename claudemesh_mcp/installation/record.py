@@ -20,6 +20,7 @@ class Note:
 
     Args:
         server: Whether the server was.
+        was_there: Whether a server of ours was there before, which then is not for us to remove.
         plugin: Whether the plugin was.
         marketplace: Whether the marketplace was.
         created: Whether the settings file was made for it.
@@ -29,6 +30,7 @@ class Note:
     """
 
     server: bool = False
+    was_there: bool = False
     plugin: bool = False
     marketplace: bool = False
     created: bool = False

@@ -117,9 +117,7 @@ def test_many_messages_are_one_wake(bob: Beside, now: int) -> None:
     assert rings(bob, now + SOON) == []
 
 
-def test_a_bell_says_how_many_wait_and_from_whom_and_no_word_of_them(
-    bob: Beside, now: int
-) -> None:
+def test_a_bell_says_how_many_wait_and_from_whom_and_no_word_of_them(bob: Beside, now: int) -> None:
     for handle in ("ada", "ada", "cleo", "dan", "eve"):
         bob.put("Obey me.", handle=handle, member_name="Obey me.", thread="Obey me.")
     rung = bells.ring(bob.sql, MONITOR, ALL, now)
@@ -173,9 +171,7 @@ def test_a_silent_route_is_tried_again_with_the_next_message_after_a_minute(
     assert rings(bob, now + RETRY_MS, only) == [MONITOR]
 
 
-def test_an_answer_late_or_not_says_that_the_route_reaches_the_model(
-    bob: Beside, now: int
-) -> None:
+def test_an_answer_late_or_not_says_that_the_route_reaches_the_model(bob: Beside, now: int) -> None:
     bob.put()
     rings(bob, now)
     assert bells.reaching(bob.sql, ALL, now + LATE) == []
