@@ -1,24 +1,149 @@
-"""Idle sessions at their terminals are woken by a bell, and by nothing else."""
+"""Idle sessions at their terminals are woken by a bell, and what it brings is seen by evidence.
+
+What has arrived is read from the requests of the client; each proof has its negative beside it.
+"""
 
 from pathlib import Path
+from typing import Any
 
 from tests.support.claude.asked import Place
-from tests.support.claude.beside import a_plugin, meshed
+from tests.support.claude.beside import (
+    EVENTS,
+    a_plugin,
+    end_leases,
+    file_of,
+    killed,
+    meshed,
+    until_told,
+)
+from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule
-from tests.support.claude.terminal import at_terminal
+from tests.support.claude.terminal import Terminal, at_terminal
+from tests.support.live import LiveSession
+
+TEXT = "Two herons."
+RUNG = "SELECT 1 FROM bells"
+SILENT = "SELECT 1 FROM bells WHERE rung_ms < strftime('%s', 'now') * 1000 - 10000"
+IDLE = "SELECT 1 FROM facts WHERE key = 'route.activity' AND value = 'idle'"
+
+
+def a_client(room: Room) -> Claude:
+    return meshed(room, "ada", Rule("Two herons", "Two, says bob."))
+
+
+async def send(room: Room, bob: LiveSession, **more: Any) -> dict[str, Any]:
+    """Send the text, once ada is there."""
+    await room.present("ada")
+    return await bob.call("send", to="ada", text=TEXT, **more)
+
+
+async def status(bob: LiveSession, sent: dict[str, Any]) -> str:
+    (row,) = (await bob.call("message_status", id=sent["id"]))["recipients"]
+    return row["status"]
+
+
+async def assert_shown_with_a_prompt(terminal: Terminal, bob: LiveSession, sent: Any) -> str:
+    """Let the human send a prompt: now the text comes, and is seen; gives its block."""
+    await terminal.type("Is there news?")
+    arrival = await terminal.client.model.arrived(TEXT)
+    assert arrival.asked.places_of("Is there news?") == [Place.USER]
+    assert (await bob.reached("seen", sent))["route"] == "prompt"
+    (block,) = [one for one in arrival.asked.fresh if TEXT in one.text]
+    return block.text
 
 
 async def test_an_idle_session_is_woken_by_its_monitor(room: Room, tmp_path: Path) -> None:
     bob = await room.live.join("bob")
-    ada = meshed(room, "ada", Rule("Two herons", "Two, says bob."))
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["monitor"])) as terminal:
-        await room.present("ada")
-        sent = await bob.call("send", to="ada", text="Two herons.")
-        arrival = await ada.model.arrived("Two herons.")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
+        sent = await send(room, bob)
+        arrival = await ada.model.arrived(TEXT)
         await terminal.shows("Two, says bob.")
         assert arrival.place is Place.SYSTEM
         seen = await bob.reached("seen", sent)
         assert (seen["proved"], seen["route"]) == (True, "monitor")
         await terminal.leave()
-    assert len(ada.model.arrivals("Two herons.")) == 1
+    assert len(ada.model.arrivals(TEXT)) == 1
+    assert len(ada.model.turns) == 1
+
+
+async def test_without_a_monitor_a_rewake_hook_wakes_it_again_and_again(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    ada.model.rules.append(Rule("Three swans", "Three, says bob."))
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["rewake"])) as terminal:
+        sent = await send(room, bob)
+        assert (await ada.model.arrived(TEXT)).place is Place.SYSTEM
+        assert (await bob.reached("seen", sent))["route"] == "rewake"
+        await terminal.shows("Two, says bob.")
+        again = await bob.call("send", to="ada", text="Three swans.")
+        assert (await ada.model.arrived("Three swans.")).place is Place.SYSTEM
+        assert (await bob.reached("seen", again))["route"] == "rewake"
+        await terminal.leave()
+    assert len(ada.model.turns) == 2
+
+
+async def test_a_monitor_that_nobody_hears_leaves_the_waking_to_a_rewake_hook(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    words = a_plugin(tmp_path / "plugin", wakers=["deaf", "rewake"])
+    async with at_terminal(ada, *words) as terminal:
+        sent = await send(room, bob)
+        await ada.model.arrived(TEXT)
+        assert (await bob.reached("seen", sent))["route"] == "rewake"
+        await terminal.leave()
+
+
+async def test_what_a_monitor_said_that_nobody_hears_is_not_seen(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["deaf"])) as terminal:
+        sent = await send(room, bob)
+        await until_told(file_of(room, terminal.pid), SILENT)
+        assert (ada.model.turns, await status(bob, sent)) == ([], "delivered")
+        await assert_shown_with_a_prompt(terminal, bob, sent)
+        await terminal.leave()
+
+
+async def test_without_a_prompt_hook_a_bell_brings_no_text_and_nothing_is_seen(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    events = [event for event in EVENTS if event not in {"UserPromptSubmit", "Stop"}]
+    words = a_plugin(tmp_path / "plugin", events, wakers=["monitor"])
+    async with at_terminal(ada, *words) as terminal:
+        sent = await send(room, bob)
+        bell = await ada.model.arrived("1 message from bob.")
+        assert bell.asked.places_of("call inbox. (bell ") == [bell.place]
+        await terminal.shows("Good.")
+        await terminal.leave()
+    assert ada.model.arrivals(TEXT) == []
+    assert await status(bob, sent) == "delivered"
+
+
+async def test_a_prompt_hook_killed_behind_its_offer_has_shown_nothing(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    dies = {"UserPromptSubmit": killed("UserPromptSubmit")}
+    words = a_plugin(tmp_path / "plugin", wakers=["monitor"], faults=dies)
+    async with at_terminal(ada, *words) as terminal:
+        sent = await send(room, bob)
+        await ada.model.arrived("1 message from bob.")
+        file = file_of(room, terminal.pid)
+        await until_told(file, IDLE)
+        assert (ada.model.arrivals(TEXT), await status(bob, sent)) == ([], "delivered")
+        end_leases(file)
+        arrival = await ada.model.arrived(TEXT)
+        (block, *_) = [one for one in arrival.asked.fresh if TEXT in one.text]
+        assert 'redelivered="true"' in block.text
+        await terminal.leave()

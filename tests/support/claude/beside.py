@@ -5,19 +5,25 @@ leaves some out, or puts a fault in the place of one.
 """
 
 import json
+import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
+
 from claudemesh_mcp import routes
-from tests.support.claude.client import Claude
+from claudemesh_mcp.routes import records
+from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule
 
 EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")
 MONITOR: Final = "Messages wait"
 _PROGRAMS: Final = Path(routes.__file__).parent
+_LOOK_AGAIN_S: Final = 0.05
 _ALONE: Final = (sys.executable, "-I", "-S")
 KILLED: Final = Path(__file__).with_name("killed_hook.py")
 """Runs a hook and kills it between its offer and its print."""
@@ -83,3 +89,31 @@ def _run(command: list[str]) -> dict[str, Any]:
 
 def _write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content), "utf-8")
+
+
+def file_of(room: Room, client_pid: int) -> Path:
+    """Give the peer's file of a client's session, which its server has named."""
+    record = records.find(room.live.home.data, client_pid)
+    assert record is not None
+    return Path(record.file)
+
+
+def told_in(file: Path, question: str) -> list[tuple[Any, ...]]:
+    """Ask a peer's file something."""
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as sql:
+        return sql.execute(question).fetchall()
+
+
+async def until_told(file: Path, question: str) -> None:
+    """Wait until a peer's file answers a question with a row."""
+    with anyio.fail_after(LIMIT_S):
+        # Another process's commit gives no sign here.
+        while not told_in(file, question):  # noqa: ASYNC110
+            await anyio.sleep(_LOOK_AGAIN_S)
+
+
+def end_leases(file: Path) -> None:
+    """Let the leases of what was offered and not printed be over."""
+    with closing(sqlite3.connect(file, timeout=LIMIT_S)) as sql:
+        sql.execute("UPDATE inbox SET lease_until_ms = 0 WHERE printed IS NULL")
+        sql.commit()

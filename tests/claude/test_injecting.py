@@ -1,0 +1,200 @@
+"""Hooks put messages before the model of a real client; what they brought is seen by evidence.
+
+What has arrived is read from the requests of the client; each proof has its negative beside it.
+"""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.claude.asked import Place
+from tests.support.claude.beside import EVENTS, Faults, a_plugin, killed, meshed
+from tests.support.claude.client import Claude
+from tests.support.claude.room import Room
+from tests.support.claude.script import Rule, mesh
+from tests.support.claude.terminal import Terminal, at_terminal
+from tests.support.live import LiveSession
+
+QUESTION = "Which branch?"
+ANSWER = "It is main."
+ACCEPTED = '"status": ?"(accepted|queued|delivered)"'
+NONE: Faults = {}
+
+
+class Asking:
+    """A client whose model asks bob, and is busy until the test lets it go on."""
+
+    def __init__(self, room: Room) -> None:
+        self.asked = threading.Event()
+        self.client = meshed(
+            room,
+            "ada",
+            Rule("Ask bob", mesh("send", to="bob", text=QUESTION)),
+            Rule(ANSWER, "Main, says bob."),
+            Rule(ACCEPTED, "Asked.", until=self.asked),
+            ENABLE_TOOL_SEARCH="false",
+        )
+
+
+async def answer(bob: LiveSession, **more: Any) -> dict[str, Any]:
+    """Answer the question as bob; gives what was sent, once it is in the inbox."""
+    (question,) = await bob.read(1)
+    assert question["text"] == QUESTION
+    told: dict[str, Any] = {"to": "ada", "text": ANSWER, "reply_to": question["id"], **more}
+    sent = await bob.call("send", **told)
+    await bob.reached("delivered", sent)
+    return sent
+
+
+async def status(bob: LiveSession, sent: dict[str, Any]) -> str:
+    (row,) = (await bob.call("message_status", id=sent["id"]))["recipients"]
+    return row["status"]
+
+
+async def printed(
+    room: Room, plugin: Path, events: Sequence[str] = EVENTS, faults: Faults = NONE, **more: Any
+) -> tuple[Claude, LiveSession, dict[str, Any]]:
+    """Run ``claude -p`` that asks bob, who answers while the model still works."""
+    bob = await room.live.join("bob")
+    asking = Asking(room)
+    words = a_plugin(plugin, events, faults=faults)
+    async with asking.client.asking("Ask bob for the branch.", *words):
+        sent = await answer(bob, **more)
+        asking.asked.set()
+    return asking.client, bob, sent
+
+
+async def test_a_run_goes_on_with_the_answer_to_what_it_asked(room: Room, tmp_path: Path) -> None:
+    ada, bob, sent = await printed(room, tmp_path / "plugin")
+    arrival = ada.model.arrival(ANSWER)
+    # The client puts what a Stop hook says there twice.
+    assert set(arrival.places) == {Place.USER, Place.SYSTEM}
+    assert arrival.asked is ada.model.turns[-1]
+    seen = await bob.reached("seen", sent)
+    assert (seen["proved"], seen["route"]) == (True, "stop")
+
+
+async def test_a_run_does_not_go_on_with_what_it_did_not_ask_for(
+    room: Room, tmp_path: Path
+) -> None:
+    ada, bob, sent = await printed(room, tmp_path / "plugin", reply_to=None)
+    assert ada.model.arrivals(ANSWER) == []
+    assert await status(bob, sent) == "delivered"
+
+
+async def test_without_the_stop_hook_a_run_ends_and_has_seen_nothing(
+    room: Room, tmp_path: Path
+) -> None:
+    events = [event for event in EVENTS if event != "Stop"]
+    ada, bob, sent = await printed(room, tmp_path / "plugin", events)
+    assert ada.model.arrivals(ANSWER) == []
+    assert await status(bob, sent) == "delivered"
+
+
+async def test_a_run_whose_stop_hook_is_killed_behind_its_offer_has_seen_nothing(
+    room: Room, tmp_path: Path
+) -> None:
+    dies = {"Stop": killed("Stop")}
+    ada, bob, sent = await printed(room, tmp_path / "plugin", faults=dies)
+    assert ada.model.arrivals(ANSWER) == []
+    assert await status(bob, sent) == "delivered"
+
+
+async def test_what_is_for_now_comes_with_the_next_tool_boundary(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    looked = threading.Event()
+    ada = meshed(
+        room,
+        "ada",
+        Rule("Look around", mesh("search_peers"), until=looked),
+        Rule(ANSWER, mesh("search_peers"), times=1),
+        ENABLE_TOOL_SEARCH="false",
+    )
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
+        await room.present("ada")
+        await terminal.type("Look around.")
+        await ada.model.turned(1)
+        sent = await bob.call("send", to="ada", text=ANSWER, priority="now")
+        await bob.reached("delivered", sent)
+        looked.set()
+        arrival = await ada.model.arrived(ANSWER)
+        assert (arrival.asked.number, arrival.place) == (1, Place.SYSTEM)
+        assert (await bob.reached("seen", sent))["route"] == "tool-boundary"
+        await terminal.leave()
+
+
+async def turn_with_bob(room: Room, terminal: Terminal, asking: Asking) -> dict[str, Any]:
+    """Type the prompt that asks bob, who answers before the turn ends."""
+    await room.present("ada")
+    await terminal.type("Ask bob for the branch.")
+    sent = await answer(room.live.sessions[0])
+    asking.asked.set()
+    await asking.client.model.wait(lambda: len(asking.client.model.turns) >= 2, "an end")
+    return sent
+
+
+async def test_a_turn_at_a_terminal_goes_on_with_what_is_next(room: Room, tmp_path: Path) -> None:
+    bob = await room.live.join("bob")
+    asking = Asking(room)
+    async with at_terminal(asking.client, *a_plugin(tmp_path / "plugin")) as terminal:
+        sent = await turn_with_bob(room, terminal, asking)
+        await terminal.shows("Main, says bob.")
+        assert (await bob.reached("seen", sent))["route"] == "stop"
+        await terminal.leave()
+    arrival = asking.client.model.arrival(ANSWER)
+    assert set(arrival.places) == {Place.USER, Place.SYSTEM}
+    assert len(asking.client.model.turns) == 3
+
+
+async def test_two_sessions_converse_by_hooks_alone_and_each_is_told_what_was_seen(
+    room: Room, tmp_path: Path
+) -> None:
+    ada = meshed(
+        room,
+        "ada",
+        Rule("Ask bob", mesh("send", to="bob", text=QUESTION)),
+        Rule(
+            f'id="(msg_[^"]+)" from="bob".*{ANSWER}',
+            lambda _: mesh("message_status", id=asked_id(ada)),
+        ),
+        Rule('"status":"seen"', "Bob read it and says main."),
+        Rule('"status":"(queued|delivered)"', lambda _: mesh("message_status", id=asked_id(ada))),
+        Rule(ACCEPTED, "Asked."),
+        ENABLE_TOOL_SEARCH="false",
+    )
+    bob = meshed(
+        room,
+        "bob",
+        Rule(
+            f'id="(msg_[^"]+)" from="ada".*{QUESTION[:-1]}',
+            lambda found: mesh("send", to="ada", text=ANSWER, reply_to=found[1]),
+        ),
+        Rule(ACCEPTED, "Answered."),
+        ENABLE_TOOL_SEARCH="false",
+    )
+    words = [a_plugin(tmp_path / name) for name in ("ada", "bob")]
+    async with at_terminal(ada, *words[0]) as at_ada, at_terminal(bob, *words[1]) as at_bob:
+        await room.present("ada", "bob")
+        await at_ada.type("Ask bob for the branch.")
+        await at_bob.shows("Answered.")
+        await at_ada.shows("Bob read it and says main.")
+        await at_ada.leave()
+        await at_bob.leave()
+    assert bob.model.arrival(QUESTION).place is Place.SYSTEM
+    arrival = ada.model.arrival(ANSWER)
+    assert set(arrival.places) in ({Place.SYSTEM}, {Place.USER, Place.SYSTEM})
+    last = ada.model.turns[-1].fresh[0].text
+    assert '"proved":true' in last
+    assert '"route":"monitor"' in last
+
+
+def asked_id(ada: Claude) -> str:
+    """Give the id of the message that ada sent, from the result that her model read."""
+    for asked in ada.model.turns:
+        for block in asked.blocks:
+            if block.place is Place.RESULT and '"id":"msg_' in block.text:
+                return block.text.partition('"id":"')[2].partition('"')[0]
+    raise AssertionError("no message was sent")
