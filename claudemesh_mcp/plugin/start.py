@@ -26,17 +26,19 @@ def main(arguments: Sequence[str]) -> int:
         arguments: The plugin's data folder.
     """
     sys.path[:0] = [str(ROOT), str(ROOT / "broker")]
-    from claudemesh_mcp.plugin.environment import Environment
-    from claudemesh_mcp.plugin.waiting import Front
-    from claudemesh_mcp.routes.places import environment as environ
-
+    # Each when it is needed: a client waits, and most have the program.
     if program := _program():
         os.execv(program, [program, "mcp"])
+    from claudemesh_mcp.plugin.environment import Environment
+    from claudemesh_mcp.routes.places import environment as environ
+
     environment = Environment(Path(arguments[0]))
     if environment.is_ready:
         become_server(environment.python)
     if _is_off(environ()):
         return _serve_nothing()
+    from claudemesh_mcp.plugin.waiting import Front
+
     if handover := Front(environment).serve():
         become_server(environment.python, "--handover", str(handover))
     return 0

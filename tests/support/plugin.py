@@ -37,6 +37,11 @@ _NAME: Final = "claudemesh_libs"
 _WHEEL: Final = f"{_NAME}-1-py3-none-any.whl"
 
 
+def base_python() -> str:
+    """Give the Python that the environment of the tests was made of."""
+    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
 def wheel() -> bytes:
     """Give the one package: a file that leads Python to the libraries of the tests."""
     info = f"{_NAME}-1.dist-info"
@@ -145,8 +150,7 @@ class Plugin:
         if not tools.exists():
             self.project.mkdir(parents=True)
             tools.mkdir()
-            base = getattr(sys, "_base_executable", sys.executable)
-            (tools / "python3").symlink_to(os.path.realpath(base))
+            (tools / "python3").symlink_to(base_python())
             for name in ("sh", "mkdir", "mv"):
                 (tools / name).symlink_to(str(shutil.which(name)))
         return {
