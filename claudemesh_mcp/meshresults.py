@@ -32,6 +32,7 @@ class PeerRow(Result):
     optional = frozenset(
         {
             "self",
+            "routes",
             "role",
             "channel",
             "model",
@@ -56,6 +57,9 @@ class PeerRow(Result):
     groups: list[str]
     last_seen: str
     is_self: bool | None = Field(default=None, alias="self")
+    routes: list[str] | None = Field(
+        default=None, description="By which messages reach its model unasked, as it says."
+    )
     role: str | None = None
     channel: str | None = None
     model: str | None = None
@@ -193,6 +197,13 @@ class MeshInfo(Result):
     members: int
     peers: int | None = None
     online: int | None = None
+    mode: str = Field(description="push: what arrives is shown; inbox: only counted; off: neither.")
+    routes: dict[str, str] = Field(
+        description="Ways into this model's context: works, untested, silent or off."
+    )
+    pushed_today: dict[str, int] = Field(
+        description="About how many tokens were pushed here today, by sender."
+    )
     unread: int
     held: int = Field(description="Messages that wait until the user lets them through.")
     pending: int = Field(description="Messages of one's own not yet confirmed by the broker.")

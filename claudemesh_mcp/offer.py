@@ -38,8 +38,8 @@ all. The result says for each recipient what became of it; `pending` will still 
 do not send it again.
 - `inbox`: read what has arrived, oldest first. Where this plugin's hooks run, messages are pushed \
 into your context by themselves: don't poll. Without hooks look when you begin, after a long piece \
-of work, and when you expect an answer (`wait_s` waits for one). `waiting` in a result says how \
-many are unread. Answer with `reply_to`.
+of work, and when you expect an answer (`wait_s` waits for one). Each result says how many wait. \
+Answer with `reply_to`.
 - `history`: search what was said before.
 - `message_status`: proof of delivery for something sent (accepted, queued, delivered, seen).
 - `set_profile`: say what you work on, so that others find you; status `dnd` asks for quiet.

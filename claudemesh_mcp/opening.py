@@ -6,6 +6,7 @@
 import getpass
 import secrets
 from pathlib import Path
+from typing import Final
 
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.identity import PEER_ID
@@ -14,6 +15,8 @@ from claudemesh_mcp.project import as_text, find_project, host_label, wished_han
 from claudemesh_wire.address import handle_from
 from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.handshake import Session
+
+CLAUDE: Final = "claude"
 
 
 def set_up(
@@ -60,11 +63,19 @@ def set_up(
             host=as_text(settings.host or host_label())[:80],
             project=project.name[:200],
             cwd=str(project.cwd)[:1000],
+            multicast=_is_in_multicast(settings, session_type),
         ),
         handles=tuple(handles),
         claude_session=session,
         may_fork=attach,
     )
+
+
+def _is_in_multicast(settings: Settings, session_type: str) -> bool:
+    """Tell whether what goes to a group or to all goes to a session; not if it is one prompt."""
+    if settings.multicast is not None:
+        return settings.multicast
+    return session_type != CLAUDE or not settings.is_headless
 
 
 def _anchor(settings: Settings, resume: str | None) -> str:

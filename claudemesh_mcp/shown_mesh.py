@@ -4,13 +4,15 @@
 certificate proves it.
 """
 
+import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from claudemesh_mcp import held, outbox, rights
+from claudemesh_mcp import held, outbox, rights, shown_routes
 from claudemesh_mcp.attachment import Attachment, certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
@@ -31,11 +33,12 @@ from claudemesh_mcp.peer import Detected, Peer
 from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.project import wished_handle
 from claudemesh_mcp.results import rfc3339
+from claudemesh_mcp.routes import facts
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
 from claudemesh_wire.grants import GrantsFound, ListGrants
 from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
 from claudemesh_wire.meshes import AskMesh
-from claudemesh_wire.presence import MAX_PROFILE_BYTES, PeerCard, UpdatePresence
+from claudemesh_wire.presence import MAX_PROFILE_BYTES, PeerCard, Status, UpdatePresence
 from claudemesh_wire.search import PeerFilters, SearchPeers
 
 # For what is only good to know: who asks wants to hear that the broker hangs.
@@ -107,6 +110,7 @@ def _peer_row(peer: Peer, card: PeerCard, *, detail: bool) -> PeerRow:
             "groups": [f"@{group.name}" for group in card.groups],
             "last_seen": rfc3339(card.last_seen_ms),
             "self": True if card.peer == peer.id else None,
+            "routes": [_line(route) for route in card.routes] if card.online else None,
             **more,
         }
     )
@@ -133,7 +137,7 @@ async def profile(peer: Peer, client: Client, change: dict[str, Any]) -> Profile
         raise Invalid(f"{first['loc'][0]}: {first['msg']}.") from error
     if len(request.model_dump_json(include={"profile"})) > 2 * MAX_PROFILE_BYTES:
         raise Invalid(f"profile is at most {MAX_PROFILE_BYTES} bytes of JSON.")
-    card = (await client.call(request)).card
+    card = await _updated(peer, client, request)
     if card.handle != peer.handle:
         await certify(peer, client, card.handle)
     return ProfileResult(
@@ -145,6 +149,24 @@ async def profile(peer: Peer, client: Client, change: dict[str, Any]) -> Profile
         visible=card.visible,
         share_cwd=card.share_cwd,
     )
+
+
+async def _updated(peer: Peer, client: Client, request: UpdatePresence) -> PeerCard:
+    """Tell the broker, and the file whether quiet is wanted: hooks ask the file.
+
+    Quiet begins here before it is shown, so that no status of a turn comes behind it.
+    """
+    begins = request.status == Status.DND and await peer.file.write(
+        partial(facts.set_dnd, on=True)
+    )
+    try:
+        card = (await client.call(request)).card
+    except MeshError:
+        if begins:
+            await peer.file.write(partial(facts.set_dnd, on=False))
+        raise
+    await peer.file.write(partial(facts.set_dnd, on=card.status == Status.DND))
+    return card
 
 
 async def join(client: Client, group: str, role: str) -> GroupResult:
@@ -172,9 +194,7 @@ def _groups(mine: MyGroups) -> GroupResult:
 async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
     """Show where one is connected and as whom."""
     now_ms, policy = peer.now_ms(), Policy(peer)
-    unread, waiting, pending = await peer.file.read(
-        lambda sql: (policy.unread(sql, now_ms), held.count(sql), outbox.count_waiting(sql))
-    )
+    kept = await peer.file.read(lambda sql: _kept(sql, policy, now_ms))
     facts, dialed, chain = attachment.facts, attachment.broker, peer.trust.chain
     told: dict[str, Any] = {}
     shown: dict[str, Any] = {"groups": []}
@@ -210,9 +230,7 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
             connected=attachment.is_connected,
         ),
         members=sum(not one.removed for one in chain.members.values()),
-        unread=unread,
-        held=waiting,
-        pending=pending,
+        **kept,
         key_storage=peer.identity.wrapping.storage,
         defaults=rights.defaults(strict=peer.setup.settings.strict),
         grants=rights.differing(peer, grants),
@@ -220,6 +238,18 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
         news=_news(peer),
         **told,
     )
+
+
+def _kept(sql: sqlite3.Connection, policy: Policy, now_ms: int) -> dict[str, Any]:
+    """Give what the peer's own file says."""
+    return {
+        "unread": policy.unread(sql, now_ms),
+        "held": held.count(sql),
+        "pending": outbox.count_waiting(sql),
+        "mode": facts.mode(sql).value,
+        "routes": shown_routes.states(sql, policy.peer.home.data, now_ms),
+        "pushed_today": shown_routes.pushed_today(sql, now_ms),
+    }
 
 
 def _own_card(card: PeerCard) -> dict[str, Any]:

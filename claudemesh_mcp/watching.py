@@ -189,6 +189,9 @@ class Watch:
             if change:
                 await client.call(UpdatePresence(**change), _TELL_S)
             self._told = now
+            if "status" in change and await self._peer.file.read(facts.is_dnd):
+                # It was asked for meanwhile, and what was told may have come behind it.
+                await client.call(UpdatePresence(status=Status.DND), _TELL_S)
         except MeshError as error:
             logger.debug("The broker was not told of a change: %s", error.code)
 

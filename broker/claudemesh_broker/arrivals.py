@@ -140,7 +140,8 @@ def _attach(sql: Sql, arrival: Arrival, fence: int) -> None:
         " attached_ms = ?, archived_ms = NULL,"
         " fence = ?, attached = 1, lease_until_ms = NULL, node = ?, type = ?,"
         " channel = ?, model = ?, host = ?, project = ?, cwd = ?, client_version = ?,"
-        " last_seen_ms = ? WHERE mesh = ? AND peer = ?",
+        # What reached an earlier process of it is to be found out anew.
+        " routes = '', multicast = ?, last_seen_ms = ? WHERE mesh = ? AND peer = ?",
         now_ms,
         now_ms,
         now_ms,
@@ -154,6 +155,7 @@ def _attach(sql: Sql, arrival: Arrival, fence: int) -> None:
         session.project,
         session.cwd,
         arrival.version,
+        session.multicast,
         now_ms,
         said.mesh,
         said.peer,

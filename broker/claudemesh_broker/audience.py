@@ -33,9 +33,11 @@ _PEERS: Final = (
     " p.cwd, p.summary, p.visible, p.share_cwd, c.blob AS certificate FROM peers AS p"
     " LEFT JOIN certificates AS c ON c.hash = p.certificate_hash WHERE p.mesh = ?"
 )
-# What goes to many goes to no peer that hides, that another succeeded, or that is archived.
+# What goes to many goes to no peer that hides, that another succeeded, that is archived, or that
+# runs for one prompt only.
 _MANY: Final = (
     f"{_PEERS} AND c.hash IS NOT NULL AND p.visible = 1 AND p.archived_ms IS NULL"
+    " AND p.multicast = 1"
     " AND (p.successor IS NULL OR p.returned = 1)"
 )
 

@@ -296,6 +296,8 @@ def _card(row: Row, groups: Sequence[Row], chain: Chain, now_ms: int) -> PeerCar
         last_seen_ms=now_ms if row["attached"] else row["last_seen_ms"],
         visible=bool(row["visible"]),
         share_cwd=bool(row["share_cwd"]),
+        routes=row["routes"].split(",") if row["routes"] else [],
+        multicast=bool(row["multicast"]),
         stats=Stats(
             sessions=row["sessions"],
             sent=row["sent"],

@@ -57,7 +57,10 @@ class Challenge(Notice, kind="handshake.challenge"):
 
 
 class Session(canonical.Signed):
-    """What a session says of itself in its hello; all of it is shown to other peers."""
+    """What a session says of itself in its hello; all of it is shown to other peers.
+
+    Without ``multicast`` what goes to a group or to all does not go to it.
+    """
 
     type: Annotated[str, Field(max_length=40)] = "claude"
     channel: Annotated[str, Field(max_length=40)] = ""
@@ -65,6 +68,7 @@ class Session(canonical.Signed):
     host: Annotated[str, Field(max_length=80)] = ""
     project: Annotated[str, Field(max_length=200)] = ""
     cwd: Annotated[str, Field(max_length=1000)] = ""
+    multicast: bool = True
 
 
 class Claims(canonical.Signed):

@@ -23,6 +23,8 @@ from claudemesh_wire.message import (
 )
 
 MAX_PROFILE_BYTES: Final = 4096
+Route = Annotated[str, Field(pattern=r"^[a-z]{1,20}$")]
+"""A way into a model's context, by its name: ``hooks``, ``monitor`` …"""
 
 
 class Status(StrEnum):
@@ -56,7 +58,9 @@ class Stats(Part):
 class PeerCard(Part):
     """What the mesh shows of one peer; times in milliseconds, the certificate proves the rest.
 
-    ``cwd`` is empty for other members unless ``share_cwd``.
+    ``cwd`` is empty for other members unless ``share_cwd``. ``routes`` are those by which messages
+    reach its model without being asked for, as the peer says. Without ``multicast`` it is in no
+    multicast.
     """
 
     peer: PeerId
@@ -81,6 +85,8 @@ class PeerCard(Part):
     visible: bool = True
     share_cwd: bool = False
     stats: Stats = Stats()
+    routes: list[str] = Field(default_factory=list[str])
+    multicast: bool = True
 
 
 class Certified(Message, kind="presence.certified"):
@@ -123,6 +129,7 @@ class UpdatePresence(
     profile: dict[str, Any] | None = None
     visible: bool | None = None
     share_cwd: bool | None = None
+    routes: Annotated[list[Route], Field(max_length=8)] | None = None
 
 
 class Departed(Message, kind="presence.departed"):

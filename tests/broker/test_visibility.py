@@ -10,7 +10,7 @@ from claudemesh_wire.search import SearchPeers
 from tests.broker.test_audience import two_that_begin_alike
 from tests.support.broker import MemoryBroker
 from tests.support.people import Device, Mesh
-from tests.support.rawpeer import RawPeer, join
+from tests.support.rawpeer import ABOUT, RawPeer, Wish, join
 
 
 @pytest.fixture
@@ -178,3 +178,29 @@ async def test_a_folder_that_is_shared_no_more_is_taken_out_of_sight(
         await ada.call(UpdatePresence(share_cwd=shares))
         await bob.resolve_nobody()
         assert bool(bob.of(PresenceChanged)[-1].card.cwd) == shares
+
+
+async def test_what_goes_to_many_leaves_out_a_run_of_one_prompt_which_can_be_written_to(
+    broker: MemoryBroker, mesh: Mesh, own: RawPeer, bob: RawPeer
+) -> None:
+    about = ABOUT.model_copy(update={"multicast": False})
+    run = await join(broker, Device(mesh, mesh.founder, "run"), wish=Wish(about=about))
+    for peer in (run, bob):
+        await peer.call(JoinGroup(group="ops"))
+    assert [one.peer for one in (await own.resolve("@ops")).recipients] == [bob.peer]
+    assert run.peer not in {one.peer for one in (await own.resolve("*")).recipients}
+    # It is no secret: it is listed, and reached by its name.
+    (card,) = (await own.call(SearchPeers(query="run"))).peers
+    assert (card.peer, card.multicast) == (run.peer, False)
+    assert [one.peer for one in (await own.resolve("run")).recipients] == [run.peer]
+
+
+async def test_a_session_that_goes_on_at_a_terminal_is_reached_by_what_goes_to_many_again(
+    broker: MemoryBroker, mesh: Mesh, own: RawPeer
+) -> None:
+    device = Device(mesh, mesh.founder, "run")
+    about = ABOUT.model_copy(update={"multicast": False})
+    run = await join(broker, device, wish=Wish(about=about))
+    await run.leave()
+    run = await join(broker, device, wish=Wish(certificate=run.certificate))
+    assert run.peer in {one.peer for one in (await own.resolve("*")).recipients}

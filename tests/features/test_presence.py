@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from claudemesh_wire.groups import JoinGroup
 from claudemesh_wire.handshake import Mode
@@ -312,3 +313,24 @@ async def test_a_session_that_resumes_finds_all_of_itself(broker: MemoryBroker, 
     assert (card.handle, card.summary, card.profile) == ("bob", "tests", {"a": 1})
     assert (card.role, card.status, card.share_cwd) == ("reviewer", "dnd", True)
     assert [(one.name, one.role) for one in card.groups] == [("ops", "lead")]
+
+
+async def test_the_routes_by_which_a_session_is_reached_are_shown_until_it_comes_anew(
+    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+) -> None:
+    device = Device(mesh, mesh.founder, "bob")
+    bob = await join(broker, device)
+    assert (await bob.call(UpdatePresence())).card.routes == []
+    card = (await bob.call(UpdatePresence(routes=["hooks", "monitor"]))).card
+    assert card.routes == ["hooks", "monitor"]
+    assert (await bob.call(UpdatePresence(summary="busy"))).card.routes == ["hooks", "monitor"]
+    await hears(ada, ("joined", "bob"), ("updated", "bob"), ("updated", "bob"))
+    await bob.leave()
+    bob = await join(broker, device, wish=Wish(certificate=bob.certificate))
+    assert (await bob.call(UpdatePresence())).card.routes == []
+
+
+@pytest.mark.parametrize("routes", [["hooks,monitor"], [""], ["Hooks"], ["x"] * 9])
+def test_what_is_no_name_of_a_route_is_not_said(routes: list[str]) -> None:
+    with pytest.raises(ValidationError):
+        UpdatePresence(routes=routes)

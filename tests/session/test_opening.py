@@ -1,6 +1,7 @@
 """Which peer a process is: its anchor, the handles it wishes for, what it tells others."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,3 +121,23 @@ def test_the_present_folder_is_the_project_when_none_is_set(
 ) -> None:
     monkeypatch.chdir(shop)
     assert set_up(Settings(), "claude").handles == ("shop", "shop-fix")
+
+
+@pytest.mark.parametrize(
+    ("session_type", "told", "reached"),
+    [
+        ("claude", {}, True),
+        ("claude", {"entrypoint": "cli"}, True),
+        ("claude", {"entrypoint": "sdk-cli"}, False),
+        ("claude", {"attended": False}, False),
+        ("claude", {"entrypoint": "sdk-cli", "multicast": True}, True),
+        ("claude", {"multicast": False}, False),
+        ("sdk", {"entrypoint": "sdk-cli"}, True),
+        ("human", {"entrypoint": "sdk-cli"}, True),
+    ],
+)
+def test_a_run_of_one_prompt_is_in_no_multicast_unless_it_is_launched_for_it(
+    shop: Path, session_type: str, told: dict[str, Any], *, reached: bool
+) -> None:
+    setup = set_up(Settings(project_dir=shop, **told), session_type)
+    assert setup.session.multicast is reached

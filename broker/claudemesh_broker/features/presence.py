@@ -64,7 +64,8 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
         sql.execute(
             "UPDATE peers SET role = coalesce(?, role), status = coalesce(?, status),"
             " summary = coalesce(?, summary), profile = coalesce(?, profile),"
-            " visible = coalesce(?, visible), share_cwd = coalesce(?, share_cwd)"
+            " visible = coalesce(?, visible), share_cwd = coalesce(?, share_cwd),"
+            " routes = coalesce(?, routes)"
             " WHERE mesh = ? AND peer = ?",
             request.role,
             request.status,
@@ -72,6 +73,7 @@ async def update(context: Context, request: UpdatePresence) -> PresenceUpdated:
             profile,
             request.visible,
             request.share_cwd,
+            None if request.routes is None else ",".join(request.routes),
             caller.mesh,
             caller.peer,
         )
