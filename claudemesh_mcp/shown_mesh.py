@@ -156,9 +156,7 @@ async def _updated(peer: Peer, client: Client, request: UpdatePresence) -> PeerC
 
     Quiet begins here before it is shown, so that no status of a turn comes behind it.
     """
-    begins = request.status == Status.DND and await peer.file.write(
-        partial(facts.set_dnd, on=True)
-    )
+    begins = request.status == Status.DND and await peer.file.write(partial(facts.set_dnd, on=True))
     try:
         card = (await client.call(request)).card
     except MeshError:
