@@ -101,9 +101,16 @@ class Meeting:
         word = str(Living.now(os.getpid()))
         await self._peer.file.write(partial(facts.put, key=facts.CHANNEL, value=word))
 
-    async def rename(self) -> None:
-        """Write down the handle of now, if it is another than before."""
-        if self._is_open and self._record.handle != self._peer.handle:
+    async def remain(self) -> None:
+        """Write the record again if the handle is another now, or if nobody's record is there.
+
+        Another server of the client, for another mesh, may have taken its place and left.
+        """
+        path = Path(records.place(self._data, self._record.pid))
+        # Asked in the thread of the peer's file, which waits for disks anyway.
+        is_there = await self._peer.file.read(lambda _: path.exists())
+        is_renamed = self._record.handle != self._peer.handle
+        if self._is_open and (is_renamed or not is_there):
             self._record = self._record._replace(handle=self._peer.handle)
             await _attempt(partial(records.write, self._data, self._record))
 

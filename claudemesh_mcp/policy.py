@@ -70,18 +70,13 @@ class Policy:
 
     def unread(self, sql: sqlite3.Connection, now_ms: int) -> int:
         """Count what ``review`` would leave to be handed out, and change nothing."""
-        waiting = openrows.count_open(sql, now_ms)
-        verdicts = self._verdicts(waiting, self._granted())
-        for member, verdict in verdicts.items():
-            stays = _let_through(sql, member, now_ms) if verdict == Capability.MESSAGE else []
-            waiting[member] = len(stays)
-        return sum(waiting.values())
+        return sum(self.waiting(sql, now_ms).values())
 
     def waiting(self, sql: sqlite3.Connection, now_ms: int) -> dict[str, int]:
         """Count by priority what ``review`` would leave to be handed out, and change nothing."""
         there = openrows.count_by_priority(sql, now_ms)
         members = {member for member, _ in there}
-        verdicts = self._verdicts(members, self._granted() if members else None)
+        verdicts = self._verdicts(members, self._granted())
         found = Counter[str]()
         for (member, priority), count in there.items():
             found[priority] += 0 if member in verdicts else count

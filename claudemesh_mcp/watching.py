@@ -114,6 +114,7 @@ class Watch:
                 if seen != before:
                     await self._act(before, seen)
                 if has_arrived or seen.file != before.file or ticks % _TICKS_AT_LEAST == 0:
+                    await self._meeting.remain()
                     await self._tell()
                     await self._ring()
             except MeshError as error:
@@ -142,7 +143,6 @@ class Watch:
             await self._judge()
         if now.file != before.file:
             self._mesh.look_again()
-        await self._meeting.rename()
 
     async def _learn_log(self) -> None:
         """Take over what another session of this home has verified."""

@@ -13,6 +13,7 @@ from claudemesh_mcp.routes import bells, facts, offers, records, waking
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.offers import BUSY, Look, Offer
 from claudemesh_mcp.routes.places import Folder
+from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.settings import NOW, STALE_MS, Moment
 from claudemesh_mcp.routes.transcript import are_of_two_replies
 
@@ -184,5 +185,8 @@ def _note_activity(sql: sqlite3.Connection, event: Event, now: Activity) -> None
 
 
 def _show(sql: sqlite3.Connection, event: Event, look: Look, released: int = 0) -> Shows:
+    # Grants are judged by the session's server alone: what it can't keep back is not shown.
+    if not Living(event.record.server, 0).is_alive:
+        return None
     made = offers.offer(sql, look, event.now_ms, released=released)
     return None if made is None else (look, made)

@@ -95,7 +95,13 @@ def _tidy(schema: Schema, definitions: Schema, inside: tuple[str, ...]) -> Schem
         for key, value in _with_null_where_due(schema).items()
         if key not in _UNSAID and not (key == "default" and not value)
     }
-    return _each_inside(small, lambda one: _tidy(one, definitions, inside))
+    return _each_inside(small, lambda one: _without_refusal(_tidy(one, definitions, inside)))
+
+
+def _without_refusal(schema: Schema) -> Schema:
+    """Leave unsaid of an inner object what is true of all: that it takes no other keys."""
+    taken = schema.get("additionalProperties", True)
+    return schema if taken else {k: v for k, v in schema.items() if k != "additionalProperties"}
 
 
 def _each_inside(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from claudemesh_mcp.routes import records
-from tests.support.live import Live, LiveSession, alive
+from tests.support.live import LIMIT_S, Live, LiveSession, alive
 
 
 @pytest.fixture
@@ -98,3 +99,26 @@ async def test_an_alias_of_a_peer_that_this_home_lacks_is_none(live: Live) -> No
     assert await ada.end() == 0
     records.alias(live.home.data, "one", "p_" + "a" * 26)
     assert await who(await live.join("ada", session="one")) == before
+
+
+async def test_a_record_that_another_server_of_the_client_took_with_it_comes_back(
+    live: Live,
+) -> None:
+    ada = await live.join("ada")
+    bob = await live.join("bob")
+    [record] = [one for one in told(live) if one["server"] == ada.pid]
+    records.remove(live.home.data, record["pid"], ada.pid)
+    # Whatever arrives has the server look.
+    await bob.call("send", to="ada", text="Are you there?")
+    with anyio.fail_after(LIMIT_S):
+        while ada.pid not in {one["server"] for one in told(live)}:
+            await bob.call("search_peers", query="ada")
+    assert record in told(live)
+
+
+async def test_a_new_handle_is_in_the_record(live: Live) -> None:
+    ada = await live.join("ada")
+    await ada.call("set_profile", handle="grace")
+    with anyio.fail_after(LIMIT_S):
+        while [one["handle"] for one in told(live)] != ["grace"]:
+            await ada.call("search_peers", query="grace")

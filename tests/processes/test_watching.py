@@ -214,3 +214,26 @@ async def test_a_channel_that_is_off_is_never_rung(live: Live) -> None:
     await shown(bob, "ada", {"routes": ["hooks"]})
     await hooks.holds(lambda sql: facts.get(sql, facts.CHANNEL) == "")
     assert (await ada.call("mesh_info"))["routes"]["channel"] == "off"
+
+
+async def test_hooks_show_nothing_once_the_server_that_judges_is_gone(live: Live) -> None:
+    ada, bob = await live.join_all("ada", "bob")
+    hooks = Hooks(live, ada)
+    sent = await bob.call("send", to="ada", text="Look at this.")
+    await hooks.holds(arrived)
+    file = hooks.file.read_bytes()
+    client = subprocess.Popen(["cat"], stdin=subprocess.PIPE)  # noqa: ASYNC220 - it stands for a client
+    assert client.stdin is not None
+    try:
+        await ada.kill()
+        # The client of this test ends with its server; another one stands for one that does not.
+        record = json.loads(file) | {"pid": client.pid, "start": 0}
+        path = hooks.file.with_name(f"{client.pid}.json")
+        path.write_text(json.dumps(record))
+        hooks.environment["CLAUDE_PID"] = str(client.pid)
+        assert await hooks.prompt() == ""
+    finally:
+        client.stdin.close()
+        client.wait()
+    again = await live.join("ada")
+    assert [one["id"] for one in await again.read(1)] == [sent["id"]]
