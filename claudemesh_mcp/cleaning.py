@@ -62,7 +62,9 @@ _UNSEEN: Final = (
 # The names of frames around what a model reads, ours and those of clients and model formats.
 _FRAMES: Final = (
     "antml:[a-z_]+|"
-    "(?:mesh|peer|teammate|channel|cross-session|task)[-_](?:message|notification|event)s?|"
+    "(?:mesh|peer|teammate|channel|cross-session|task)[-_](?:message|notification|event)s?"
+    # With a nonce too: only the right one counts, but a reader may not compare it.
+    "(?:-[0-9a-z]{1,40})?|"
     "claudemesh(?:[-_][a-z_-]+)?|"
     "messages?|channel|"
     "system(?:[-_](?:reminder|prompt|message|warning))?|"
@@ -82,6 +84,8 @@ _TAG: Final = (
     "|\\|[a-z_]{2,24}\\|>)"
 )
 _TURN: Final = re.compile("(\n[ \t]{0,16}\n[ \t]{0,16}(?:Human|Assistant)):")
+_TURNS: Final = ("Human:", "Assistant:")
+_LINES: Final = str.maketrans("", "", "\n\t")
 _WHITE: Final = re.compile("[\n\t\r\u2028\u2029]+")
 _HARMLESS_OPENER: Final = "\u2039"
 _HARMLESS_COLON: Final = "\ua789"
@@ -106,7 +110,7 @@ def clean(text: str) -> Cleaned:
 
     Cleaning twice changes nothing more, and the text never gets longer.
     """
-    if text.isascii() and text.isprintable() and "<" not in text:
+    if _is_plain(text):
         return Cleaned(text, 0)
     stripped = 0
 
@@ -125,6 +129,13 @@ def clean(text: str) -> Cleaned:
     text, tags = tag_pattern.subn(_HARMLESS_OPENER, text)
     text, turns = _TURN.subn(f"\\1{_HARMLESS_COLON}", text)
     return Cleaned(text, stripped + tags + turns)
+
+
+def _is_plain(text: str) -> bool:
+    """Tell without the patterns, which are slow to make, that there is nothing to clean."""
+    if not text.isascii() or "<" in text or any(turn in text for turn in _TURNS):
+        return False
+    return text.translate(_LINES).isprintable()
 
 
 @cache

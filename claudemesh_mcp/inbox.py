@@ -13,6 +13,7 @@ from typing import Any, Final
 from claudemesh_mcp import reports
 from claudemesh_mcp.cleaning import clean, clean_line
 from claudemesh_mcp.held import DECLINED, mesh_of
+from claudemesh_mcp.routes.waking import AUTO_REPLY_LIMIT
 from claudemesh_mcp.textindex import MOST_AT_ONCE, RECEIVED, forget
 from claudemesh_wire.content import KIND, unpack
 from claudemesh_wire.envelope import Copy, Header, Opened, Reader, Refusal, open_copy
@@ -206,6 +207,12 @@ def find_message(sql: sqlite3.Connection, message: str) -> sqlite3.Row:
         raise NotFound(
             f"There is no received message {message[:60]!a}.",
             "Take an id that inbox showed; messages are kept for 30 days.",
+        )
+    if found["held"] == AUTO_REPLY_LIMIT:
+        raise Forbidden(
+            "The message is held: its sender caused too many turns without a prompt of the user.",
+            "It is shown with the user's next prompt.",
+            code="held",
         )
     if found["held"]:
         raise Forbidden(

@@ -15,6 +15,7 @@ from claudemesh_mcp.grantfile import Granted
 from claudemesh_mcp.inbox import Ruling, Sender
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.rights import right_here
+from claudemesh_mcp.routes import waking
 from claudemesh_wire.content import Priority
 from claudemesh_wire.envelope import Refusal
 from claudemesh_wire.errors import MeshError
@@ -94,7 +95,9 @@ class Policy:
             MeshError: the grants can't be read: nothing of others is shown, and all of it waits.
         """
         waiting = openrows.count_open(sql, now_ms, thread)
-        kept_back = self._keep_back(sql, now_ms, waiting)
+        # A hook releases these with a prompt and shows them at once.
+        limited = {row["member"] for row in waking.limited(sql)}
+        kept_back = self._keep_back(sql, now_ms, waiting.keys() | limited)
         return sum((openrows.count_open(sql, now_ms, thread) if kept_back else waiting).values())
 
     def review_next(self, sql: sqlite3.Connection, now_ms: int, limit: int) -> None:
@@ -114,7 +117,7 @@ class Policy:
         verdicts = self._verdicts(others, self.peer.grants.read()) if others else {}
         self.has_news = self.has_news or bool(verdicts)
         for member, verdict in verdicts.items():
-            rows = openrows.open_of(sql, now_ms, member)
+            rows = [*openrows.open_of(sql, now_ms, member), *waking.limited(sql, member)]
             if verdict == Capability.MESSAGE:
                 rows = [row for row in rows if row["route"] != held.RELEASED]
                 held.hold_back(sql, rows, verdict, now_ms)

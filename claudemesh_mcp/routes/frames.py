@@ -83,14 +83,21 @@ def _attribute(value: str) -> str:
 def _body(row: sqlite3.Row) -> str:
     text: str = row["text"]
     if len(text) <= BODY_CHARACTERS:
-        return clean(text).text
+        return _clean_body(text)
     shown = text[:BODY_CHARACTERS]
     offset, left = len(shown.encode()), len(text.encode()) - len(shown.encode())
     # Cleaned behind the cut, which may have made an opener of something harmless.
     return (
-        f"{clean(shown).text}\n[cut: {left} bytes more, by"
+        f"{_clean_body(shown)}\n[cut: {left} bytes more, by"
         f' inbox(id="{_attribute(row["id"])}", offset={offset})]'
     )
+
+
+def _clean_body(text: str) -> str:
+    if not text.lstrip(" \t").startswith("\n"):
+        return clean(text).text
+    # Behind the line end that comes before it, with which it could make the beginning of a turn.
+    return clean(f"\n{text}").text[1:]
 
 
 def heading(count: int, nonce: str) -> str:

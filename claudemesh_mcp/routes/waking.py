@@ -79,7 +79,17 @@ def _hold(sql: sqlite3.Connection, row: sqlite3.Row, now_ms: int) -> None:
         " WHERE row = ?",
         (AUTO_REPLY_LIMIT, row["row"]),
     )
-    reports.note_again(sql, row, ("held", AUTO_REPLY_LIMIT, now_ms))  # pyright: ignore[reportArgumentType]
+    # Later than that it was delivered, or the broker would take it for the older word.
+    at_ms = max(now_ms, row["received_ms"] + 1)
+    reports.note_again(sql, row, ("held", AUTO_REPLY_LIMIT, at_ms))  # pyright: ignore[reportArgumentType]
+
+
+def limited(sql: sqlite3.Connection, member: str | None = None) -> list[sqlite3.Row]:
+    """Give what is held for its sender's turns: of one member, or all of it."""
+    return sql.execute(
+        "SELECT * FROM inbox WHERE held = ? AND state <> 'seen' AND (? IS NULL OR member = ?)",
+        (AUTO_REPLY_LIMIT, member, member),
+    ).fetchall()
 
 
 def release_excess(sql: sqlite3.Connection, now_ms: int) -> int:

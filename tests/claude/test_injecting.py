@@ -105,12 +105,13 @@ async def test_what_is_for_now_comes_with_the_next_tool_boundary(
     room: Room, tmp_path: Path
 ) -> None:
     bob = await room.live.join("bob")
-    looked = threading.Event()
+    looked, ended = threading.Event(), threading.Event()
     ada = meshed(
         room,
         "ada",
         Rule("Look around", mesh("search_peers"), until=looked),
         Rule(ANSWER, mesh("search_peers"), times=1),
+        Rule('"peers"', "Looked.", until=ended),
         ENABLE_TOOL_SEARCH="false",
     )
     async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
@@ -122,7 +123,10 @@ async def test_what_is_for_now_comes_with_the_next_tool_boundary(
         looked.set()
         arrival = await ada.model.arrived(ANSWER)
         assert (arrival.asked.number, arrival.place) == (1, Place.SYSTEM)
+        # By the call of the next reply, while the turn still goes on.
         assert (await bob.reached("seen", sent))["route"] == "tool-boundary"
+        assert len(ada.model.turns) == 3
+        ended.set()
         await terminal.leave()
 
 

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,9 +159,11 @@ class Beside:
         """Give a fact."""
         return facts.get(self.sql, key)
 
-    def start(self, program: str, *words: str, **settings: str) -> "subprocess.Popen[bytes]":
-        """Start a program."""
-        command = [*ALONE, str(PROGRAMS / program), *words]
+    def start(
+        self, program: str, *words: str, before: Sequence[str] = (), **settings: str
+    ) -> "subprocess.Popen[bytes]":
+        """Start a program, by a command in front of its own if one is given."""
+        command = [*before, *ALONE, str(PROGRAMS / program), *words]
         return subprocess.Popen(
             command,
             env=self.environ | settings,
