@@ -159,7 +159,7 @@ def _look_at_routes(paths: Paths) -> Finding:
         except (OSError, sqlite3.Error):
             continue
         shown = ", ".join(f"{route} {state}" for route, state in found.items())
-        told.append(f"{record.handle}: {shown}")
+        told.append(f"{record.handle or record.peer}: {shown}")
     if not told:
         return skip("No session of Claude Code is open on this home.")
     return ok("; ".join(told) + ".")
