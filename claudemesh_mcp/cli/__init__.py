@@ -72,7 +72,7 @@ def claudemesh(
     \b
     Examples:
       claudemesh demo                        see it work, on a home that is thrown away
-      claude mcp add claudemesh -- claudemesh mcp
+      claudemesh install --plugin            give it to your Claude Code sessions
       claudemesh peers                       who is there
       claudemesh send ada "The build is green."
       claudemesh inbox --follow

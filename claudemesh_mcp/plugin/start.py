@@ -6,10 +6,12 @@ the server once they are there.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -49,8 +51,30 @@ def become_server(python: Path, *flags: str) -> NoReturn:
     # Not the project's folder, which `-m` would put in front: it may hold modules of any name.
     from claudemesh_mcp.routes.places import environment as environ
 
-    command = [str(python), "-P", "-m", "claudemesh_mcp", "mcp", *flags]
-    os.execve(command[0], command, environment_of(environ()))
+    command = [str(python), "-P", "-m", "claudemesh_mcp"]
+    leave_program(python.parents[2] / "bin" / _PROGRAM, command)
+    os.execve(command[0], [*command, "mcp", *flags], environment_of(environ()))
+
+
+def leave_program(file: Path, command: Sequence[str]) -> None:
+    """Leave a program for the user's shell: a plugin brings none that is found there.
+
+    Args:
+        file: Where.
+        command: What it runs.
+    """
+    path = os.pathsep.join([str(ROOT), str(ROOT / "broker")])
+    line = f'PYTHONPATH={shlex.quote(path)} exec {shlex.join(command)} "$@"'
+    script = f"#!/bin/sh\n{line}\n"
+    # Whatever is in the way, the server is more important.
+    with suppress(OSError):
+        if file.exists() and file.read_text("utf-8") == script:
+            return
+        file.parent.mkdir(exist_ok=True)
+        fresh = file.with_name(f"{file.name}.{os.getpid()}")
+        fresh.write_text(script, "utf-8")
+        fresh.chmod(0o755)
+        fresh.replace(file)
 
 
 def environment_of(environ: Mapping[str, str]) -> dict[str, str]:

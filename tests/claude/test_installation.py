@@ -6,6 +6,7 @@ the client itself.
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 
 from claudemesh_mcp.installation.entries import READ_ONLY
 from claudemesh_mcp.plugin.entries import EVENTS
+from tests.support.checkout import ROOT
 from tests.support.claude.client import is_required, lacking
 from tests.support.claude.desk import Desk
 from tests.support.documents import definitions
 from tests.support.shell import Done, Shell
+from tests.test_readme import example
 
 READING = ("inbox", "search_peers", "message_status", "history", "mesh_info")
 ALLOWED = [f"mcp__claudemesh__{name}" for name in READING]
@@ -251,3 +254,21 @@ def test_the_server_stands_in_the_way_of_the_plugin(desk: Desk) -> None:
     done = desk.run("install", "--plugin", "--json")
     assert done.error["code"] == "installed_as_server"
     assert "claudemesh uninstall --scope user" in done.error["hint"]
+
+
+def test_the_lines_of_the_readme_install_the_plugin(desk: Desk) -> None:
+    for line in example("plugin").splitlines():
+        program, *words = shlex.split(line)
+        assert program == "claude"
+        assert desk.claude(*(str(ROOT) if word == "./" else word for word in words)).code == 0
+    (listed,) = json.loads(desk.claude("plugin", "list", "--json").out)
+    assert (listed["enabled"], listed["readFromFolder"]) == (True, str(ROOT))
+    assert installed(desk, "install", "--plugin") == []
+
+
+def test_the_lines_of_the_readme_install_the_server(desk: Desk) -> None:
+    for line in example("install").splitlines():
+        program, *words = shlex.split(line)
+        assert (program, desk.run(*words).code) == ("claudemesh", 0)
+    assert "Scope: User" in desk.claude("mcp", "get", "claudemesh").out
+    assert installed(desk, "install") == []

@@ -3,9 +3,11 @@
 Each test starts it as Claude Code does, with a data folder of its own and a Python of the system.
 """
 
+import json
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -77,6 +79,9 @@ def test_once_the_registry_is_there_a_retry_makes_this_process_the_server(plugin
         assert again["error"]["data"]["error"]["code"] == "already_initialized"
         client.call("search_peers")
         assert client.call("mesh_info")["me"]["handle"] == "project"
+        program = [plugin.data / "bin" / "claudemesh", "peers", "--json"]
+        peers = subprocess.run(program, env=plugin.environment(), capture_output=True, check=True)
+        assert "project" in {peer["handle"] for peer in json.loads(peers.stdout)["peers"]}
         assert client.process.poll() is None
     assert client.process.returncode == 0
 
