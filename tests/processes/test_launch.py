@@ -32,10 +32,10 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         yield shell
 
 
-def launched(shell: Shell, *words: str, **more: str) -> tuple[list[str], list[str]]:
+def launched(shell: Shell, *words: str) -> tuple[list[str], list[str]]:
     """Launch; gives the variables and the words that the client was given."""
     path = f"{shell.folder / 'bin'}:/usr/bin:/bin"
-    done = shell.run("launch", *words, PATH=path, CLAUDE_CONFIG_DIR=str(shell.folder / "c"), **more)
+    done = shell.run("launch", *words, PATH=path, CLAUDE_CONFIG_DIR=str(shell.folder / "c"))
     assert (done.code, done.err) == (7, "")
     lines = done.out.splitlines()
     return (

@@ -106,7 +106,7 @@ class Registry:
                 self.end_headers()
                 self.wfile.write(data)
 
-            def log_message(self, *_: object) -> None:
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Keep quiet."""
 
         server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
