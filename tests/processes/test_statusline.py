@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from claudemesh_mcp import statusline
-from claudemesh_mcp.routes import records
+from claudemesh_mcp.routes import glances, places, records
 from tests.support.live import LIMIT_S, Live, LiveSession, alive
 
 LINE = [sys.executable, "-I", "-S", str(Path(statusline.__file__))]
@@ -66,11 +66,11 @@ async def test_the_line_tells_the_mesh_who_is_online_and_what_is_unread(live: Li
     await until(live, pid, "local · 2 online · 0 unread\n")
     for text in ("One heron.", "Two herons."):
         await bob.reached("delivered", await bob.call("send", to="ada", text=text))
-    assert await line(live, pid) == "local · 2 online · 2 unread\n"
+    await until(live, pid, "local · 2 online · 2 unread\n")
     assert await line(live, pid, CONSOLE) == "local · 2 online · 2 unread\n"
     await ada.read(2)
     await ada.call("search_peers")
-    assert await line(live, pid) == "local · 2 online · 0 unread\n"
+    await until(live, pid, "local · 2 online · 0 unread\n")
 
 
 async def test_the_line_is_empty_offline_and_when_the_session_has_ended(live: Live) -> None:
@@ -83,12 +83,41 @@ async def test_the_line_is_empty_offline_and_when_the_session_has_ended(live: Li
     os.kill(live.broker.pid, signal.SIGCONT)
 
 
+async def test_the_line_comes_back_with_the_broker(live: Live) -> None:
+    ada = await live.join("ada")
+    pid = client_of(live, ada)
+    await until(live, pid, "local · 1 online · 0 unread\n")
+    await live.stop_broker()
+    await until(live, pid, "")
+    await ada.call("search_peers")
+    await until(live, pid, "local · 1 online · 0 unread\n")
+
+
 @pytest.mark.parametrize("told", ["", "{bad", "[]", '{"session_id": 7}', '{"session_id": "../x"}'])
 async def test_whatever_the_line_is_fed_it_says_nothing_and_ends_well(
     live: Live, told: str
 ) -> None:
     for pid in (0, os.getpid(), 2**40):
         assert await line(live, pid, told=told) == ""
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"HOME": "/home/ada"},
+        {"HOME": "/home/ada", "XDG_DATA_HOME": "/data"},
+        {"HOME": "/home/ada", "XDG_DATA_HOME": "data"},
+        {"HOME": "/home/ada", "XDG_DATA_HOME": "/data", "CLAUDEMESH_HOME": "/mesh"},
+        {"HOME": "/home/ada", "CLAUDEMESH_HOME": "mesh"},
+    ],
+)
+def test_the_line_looks_where_the_hooks_do(environ: dict[str, str], platform: str) -> None:
+    assert statusline.home(environ, platform) == places.places(environ, platform).data
+
+
+def test_the_line_takes_as_old_what_the_server_does() -> None:
+    assert statusline.FRESH_S == glances.FRESH_S
 
 
 async def test_what_was_left_long_ago_is_not_shown(live: Live) -> None:
