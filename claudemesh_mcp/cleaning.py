@@ -75,12 +75,14 @@ _FRAMES: Final = (
     "persisted-output|untrusted[-_][a-z_-]+"
 )
 _OPENERS: Final = "<\uff1c\ufe64"
-# A bare `<message>` right behind a word is a type parameter; with attributes it is none.
+# Right behind a word these alone are type parameters; with attributes they are none.
+_TYPES: Final = "messages?|channel|system|human|user|assistant|invoke"
 _TAG: Final = (
     f"[{_OPENERS}](?="
     f"[\\s\\\\]{{0,3}}[/\uff0f]\\s{{0,3}}(?:{_FRAMES})(?![\\w.:-])"
     f"|(?:{_FRAMES})(?:\\s+[\\w:-]+\\s*=|\\s*[/\uff0f]\\s*[>\uff1e])"
-    f"|(?<!\\w[{_OPENERS}])(?:{_FRAMES})(?:\\s[^<>\\n]{{0,200}})?\\s*[>\uff1e]"
+    f"|(?!(?<=\\w[{_OPENERS}])(?:{_TYPES})[\\s>\uff1e])"
+    f"(?:{_FRAMES})(?:\\s[^<>\\n]{{0,200}})?\\s*[>\uff1e]"
     "|\\|[a-z_]{2,24}\\|>)"
 )
 _TURN: Final = re.compile("(\n[ \t]{0,16}\n[ \t]{0,16}(?:Human|Assistant)):")

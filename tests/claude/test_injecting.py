@@ -130,6 +130,33 @@ async def test_what_is_for_now_comes_with_the_next_tool_boundary(
         await terminal.leave()
 
 
+async def test_a_second_call_of_the_same_reply_proves_nothing(room: Room, tmp_path: Path) -> None:
+    bob = await room.live.join("bob")
+    looked, ended = threading.Event(), threading.Event()
+    both = (mesh("search_peers"), mesh("mesh_info"))
+    ada = meshed(
+        room,
+        "ada",
+        Rule("Look around", both, until=looked),
+        Rule(ANSWER, "Main, says bob.", until=ended),
+        ENABLE_TOOL_SEARCH="false",
+    )
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
+        await room.present("ada")
+        await terminal.type("Look around.")
+        await ada.model.turned(1)
+        sent = await bob.call("send", to="ada", text=ANSWER, priority="now")
+        await bob.reached("delivered", sent)
+        looked.set()
+        arrival = await ada.model.arrived(ANSWER)
+        assert arrival.place is Place.SYSTEM
+        assert len([one for one in arrival.asked.fresh if one.place is Place.RESULT]) == 2
+        assert await status(bob, sent) == "delivered"
+        ended.set()
+        assert (await bob.reached("seen", sent))["route"] == "tool-boundary"
+        await terminal.leave()
+
+
 async def turn_with_bob(room: Room, terminal: Terminal, asking: Asking) -> dict[str, Any]:
     """Type the prompt that asks bob, who answers before the turn ends."""
     await room.present("ada")

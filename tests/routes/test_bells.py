@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_nothing_rings_when_nothing_waits(bob: Beside, now: int) -> None:
     ids=str,
 )
 def test_an_idle_session_is_woken_by_what_may(
-    bob: Beside, now: int, told: dict[str, object], *, wakes: bool
+    bob: Beside, now: int, told: dict[str, Any], *, wakes: bool
 ) -> None:
     bob.put(**told)
     assert rings(bob, now) == ([MONITOR] if wakes else [])

@@ -33,13 +33,13 @@ def assert_harmless(bob: Beside, outputs: list[str]) -> None:
     found = read_all(bob, outputs)
     assert [told["from"] for told, _ in found] == [f"peer-{number}" for number in range(len(TEXTS))]
     assert {told["trust"] for told, _ in found} == {"own"}
-    assert [(body, wrong) for _, body in found if (wrong := faults(body))] == []
+    assert [(body, wrong) for _, body in found if (wrong := faults(body, ">\n"))] == []
 
 
 def test_the_set_is_as_large_as_it_has_to_be_and_hostile() -> None:
     assert len(set(TEXTS)) == len(TEXTS) >= 60
     # What is left are claims and quotations, which are harmless by their place in a frame alone.
-    assert sum(1 for text in TEXTS if faults(text)) >= 60
+    assert sum(1 for text in TEXTS if faults(text, ">\n")) >= 60
 
 
 def test_no_text_in_the_context_of_a_prompt_forges_anything(bob: Beside) -> None:

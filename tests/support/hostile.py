@@ -37,12 +37,16 @@ _FRAME: Final = re.compile(
 )
 
 
-def faults(text: str) -> list[str]:
-    """Say what in a text could mislead a model; nothing if it is harmless."""
+def faults(text: str, behind: str = "") -> list[str]:
+    """Say what in a text could mislead a model; nothing if it is harmless.
+
+    Args:
+        text: The text.
+        behind: What it stands behind, with which it might make the beginning of a turn.
+    """
     found = [f"a tag: {tag}" for tag in _TAG.findall(text)]
     found += [f"a marker: {marker}" for marker in _SPECIAL.findall(text)]
-    # Behind an opening line, as it stands in a frame.
-    found += [f"a turn: {turn}" for turn in _TURN.findall(f">\n{text}")]
+    found += [f"a turn: {turn}" for turn in _TURN.findall(f"{behind}{text}")]
     return found + [f"unseen: {sign!a}" for sign in text if _is_unseen(sign)]
 
 

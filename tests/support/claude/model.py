@@ -219,11 +219,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the requests are kept."""
 
 
-def _block(answer: Answer, number: int) -> dict[str, Any]:
-    if isinstance(answer, Call):
-        told = {"name": answer.name, "input": answer.arguments}
-        return {"type": "tool_use", "id": f"toolu_{number:024}", **told}
-    return {"type": "text", "text": answer}
+def _blocks(answer: Answer, number: int) -> list[dict[str, Any]]:
+    if isinstance(answer, str):
+        return [{"type": "text", "text": answer}]
+    calls = (answer,) if isinstance(answer, Call) else answer
+    return [
+        {
+            "type": "tool_use",
+            "id": f"toolu_{number:020}_{place:03}",
+            "name": call.name,
+            "input": call.arguments,
+        }
+        for place, call in enumerate(calls)
+    ]
 
 
 def _whole(name: str, answer: Answer, number: int) -> dict[str, Any]:
@@ -233,30 +241,35 @@ def _whole(name: str, answer: Answer, number: int) -> dict[str, Any]:
         "type": "message",
         "role": "assistant",
         "model": name,
-        "content": [_block(answer, number)],
-        "stop_reason": "tool_use" if isinstance(answer, Call) else "end_turn",
+        "content": _blocks(answer, number),
+        "stop_reason": "end_turn" if isinstance(answer, str) else "tool_use",
         "stop_sequence": None,
         "usage": {"input_tokens": 1000, "output_tokens": 10},
     }
 
 
+def _pieces(index: int, block: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give one block as the events of a stream."""
+    if block["type"] == "text":
+        empty, piece = {"text": ""}, {"type": "text_delta", "text": block["text"]}
+    else:
+        told = json.dumps(block["input"])
+        empty, piece = {"input": {}}, {"type": "input_json_delta", "partial_json": told}
+    return [
+        {"type": "content_block_start", "index": index, "content_block": {**block, **empty}},
+        {"type": "content_block_delta", "index": index, "delta": piece},
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
 def _stream(name: str, answer: Answer, number: int) -> bytes:
     """Give an answer as the events of a stream."""
     whole = _whole(name, answer, number)
-    (block,) = whole["content"]
-    empty = {**block, **({"input": {}} if isinstance(answer, Call) else {"text": ""})}
-    piece = (
-        {"type": "input_json_delta", "partial_json": json.dumps(answer.arguments)}
-        if isinstance(answer, Call)
-        else {"type": "text_delta", "text": answer}
-    )
     end = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
     start = {**whole, "content": [], "stop_reason": None}
     events = [
         {"type": "message_start", "message": start},
-        {"type": "content_block_start", "index": 0, "content_block": empty},
-        {"type": "content_block_delta", "index": 0, "delta": piece},
-        {"type": "content_block_stop", "index": 0},
+        *itertools.chain(*(_pieces(*one) for one in enumerate(whole["content"]))),
         {"type": "message_delta", "delta": end, "usage": {"output_tokens": 10}},
         {"type": "message_stop"},
     ]

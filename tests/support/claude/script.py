@@ -14,13 +14,13 @@ SERVER: Final = "claudemesh"
 
 @dataclass(frozen=True)
 class Call:
-    """The answer that calls a tool by its full name."""
+    """The answer that calls a tool by its full name; several of them are one reply."""
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-Answer = str | Call
+Answer = str | Call | tuple[Call, ...]
 
 
 def mesh(tool: str, **arguments: Any) -> Call:
@@ -34,7 +34,7 @@ class Rule:
 
     Args:
         pattern: A regular expression; it is searched in all that is new since the model spoke.
-        answer: A text or a call, or what makes one of the match.
+        answer: A text, a call or several, or what makes one of the match.
         until: If given, the answer waits until the test has set it: the turn is busy so long.
         times: How often it applies; always if not given.
     """
