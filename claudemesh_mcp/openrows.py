@@ -53,13 +53,25 @@ def hand_over(
 
 
 def open_by_priority(
-    sql: sqlite3.Connection, now_ms: int, priorities: Sequence[str], limit: int
+    sql: sqlite3.Connection,
+    now_ms: int,
+    priorities: Sequence[str],
+    limit: int,
+    condition: str = "1",
 ) -> list[sqlite3.Row]:
-    """Give the oldest rows of some priorities that could be handed out."""
+    """Give the oldest rows of some priorities that could be handed out.
+
+    Args:
+        sql: The peer file.
+        now_ms: The time.
+        priorities: The priorities.
+        limit: How many rows at most.
+        condition: What else must hold of them: a constant of the caller's.
+    """
     marks = ", ".join("?" * len(priorities))
     rows = sql.execute(
         f"SELECT * FROM inbox WHERE {_OPEN} AND priority IN ({marks})"  # noqa: S608 - constants
-        " ORDER BY row LIMIT ?",
+        f" AND ({condition}) ORDER BY row LIMIT ?",
         (now_ms, None, None, *priorities, limit),
     ).fetchall()
     return _in_order(rows)

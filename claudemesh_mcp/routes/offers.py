@@ -28,7 +28,6 @@ from claudemesh_mcp.routes.settings import (
 )
 from claudemesh_mcp.routes.waking import (
     hold_excess,
-    may_wake,
     note_push,
     tokens_left,
     tokens_of,
@@ -99,8 +98,8 @@ def offer(sql: sqlite3.Connection, look: Look, now_ms: int, *, released: int = 0
     if not framed.rows:
         return None
     holder = f"{_HOLDER}{look.client}:{nonce}"
-    openrows.hand_over(sql, [row["row"] for row in framed.rows], holder, now_ms)
     _note(sql, look, framed, now_ms)
+    openrows.hand_over(sql, [row["row"] for row in framed.rows], holder, now_ms)
     waiting = len(rows) if shown.is_pushed else _open(sql, now_ms) + len(framed.rows)
     remark = frames.remark(waiting - len(framed.rows), released)
     parts = [frames.heading(len(framed.rows), nonce), *framed.parts, *([remark] if remark else [])]
@@ -119,23 +118,38 @@ def _open(sql: sqlite3.Connection, now_ms: int) -> int:
 def _candidates(
     sql: sqlite3.Connection, look: Look, shown: Shown, now_ms: int
 ) -> list[sqlite3.Row]:
+    attended = facts.get(sql, facts.ATTENDED) == "1"
+    if look.moment is Moment.BELL:
+        return _rung_for(sql, shown, now_ms)
     if not shown.causes_turn:
-        rows = openrows.open_by_priority(sql, now_ms, shown.priorities, _MOST)
-        return hold_excess(sql, rows, now_ms) if look.moment is Moment.BELL else rows
+        return openrows.open_by_priority(sql, now_ms, shown.priorities, _MOST)
     if facts.get_int(sql, facts.CONTINUED) >= CONTINUATIONS or not wakes_left(sql, now_ms):
         return []
-    attended = facts.get(sql, facts.ATTENDED) == "1"
     return hold_excess(sql, waking_rows(sql, now_ms, attended=attended), now_ms)
+
+
+def _rung_for(sql: sqlite3.Connection, shown: Shown, now_ms: int) -> list[sqlite3.Row]:
+    """Give first the conversations that the bell was for, then what rides along."""
+    woke = hold_excess(sql, waking_rows(sql, now_ms, attended=True), now_ms)
+    talks = {(row["sender"], row["conv"]) for row in woke}
+    there = openrows.open_by_priority(sql, now_ms, shown.priorities, _MOST)
+    known = {row["row"] for row in there}
+    later = [row for row in woke if row["row"] not in known]
+    first = [row for row in there if (row["sender"], row["conv"]) in talks]
+    return [*first, *later, *(row for row in there if row not in first)]
 
 
 def _note(sql: sqlite3.Connection, look: Look, framed: frames.Framed, now_ms: int) -> None:
     """Note what is pushed, and whose turn it is if no human asked for it."""
     turn = os.urandom(8).hex() if look.moment in {Moment.BELL, Moment.STOP} else None
-    attended = facts.get(sql, facts.ATTENDED) == "1"
+    caused = set[int]()
+    if turn:
+        attended = facts.get(sql, facts.ATTENDED) == "1"
+        caused = {row["row"] for row in waking_rows(sql, now_ms, attended=attended)}
     for row, part in zip(framed.rows, framed.parts, strict=True):
         # One that rode along has caused no turn.
-        caused = turn if turn and may_wake(sql, row, attended=attended) else None
-        note_push(sql, row, tokens_of(part), (look.route, caused, now_ms))
+        by = turn if row["row"] in caused else None
+        note_push(sql, row, tokens_of(part), (look.route, by, now_ms))
 
 
 def note_printed(sql: sqlite3.Connection, look: Look, holder: str, now_ms: int) -> None:

@@ -24,31 +24,20 @@ AUTO_REPLY_LIMIT: Final = "auto_reply_limit"
 """The word in ``held``, and the reason of the receipt, of what exceeded a sender's turns."""
 _RELEASED: Final = "released"
 _MOST: Final = 60
+_IS_ANSWER: Final = "re IN (SELECT id FROM outbox)"
+_WAKES: Final = f"(wakes = 1 OR {_IS_ANSWER}) AND (priority = '{NOW}' OR conv GLOB 'd_*')"
 _KEPT_MS: Final = 8 * 24 * HOUR_MS
 
 
 def waking_rows(sql: sqlite3.Connection, now_ms: int, *, attended: bool) -> list[sqlite3.Row]:
-    """Give the open rows that may cause a turn by themselves."""
-    rows = openrows.open_by_priority(sql, now_ms, WAKING, _MOST)
-    return [row for row in rows if may_wake(sql, row, attended=attended)]
+    """Give the open rows that may cause a turn by themselves.
 
-
-def may_wake(sql: sqlite3.Connection, row: sqlite3.Row, *, attended: bool) -> bool:
-    """Tell whether a message may cause a turn by itself.
-
-    One of a group or of all does so as `now` only; with nobody at the client, only an answer to
-    what the session sent does.
+    A message of a group or of all does so as `now` only; with nobody at the client, only an answer
+    to what the session sent does.
     """
-    is_answer = bool(row["re"]) and _was_sent(sql, row["re"])
-    if not attended:
-        return is_answer
-    is_direct = row["conv"].startswith("d_")
-    return bool(row["wakes"] or is_answer) and (is_direct or row["priority"] == NOW)
-
-
-def _was_sent(sql: sqlite3.Connection, message: str) -> bool:
-    found = sql.execute("SELECT 1 FROM outbox WHERE id = ?", (message,)).fetchone()
-    return found is not None
+    # Chosen by SQLite: behind any number of others the one that may is found.
+    wakes = _WAKES if attended else _IS_ANSWER
+    return openrows.open_by_priority(sql, now_ms, WAKING, _MOST, wakes)
 
 
 def hold_excess(

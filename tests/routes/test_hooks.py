@@ -1,5 +1,8 @@
 """What each hook shows when, run as the client runs it; and what makes a message seen."""
 
+import subprocess
+import sys
+
 import pytest
 
 from claudemesh_mcp.openrows import LEASE_MS
@@ -221,6 +224,15 @@ def test_a_client_that_tells_no_pid_is_known_by_the_alias_of_its_session(bob: Be
     bob.hook("SessionStart", source="startup")
     del bob.environ["CLAUDE_PID"]
     assert 'redelivered="true"' in bob.hook("SessionStart", source="compact")
+
+
+def test_without_the_server_that_judges_a_hook_shows_nothing(bob: Beside) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    bob.put()
+    bob.record(server=gone.pid)
+    assert bob.prompt() == ""
+    assert (bob.states(), bob.fact(facts.ACTIVITY)) == (["waiting"], "working")
 
 
 def test_in_the_mode_inbox_a_prompt_says_a_count_only(bob: Beside) -> None:

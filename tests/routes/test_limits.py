@@ -179,3 +179,29 @@ def test_what_is_pushed_is_told_by_sender(bob: Beside) -> None:
     pushed = waking.pushed_since(bob.sql, 0)
     assert list(pushed) == ["ada", "cleo"]
     assert pushed["ada"] - pushed["cleo"] == 90
+
+
+def put_many_for_all(bob: Beside) -> None:
+    """Let more have come for a group than one look takes."""
+    bob.sql.execute("BEGIN")
+    for number in range(100):
+        bob.put(f"To all {number}. {'x' * 400}", conv="g_all", sender=f"p_{number}")
+    bob.sql.execute("COMMIT")
+
+
+def test_behind_many_that_may_not_wake_the_one_that_may_goes_on_with_the_turn(bob: Beside) -> None:
+    put_many_for_all(bob)
+    bob.put("Only to you.")
+    assert "Only to you." in bob.stop()
+
+
+def test_what_rang_comes_before_what_rides_along(bob: Beside) -> None:
+    put_many_for_all(bob)
+    bob.put("Only to you, first.")
+    bob.put("Only to you, second.")
+    ring = "INSERT INTO bells (nonce, route, rung_ms) VALUES (?, 'monitor', 1)"
+    bob.sql.execute(ring, ("0123456789abcdef",))
+    text = bob.prompt("<task-notification>(bell 0123456789abcdef)")
+    bodies = [body for _, body in frames_of(text, text.count("</mesh-message-"))]
+    assert bodies[:2] == ["Only to you, first.", "Only to you, second."]
+    assert bodies[2].startswith("To all 0.")
