@@ -5,10 +5,12 @@ or a copy whose libraries come from a registry of the test's own.
 """
 
 import json
-import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from claudemesh_mcp.plugin.entries import file_of_the_plugin
 from claudemesh_wire import VERSION
@@ -19,10 +21,16 @@ from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule
 from tests.support.claude.terminal import at_terminal
 from tests.support.documents import definitions
-from tests.support.plugin import Registry, base_python, copy_plugin
+from tests.support.plugin import Registry, a_registry, base_python, copy_plugin
 
 NAME = "plugin_claudemesh_mesh"
 TOOLS = {f"mcp__{NAME}__{tool['name']}" for tool in definitions()}
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with a_registry() as registry:
+        yield registry
 
 
 def tool(name: str, **arguments: object) -> Call:
@@ -116,11 +124,8 @@ async def test_the_monitor_of_an_installed_plugin_wakes_an_idle_session(room: Ro
 
 
 async def test_a_first_start_without_a_registry_harms_no_session_and_goes_on_with_one(
-    room: Room, tmp_path: Path
+    room: Room, tmp_path: Path, registry: Registry
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        registry = Registry(free.getsockname()[1])
     tools = tmp_path / "tools"
     tools.mkdir()
     ada = a_user(

@@ -6,7 +6,6 @@ Each test starts it as Claude Code does, with a data folder of its own and a Pyt
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,7 +16,7 @@ import pytest
 from claudemesh_mcp.offer import INSTRUCTIONS
 from claudemesh_wire import VERSION
 from tests.support.documents import definitions
-from tests.support.plugin import Plugin, Registry, copy_plugin
+from tests.support.plugin import Plugin, a_registry, a_socket, copy_plugin
 from tests.support.shell import Shell
 
 ALL = {tool["name"] for tool in definitions()}
@@ -31,11 +30,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plugin(root: Path, tmp_path: Path) -> Iterator[Plugin]:
     """A plugin that has not been started yet, and whose registry is out of reach."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    plugin = Plugin(root, tmp_path, Registry(port))
-    yield plugin
+    with a_registry() as registry:
+        yield Plugin(root, tmp_path, registry)
     Shell(tmp_path).run("down", "--force")
 
 
@@ -117,8 +113,7 @@ def test_a_setting_up_that_was_killed_is_said_and_begun_again(plugin: Plugin) ->
     plugin.environment()
     plugin.data.mkdir()
     # A package index that takes the connection and never answers.
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", plugin.registry.port))
+    with a_socket(plugin.registry.port) as silent:
         silent.listen()
         with plugin.server() as client:
             client.greet()

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -109,7 +110,7 @@ class Registry:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Keep quiet."""
 
-        server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        server = _Server(("127.0.0.1", self.port), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -118,6 +119,25 @@ class Registry:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    allow_reuse_port = True
+
+
+def a_socket(port: int = 0) -> socket.socket:
+    """Give a socket on loopback, at a port that others of these may have too."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    return made
+
+
+@contextmanager
+def a_registry() -> Iterator[Registry]:
+    """Give a registry that is out of reach, at a port that is kept for it."""
+    with a_socket() as kept:
+        yield Registry(kept.getsockname()[1])
 
 
 @dataclass
