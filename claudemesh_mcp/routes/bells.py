@@ -14,10 +14,17 @@ from typing import Final, NamedTuple
 
 from claudemesh_mcp.routes import facts, records
 from claudemesh_mcp.routes.facts import Activity, Mode
+from claudemesh_mcp.routes.frames import frame
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import Living, holder
 from claudemesh_mcp.routes.settings import ANSWER_MS, HOUR_MS, RETRY_MS, STALE_MS
-from claudemesh_mcp.routes.waking import hold_excess, tokens_left, wakes_left, waking_rows
+from claudemesh_mcp.routes.waking import (
+    hold_excess,
+    tokens_left,
+    tokens_of,
+    wakes_left,
+    waking_rows,
+)
 
 MONITOR: Final = "monitor"
 REWAKE: Final = "rewake"
@@ -26,7 +33,9 @@ ORDER: Final = (MONITOR, REWAKE, CHANNEL)
 """The first that lives and is not silent rings."""
 HOOKS: Final = "hooks"
 OVERTAKEN: Final = 0
-"""``answered_ms`` of a bell that was not needed any more: it says nothing about its route."""
+"""``answered_ms`` of a bell that a human's prompt overtook: it woke nobody, and says nothing."""
+UNCLEAR: Final = -1
+"""``answered_ms`` of a bell behind which the session worked: it may have been what woke it."""
 _NONCE: Final = re.compile(r"\bbell ([0-9a-f]{16})\b")
 _HANDLE: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
 _NAMED: Final = 3
@@ -97,9 +106,12 @@ def reaching(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> li
 
 def is_due(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> bool:
     """Tell whether a route should ring now; nothing is changed."""
-    if not (_may_be_woken(sql, now_ms) and waking_rows(sql, now_ms, attended=True)):
+    if not _may_be_woken(sql, now_ms):
         return False
-    if _is_outstanding(sql, now_ms) or not (wakes_left(sql, now_ms) and tokens_left(sql, now_ms)):
+    if _is_outstanding(sql, now_ms) or not wakes_left(sql, now_ms):
+        return False
+    rows = waking_rows(sql, now_ms, attended=True)
+    if not rows or not _has_use(sql, rows, now_ms):
         return False
     return _turn_of(sql, alive, now_ms) == route
 
@@ -140,11 +152,11 @@ def answer(sql: sqlite3.Connection, prompt: str, now_ms: int) -> str | None:
     return route
 
 
-def overtake(sql: sqlite3.Connection, now_ms: int) -> None:
+def overtake(sql: sqlite3.Connection, now_ms: int, *, by_human: bool) -> None:
     """Take note that the session works already: a bell on its way says nothing about its route."""
     sql.execute(
         "UPDATE bells SET answered_ms = ? WHERE answered_ms IS NULL AND rung_ms > ?",
-        (OVERTAKEN, now_ms - ANSWER_MS),
+        (OVERTAKEN if by_human else UNCLEAR, now_ms - ANSWER_MS),
     )
 
 
@@ -162,6 +174,22 @@ def _may_be_woken(sql: sqlite3.Connection, now_ms: int) -> bool:
     if activity is Activity.WORKING:
         return now_ms - facts.get_int(sql, facts.ACTIVITY_MS) > STALE_MS
     return activity is Activity.IDLE
+
+
+def _has_use(sql: sqlite3.Connection, rows: list[sqlite3.Row], now_ms: int) -> bool:
+    """Tell whether a turn would show something: what fits, and is not kept from being shown."""
+    if tokens_of(frame(rows[0], "", "", again=False)) > tokens_left(sql, now_ms):
+        return False
+    last = sql.execute(
+        "SELECT rung_ms, answered_ms, (SELECT max(at_ms) FROM pushes) FROM bells"
+        " WHERE answered_ms IS NOT ? ORDER BY rung_ms DESC LIMIT 1",
+        (OVERTAKEN,),
+    ).fetchone()
+    # One that nobody heard says nothing of what is shown: another route may be heard.
+    if last is None or last[1] is None or (last[2] or 0) >= last[0]:
+        return True
+    rung_ms = last[0]
+    return now_ms - rung_ms > STALE_MS or any(row["received_ms"] > rung_ms for row in rows)
 
 
 def _is_outstanding(sql: sqlite3.Connection, now_ms: int) -> bool:
@@ -189,8 +217,8 @@ def _may_try(sql: sqlite3.Connection, route: str, newest_ms: int, now_ms: int) -
 
 def _last(sql: sqlite3.Connection, route: str) -> _Last | None:
     found = sql.execute(
-        "SELECT rung_ms, answered_ms FROM bells WHERE route = ? AND answered_ms IS NOT ?"
-        " ORDER BY rung_ms DESC LIMIT 1",
+        "SELECT rung_ms, answered_ms FROM bells WHERE route = ?"
+        " AND (answered_ms IS NULL OR answered_ms > ?) ORDER BY rung_ms DESC LIMIT 1",
         (route, OVERTAKEN),
     ).fetchone()
     return None if found is None else _Last(*found)

@@ -99,7 +99,7 @@ def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
     after = BUSY if was_busy else ""
     if route:
         return _show(sql, event, event.look(Moment.BELL, route, after))
-    bells.overtake(sql, event.now_ms)
+    bells.overtake(sql, event.now_ms, by_human=True)
     facts.put(sql, facts.PROMPT_MS, event.now_ms)
     released = waking.release_excess(sql, event.now_ms)
     return _show(sql, event, event.look(Moment.PROMPT, after=after), released)
@@ -116,7 +116,7 @@ def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
     who = (event.session, event.client)
     offers.evidence_of_tool(sql, who, are_apart, event.now_ms)
     _note_activity(sql, event, Activity.WORKING)
-    bells.overtake(sql, event.now_ms)
+    bells.overtake(sql, event.now_ms, by_human=False)
     return _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
 
 
@@ -138,7 +138,7 @@ def stopped(sql: sqlite3.Connection, event: Event) -> Shows:
     """End a turn, or go on with it by messages."""
     _begin(sql, event)
     offers.evidence_of_end(sql, event.session, event.client, event.now_ms)
-    bells.overtake(sql, event.now_ms)
+    bells.overtake(sql, event.now_ms, by_human=False)
     shown = _show(sql, event, event.look(Moment.STOP))
     if shown is None:
         _note_activity(sql, event, Activity.IDLE)

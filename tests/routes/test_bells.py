@@ -192,16 +192,48 @@ def test_a_prompt_without_a_bell_of_ours_answers_none(bob: Beside, now: int) -> 
 def test_a_bell_that_a_prompt_overtook_says_nothing_about_its_route(bob: Beside, now: int) -> None:
     bob.put()
     rings(bob, now)
-    bells.overtake(bob.sql, now + SOON)
+    bells.overtake(bob.sql, now + SOON, by_human=True)
     assert bells.health(bob.sql, MONITOR, now + LATE) is Health.UNTRIED
     assert rings(bob, now + LATE) == [MONITOR]
+
+
+def test_a_bell_behind_which_the_session_worked_counts_and_says_nothing_of_its_route(
+    bob: Beside, now: int
+) -> None:
+    rung = 0
+    for second in range(0, 1_200, 20):
+        at = now + second * 1_000
+        bob.put(received_ms=at)
+        rung += len(rings(bob, at))
+        bells.overtake(bob.sql, at, by_human=False)
+        assert bells.health(bob.sql, MONITOR, at) is Health.UNTRIED
+    assert rung == 12
+
+
+def test_a_turn_that_showed_nothing_is_not_caused_again_for_the_same(bob: Beside, now: int) -> None:
+    bob.put(received_ms=now)
+    assert rings(bob, now) == [MONITOR]
+    answer(bob, MONITOR, now + SOON)
+    assert rings(bob, now + STALE_MS) == []
+    bob.put(received_ms=now + SOON)
+    assert rings(bob, now + STALE_MS) == [MONITOR]
+
+
+def test_nothing_rings_for_what_does_not_fit_into_the_tokens_that_are_left(
+    bob: Beside, now: int
+) -> None:
+    bob.put("x" * 1_900)
+    push(bob, now, tokens=7_700)
+    assert rings(bob, now) == []
+    bob.sql.execute("UPDATE inbox SET text = 'Short.'")
+    assert rings(bob, now) == [MONITOR]
 
 
 def test_twelve_turns_in_an_hour_are_all(bob: Beside, now: int) -> None:
     wakes = 0
     for minute in range(59):
-        bob.put(sender=f"p_{minute}")
         at = now + minute * 60_000
+        bob.put(sender=f"p_{minute}", received_ms=at)
         if rings(bob, at) == [MONITOR]:
             wakes += 1
             answer(bob, MONITOR, at)
