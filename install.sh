@@ -75,7 +75,8 @@ pins() {  # pins runtime|test: that part of the lock file.
 }
 
 sources() {
-  (cd "$top" && find claudemesh_mcp broker pyproject.toml README.md LICENSE -name __pycache__ -prune \
+  (cd "$top" && find claudemesh_mcp broker .claude-plugin skills pyproject.toml requirements.lock \
+    README.md LICENSE -name __pycache__ -prune \
     -o -type f -exec cksum {} + | LC_ALL=C sort)
 }
 
@@ -168,17 +169,18 @@ check_path() {
 }
 
 print_next_steps() {
-  local mcp
+  local mcp install
   mcp="$(printf '%q' "$command") mcp"
+  install="$(printf '%q' "$command") install"
   echo
   echo "Next:"
   if command -v claude >/dev/null 2>&1; then
-    echo "  1. Give it to every Claude Code session of yours:"
-    echo "         claude mcp add --scope user claudemesh -- $mcp"
+    echo "  1. Give it to every Claude Code session of yours (--plugin, or a server with hooks):"
+    echo "         $install --plugin"
     echo "  2. Start claude in two folders and say in one: \"Look who is on the mesh and say hello.\""
   else
     echo "  1. Claude Code is not on this PATH. Once it is (https://code.claude.com/docs), run:"
-    echo "         claude mcp add --scope user claudemesh -- $mcp"
+    echo "         $install --plugin"
     echo "  2. Any other MCP client: give it this command as a stdio server:"
     echo "         $mcp"
   fi
@@ -207,6 +209,10 @@ install() {
 uninstall() {
   find_folders
   if [ -x "$data/env/bin/claudemesh" ]; then
+    if command -v claude >/dev/null 2>&1; then
+      say "taking it out of Claude Code"
+      "$data/env/bin/claudemesh" uninstall </dev/null || true
+    fi
     say "stopping the broker"
     "$data/env/bin/claudemesh" down </dev/null >/dev/null 2>&1 || true
   fi
@@ -219,7 +225,7 @@ uninstall() {
     if [ -n "$kept" ] && [ -d "$kept" ]; then say "your data remains in $kept"; fi
   done
   if command -v claude >/dev/null 2>&1; then
-    say "if you added it to Claude Code:  claude mcp remove --scope user claudemesh"
+    say "if you added it to Claude Code by hand:  claude mcp remove --scope user claudemesh"
   fi
 }
 

@@ -6,7 +6,10 @@ imported: typer, pydantic, anyio, websockets and cryptography come later or neve
 
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.handover import Handover
 
 USAGE: Final = """\
 Usage: claudemesh mcp [--name NAME] [--mesh NAME] [--resume ID] [--messages HOW]
@@ -36,6 +39,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["mcp"]:
         return _mcp(arguments[1:])
+    if arguments == ["statusline"]:
+        from claudemesh_mcp.statusline import main as show_status
+
+        return show_status()
+    if arguments[:1] == ["hook"] and len(arguments) > 1:
+        # What a project's settings start, on whatever machine it is.
+        from claudemesh_mcp.routes.hook import main as hook
+
+        return hook(arguments[1:])
+    if arguments == ["--version"]:
+        # The plugin asks for it before its server starts, and a client waits for that.
+        from claudemesh_wire import VERSION
+
+        sys.stdout.write(f"{VERSION}\n")
+        return 0
     from claudemesh_mcp.cli import run
 
     return run(arguments)
@@ -46,6 +64,7 @@ def _mcp(arguments: list[str]) -> int:
         sys.stdout.write(USAGE)
         return 0
     try:
+        before = _handover(arguments)
         flags = _read_flags(arguments)
     except ValueError as wrong:
         sys.stderr.write(f"claudemesh mcp: {wrong}\n\n{USAGE}")
@@ -54,9 +73,29 @@ def _mcp(arguments: list[str]) -> int:
         from claudemesh_mcp.front import open_front
         from claudemesh_mcp.stdio import run
 
-        return run(*open_front(flags))
+        return run(*open_front(flags), before)
     except KeyboardInterrupt:
         return 0
+
+
+def _handover(arguments: list[str]) -> "Handover | None":
+    """Take what the plugin's front leaves; the option is its own, and none for people.
+
+    Raises:
+        ValueError: there is nothing to take.
+    """
+    if arguments[:1] != ["--handover"]:
+        return None
+    from pathlib import Path
+
+    from claudemesh_mcp.handover import take
+
+    try:
+        taken = take(Path(arguments[1]))
+    except (OSError, IndexError) as error:
+        raise ValueError("--handover needs the file that the plugin's front has left.") from error
+    del arguments[:2]
+    return taken
 
 
 def _read_flags(arguments: list[str]) -> dict[str, object]:

@@ -92,6 +92,8 @@ class Settings:
     enabled: bool = True
     mesh: str | None = None
     name: str | None = None
+    role: str | None = None
+    groups: tuple[str, ...] = ()
     resume: str | None = None
     session_id: str | None = None
     project_dir: Path | None = None
@@ -280,6 +282,29 @@ def _did_you_mean(key: str) -> str:
     near = difflib.get_close_matches(key, RULES, n=1, cutoff=0.5)
     known = ", ".join(RULES)
     return f"Did you mean {near[0]}?" if near else f"The settings are: {known}."
+
+
+def client_folder(environ: Mapping[str, str] = os.environ) -> tuple[Path, Path]:
+    """Say where Claude Code keeps this user's settings, and in which file its servers.
+
+    Args:
+        environ: The environment.
+    """
+    told = environ.get("CLAUDE_CONFIG_DIR")
+    folder = Path(told).expanduser().absolute() if told else Path.home() / ".claude"
+    return folder, folder / ".claude.json" if told else Path.home() / ".claude.json"
+
+
+def session_environment(
+    added: Mapping[str, str], environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Give the environment of this process with some more in it, for a client started from here.
+
+    Args:
+        added: What is set for that client alone.
+        environ: The environment of this process.
+    """
+    return {**environ, **added}
 
 
 def keep_plugins_out(environ: MutableMapping[str, str] = os.environ) -> None:

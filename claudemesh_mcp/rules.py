@@ -4,6 +4,7 @@
 is said in the README from here.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ MODES: Final = ("push", "inbox", "off")
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _YES: Final = frozenset({"on", "true", "yes", "1"})
 _NO: Final = frozenset({"off", "false", "no", "0"})
+_ROLE: Final = 80
+_GROUP: Final = re.compile("[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _LEAST_S: Final = 0.1
 _MOST_S: Final = 3600.0
 
@@ -76,6 +79,16 @@ def _names(value: object) -> tuple[str, ...]:
     raise ValueError("names with commas between them")
 
 
+def _groups(value: object) -> tuple[str, ...]:
+    given = value.split(",") if isinstance(value, str) else value
+    items = cast("Iterable[object]", given if isinstance(given, list | tuple) else ())
+    pairs = [str(one).partition(":") for one in items]
+    groups = {name.strip().lower().removeprefix("@"): role.strip() for name, _, role in pairs}
+    if not all(_GROUP.fullmatch(name) for name in groups) or not groups:
+        raise ValueError("groups with commas between them, as in ops,review:lead")
+    return tuple(f"{name}:{role[:_ROLE]}".removesuffix(":") for name, role in groups.items())
+
+
 def _any_text(value: object) -> str:
     # Another program's variable: whatever it says is no mistake of this user.
     return str(value)
@@ -107,6 +120,12 @@ RULES: Final[dict[str, Rule]] = {
     "enabled": Rule("CLAUDEMESH", _switch, "`off` disables claudemesh in this session."),
     "mesh": Rule("CLAUDEMESH_MESH", _text, "The mesh to be in, by its name here or its id."),
     "name": Rule("CLAUDEMESH_NAME", _text, "The handle wished for."),
+    "role": Rule("CLAUDEMESH_ROLE", _text, "What this session is, as others see it."),
+    "groups": Rule(
+        "CLAUDEMESH_GROUPS",
+        _groups,
+        "The groups to enter at the start, each with a role if one is wanted: `ops,review:lead`.",
+    ),
     "resume": Rule("CLAUDEMESH_RESUME", _text, "Be the peer with this resume id.", in_file=False),
     "session_id": Rule(
         "CLAUDE_CODE_SESSION_ID", _text, "Anchors the peer, so that it returns.", in_file=False

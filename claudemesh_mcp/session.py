@@ -15,6 +15,8 @@ import anyio
 
 from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.config import Settings
+from claudemesh_mcp.entering import enter
+from claudemesh_mcp.glance import Glances
 from claudemesh_mcp.meeting import Meeting, Starter
 from claudemesh_mcp.watching import Watch
 from claudemesh_wire.errors import MeshError, Unavailable
@@ -174,6 +176,8 @@ class MeshSession:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(watch.run)
+                tasks.start_soon(Glances(mesh, self._starter.client.pid).run)
+                tasks.start_soon(enter, mesh, self._settings)
                 await self._announce(mesh, None)
                 while not self._closing:
                     await self._told.wait()

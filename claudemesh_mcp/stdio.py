@@ -15,8 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from claudemesh_mcp.handover import Continued, Handover, Unrepeated
 from claudemesh_mcp.offer import Offer
 from claudemesh_mcp.server import Session, serve
+from claudemesh_mcp.streams import Reader, Writer
 
 CHUNK_BYTES: Final = 65_536
 AHEAD: Final = 4
@@ -119,15 +121,23 @@ class Stdout:
             rest = rest[os.write(self._descriptor, rest) :]
 
 
-def run(session: Session, offer: Offer) -> int:
-    """Serve until stdin ends, stdout breaks or a signal comes; all of these are good ends."""
+def run(session: Session, offer: Offer, handover: Handover | None = None) -> int:
+    """Serve until stdin ends, stdout breaks or a signal comes; all of these are good ends.
+
+    Args:
+        session: What is served.
+        offer: What the client is told.
+        handover: What the client has said to another process that served it before.
+    """
     source, sink = _own_streams()
     with suppress(KeyboardInterrupt), asyncio.Runner() as runner:
-        runner.run(_serve(source, sink, session, offer))
+        runner.run(_serve((source, sink), session, offer, handover))
     return 0
 
 
-async def _serve(source: int, sink: int, session: Session, offer: Offer) -> None:
+async def _serve(
+    streams: tuple[int, int], session: Session, offer: Offer, handover: Handover | None
+) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -139,10 +149,18 @@ async def _serve(source: int, sink: int, session: Session, offer: Offer) -> None
         # Windows has other signals, and its loop takes none.
         with suppress(AttributeError, NotImplementedError):
             loop.add_signal_handler(getattr(signal, name), stop)
-    reader = Stdin(source)
-    await serve(reader, Stdout(sink, reader.received), session, offer, stopping)
+    reader, writer = _open(*streams, handover)
+    await serve(reader, writer, session, offer, stopping)
     _exit_at_the_latest()
     _ignore_signals(loop)
+
+
+def _open(source: int, sink: int, handover: Handover | None) -> tuple[Reader, Writer]:
+    reader: Reader = Stdin(source)
+    if handover is not None:
+        reader = Continued(reader, handover)
+    writer = Stdout(sink, reader.received)
+    return reader, Unrepeated(writer, reader) if handover and handover.is_greeted else writer
 
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:

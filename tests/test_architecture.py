@@ -43,10 +43,11 @@ UNFINISHED = re.compile(
     r"|not (yet )?implemented|(?<!stands )for now|placeholder)\b",
     re.IGNORECASE,
 )
-# Hooks and monitor can import no `config.py`: it needs installed packages.
+# Hooks, monitor and status line can import no `config.py`: it needs installed packages.
 ENVIRONMENT_READERS = {
     SESSION / "config.py",
     SESSION / "routes" / "places.py",
+    SESSION / "statusline.py",
     BROKER / "config.py",
 }
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -18,7 +18,9 @@ from claudemesh_mcp.cli import (
     doctor,
     grants,
     hosting,
+    install,
     invites,
+    launch,
     members,
     meshes,
     messages,
@@ -70,7 +72,7 @@ def claudemesh(
     \b
     Examples:
       claudemesh demo                        see it work, on a home that is thrown away
-      claude mcp add claudemesh -- claudemesh mcp
+      claudemesh install --plugin            give it to your Claude Code sessions
       claudemesh peers                       who is there
       claudemesh send ada "The build is green."
       claudemesh inbox --follow
@@ -90,6 +92,7 @@ for module in (
     hosting,
     meshes,
     invites,
+    launch,
     members,
     messages,
     peers,
@@ -97,6 +100,8 @@ for module in (
     grants,
     settings,
     doctor,
+    install,
+    launch,
     shell,
 ):
     module.add_to(app)

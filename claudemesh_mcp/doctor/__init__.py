@@ -11,7 +11,7 @@ from typing import Final
 
 import anyio
 
-from claudemesh_mcp.doctor import grants, home, machine, mesh
+from claudemesh_mcp.doctor import client, grants, home, machine, mesh
 from claudemesh_mcp.doctor.finding import Case, Check, Finding, State, fail
 from claudemesh_wire.errors import MeshError
 
@@ -24,6 +24,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("python", machine.check_python),
     Check("program", machine.check_program),
     Check("claude", machine.check_claude),
+    Check("server", client.check_server),
+    Check("hooks", client.check_hooks),
     Check("settings", home.check_settings),
     Check("home", home.check_folders),
     Check("disk", home.check_disk),
@@ -31,6 +33,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("logs", home.check_logs),
     Check("mesh", mesh.check_choice),
     Check("address", mesh.check_address),
+    Check("token", client.check_token),
     Check("broker", mesh.check_broker, limit_s=20.0),
     Check("versions", mesh.check_versions),
     Check("clock", mesh.check_clock),
@@ -40,6 +43,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("held", grants.check_held, limit_s=15.0),
     Check("quotas", mesh.check_quotas),
     Check("messages", home.check_messages, limit_s=20.0),
+    Check("routes", client.check_routes),
 )
 
 

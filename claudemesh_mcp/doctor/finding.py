@@ -39,12 +39,14 @@ class Finding:
         message: What was found, in a sentence.
         fix: One command or sentence that puts it right; empty when nothing is to be done.
         name: Of the check; set by whoever runs it.
+        repair: Puts it right, where that can do no harm; says what it did.
     """
 
     state: State
     message: str
     fix: str = ""
     name: str = ""
+    repair: "Callable[[], str] | None" = None
 
     def as_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
@@ -61,14 +63,14 @@ def ok(message: str) -> Finding:
     return Finding(State.OK, message)
 
 
-def warn(message: str, fix: str) -> Finding:
+def warn(message: str, fix: str, repair: "Callable[[], str] | None" = None) -> Finding:
     """Say what works, though not as it should."""
-    return Finding(State.WARN, message, fix)
+    return Finding(State.WARN, message, fix, repair=repair)
 
 
-def fail(message: str, fix: str) -> Finding:
+def fail(message: str, fix: str, repair: "Callable[[], str] | None" = None) -> Finding:
     """Say what does not work."""
-    return Finding(State.FAIL, message, fix)
+    return Finding(State.FAIL, message, fix, repair=repair)
 
 
 async def in_thread(act: Callable[[], R]) -> R:

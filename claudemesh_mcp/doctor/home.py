@@ -4,11 +4,12 @@
 """
 
 import os
+import shlex
 import shutil
 import sqlite3
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -50,8 +51,23 @@ async def check_folders(case: Case) -> Finding:
     faults = await in_thread(lambda: list(_open_to_others(case.paths)))
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        return fail(f"{faults[0].message}{more}", faults[0].fix)
+        repair = (
+            None if any(one.fix.startswith("chown") for one in faults) else _closing(case.paths)
+        )
+        return fail(f"{faults[0].message}{more}", faults[0].fix, repair)
     return ok(f"{case.paths.data} is open to this user alone.")
+
+
+def _closing(paths: Paths) -> Callable[[], str]:
+    def close() -> str:
+        closed = 0
+        for fault in list(_open_to_others(paths)):
+            mode, path = shlex.split(fault.fix)[1:]
+            Path(path).chmod(int(mode, 8))
+            closed += 1
+        return f"closed {closed} folder(s) and file(s) to other users"
+
+    return close
 
 
 def _open_to_others(paths: Paths) -> Iterable[Finding]:

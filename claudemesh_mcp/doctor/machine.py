@@ -19,7 +19,6 @@ _OLDEST: Final = (3, 11)
 _PROGRAM: Final = "claudemesh"
 _CLAUDE: Final = "claude"
 _ANSWER_S: Final = 5.0
-_ADD: Final = "claude mcp add --scope user claudemesh -- claudemesh mcp"
 
 
 async def check_python(_case: Case) -> Finding:
@@ -62,19 +61,14 @@ async def check_program(_case: Case) -> Finding:
 
 
 async def check_claude(_case: Case) -> Finding:
-    """Look whether Claude Code has the server."""
+    """Look whether Claude Code is there."""
     path = shutil.which(_CLAUDE)
     if path is None:
         return skip("There is no claude on PATH.")
-    told = await _run(path, "mcp", "get", _PROGRAM)
-    if told is None:
-        return warn(
-            f"claude did not say within {_ANSWER_S:g} s whether it has claudemesh.",
-            "Look yourself: claude mcp get claudemesh",
-        )
-    if told.returncode:
-        return warn("Claude Code does not have claudemesh as a server.", f"Add it: {_ADD}")
-    return ok("Claude Code has claudemesh as a server.")
+    told = await _run(path, "--version")
+    if told is None or told.returncode:
+        return warn(f"{path} did not say its version.", "Look yourself: claude --version")
+    return ok(f"{path}, {told.stdout.decode('utf-8', 'replace').strip()[:60]}.")
 
 
 async def _run(*command: str) -> "subprocess.CompletedProcess[bytes] | None":

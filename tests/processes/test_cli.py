@@ -111,7 +111,7 @@ def test_the_shell_is_told_how_to_complete(any_shell: Shell) -> None:
     completed = any_shell.run(
         _CLAUDEMESH_COMPLETE="complete_bash", COMP_WORDS="claudemesh st", COMP_CWORD="1"
     )
-    assert completed.out.split() == ["status"]
+    assert completed.out.split() == ["status", "statusline"]
 
 
 def test_without_a_broker_status_says_so_in_words_and_in_json(shell: Shell) -> None:

@@ -1,12 +1,15 @@
 """`claudemesh doctor` on real homes: what is well, what is not, and that its remedies are right."""
 
+import json
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from claudemesh_mcp import meshes
@@ -14,6 +17,8 @@ from claudemesh_mcp.config import Paths
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.meshes import KnownMesh, Place
 from claudemesh_wire import VERSION
+from tests.support.checkout import SESSION
+from tests.support.live import alive
 from tests.support.shell import Shell, shell_in
 
 CONNECTED = {"broker", "versions", "clock", "trust", "quotas"}
@@ -176,10 +181,90 @@ def test_a_session_that_is_switched_off_is_told_so(shell: Shell) -> None:
     assert found["broker"]["state"] == "skip"
 
 
-def test_claude_code_is_asked_whether_it_has_the_server(shell: Shell) -> None:
-    for exits, state in ((0, "ok"), (1, "warn")):
-        install(shell, "claude", f'test "$*" = "mcp get claudemesh" || exit 9\nexit {exits}')
-        assert examined(shell)["claude"]["state"] == state
+def served(shell: Shell, command: str, *flags: str) -> None:
+    """Let Claude Code have the server, as `claude mcp add --scope user` writes it."""
+    entry = {"type": "stdio", "command": command, "args": ["mcp", *flags], "env": {}}
+    told = {"mcpServers": {"claudemesh": entry}}
+    (shell.folder / ".claude.json").write_text(json.dumps(told))
+
+
+def hooked(shell: Shell, python: str) -> Path:
+    """Let Claude Code have a hook."""
+    file = shell.folder / ".claude" / "settings.json"
+    file.parent.mkdir(exist_ok=True)
+    args = ["-I", "-S", str(SESSION / "routes" / "hook.py"), "Stop"]
+    entry = {"type": "command", "command": python, "args": args}
+    file.write_text(json.dumps({"hooks": {"Stop": [{"hooks": [entry]}]}}))
+    return file
+
+
+def test_what_claude_code_has_is_told(shell: Shell) -> None:
+    assert {"claude", "server", "hooks"} <= states(examined(shell), "skip")
+    install(shell, "claude", "echo 2.1.330 \\(Claude Code\\)")
+    found = examined(shell)
+    assert found["claude"]["state"] == "ok"
+    assert "2.1.330" in found["claude"]["message"]
+    assert (found["server"]["state"], found["hooks"]["state"]) == ("warn", "skip")
+    served(shell, str(shell.folder / "bin" / "claudemesh"), "--name", "ada")
+    found = examined(shell)
+    assert (found["server"]["state"], found["hooks"]["state"]) == ("ok", "warn")
+    assert found["hooks"]["fix"] == "claudemesh install --scope user"
+    file = hooked(shell, sys.executable)
+    assert {"server", "hooks"} <= states(examined(shell), "ok")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "disableAllHooks": True}))
+    assert examined(shell)["hooks"]["state"] == "warn"
+    file.write_text("{bad")
+    assert "hooks" in states(examined(shell, code=1), "fail")
+
+
+def test_two_installations_are_named_with_the_command_that_takes_one_away(shell: Shell) -> None:
+    served(shell, "claudemesh")
+    file = shell.folder / ".claude" / "settings.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"enabledPlugins": {"claudemesh@claudemesh": True}}))
+    found = examined(shell)["server"]
+    assert (found["state"], found["fix"]) == ("warn", "claudemesh uninstall --scope user")
+    (shell.folder / ".claude.json").unlink()
+    found = examined(shell)
+    assert {"server", "hooks"} <= states(found, "ok")
+
+
+def test_a_server_of_another_program_is_told_and_left_alone(shell: Shell) -> None:
+    served(shell, "/bin/other")
+    assert "/bin/other" in examined(shell)["server"]["message"]
+
+
+def test_what_has_moved_fails_until_it_is_fixed(shell: Shell) -> None:
+    install(shell, "claude", f'echo "$*" >>{shell.folder}/asked')
+    served(shell, "/gone/claudemesh")
+    file = hooked(shell, "/gone/python")
+    assert {"server", "hooks"} <= states(examined(shell, code=1), "fail")
+    path = f"{shell.folder / 'bin'}:/usr/bin:/bin"
+    done = shell.run("doctor", "--fix", "--json", PATH=path)
+    assert any(said.startswith("server: claude mcp remove") for said in done.json["fixed"])
+    asked = (shell.folder / "asked").read_text().splitlines()
+    assert any(line.startswith("mcp add --scope user claudemesh -- ") for line in asked)
+    assert "/gone/" not in file.read_text()
+    assert "hooks" not in {one["name"] for one in done.json["checks"] if one["state"] == "fail"}
+
+
+def test_a_home_that_others_can_enter_is_closed_by_the_fix(used: Shell) -> None:
+    keys = used.home / "keys"
+    keys.chmod(0o755)
+    done = used.run("doctor", "--fix", PATH=f"{used.folder / 'bin'}:/usr/bin:/bin")
+    assert (done.code, keys.stat().st_mode & 0o777) == (0, 0o700)
+    assert "fixed: home: closed 1" in done.err
+
+
+async def test_the_routes_of_open_sessions_are_told(tmp_path: Path) -> None:
+    async with alive(tmp_path) as live:
+        await live.join("ada")
+        command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
+        done = await anyio.run_process(command, env=live.environment(), check=False)
+    found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+    assert found["routes"]["state"] == "ok"
+    assert ": tool works" in found["routes"]["message"]
+    assert found["token"]["state"] == "ok"
 
 
 def test_a_program_on_path_of_another_version_fails(shell: Shell) -> None:

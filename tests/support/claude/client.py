@@ -135,12 +135,14 @@ class Claude:
         model: What it asks.
         server: What its ``claudemesh mcp`` finds in its environment.
         settings: More variables for the client.
+        plugin: The plugin and server whose tools it has instead, as the client joins their names.
     """
 
     folder: Path
     model: Model
     server: dict[str, str]
     settings: dict[str, str] = field(default_factory=dict)
+    plugin: str = ""
 
     def __post_init__(self) -> None:
         """Make the home as it is after its user has answered what the first start asks."""
@@ -191,6 +193,8 @@ class Claude:
 
     def command(self, *words: str) -> list[str]:
         """Give the command that starts the client with the session's server and its tools."""
+        if self.plugin:
+            return [str(CLIENT), *words, "--allowedTools", f"mcp__{self.plugin}"]
         servers = ["--mcp-config", str(self._servers), "--strict-mcp-config"]
         return [str(CLIENT), *words, *servers, "--allowedTools", f"mcp__{SERVER}"]
 

@@ -1,0 +1,160 @@
+"""The commands ``install`` and ``uninstall``: claudemesh in Claude Code, and out of it again.
+
+They ask ``claudemesh_mcp.installation`` what has to be done, print it, and have it done.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from claudemesh_mcp.cli import show
+from claudemesh_mcp.config import locate
+from claudemesh_mcp.installation.scopes import Scope
+from claudemesh_wire.errors import NotFound
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.installation.record import Record
+    from claudemesh_mcp.installation.scopes import Site
+    from claudemesh_mcp.installation.steps import Step
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+_NEXT: Final = "Sessions that start from now on have it. To look it over: claudemesh doctor"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(install)
+    app.command()(uninstall)
+
+
+def install(
+    scope: Annotated[
+        Scope, typer.Option(help="For all your sessions, for a project, for you in a project.")
+    ] = Scope.USER,
+    *,
+    plugin: Annotated[
+        bool, typer.Option("--plugin", help="As a plugin: it brings a monitor and skills along.")
+    ] = False,
+    allow: Annotated[
+        bool | None,
+        typer.Option(help="Let models call the tools that only read, without a question."),
+    ] = None,
+    statusline: Annotated[
+        bool | None, typer.Option(help="Show the mesh in the status line, if none is set.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Say yes to both offers.")] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Put claudemesh into Claude Code: the server and its hooks, or the plugin.
+
+    The commands it runs and the changes it makes are printed; what it changes is kept as it was. A
+    second run finds nothing to do. At a terminal it asks whether the tools that only read may be
+    called without a question, and whether to show a status line; elsewhere it leaves both out.
+
+    With --json: {"done": ..., "steps": [{"run": ...} | {"edit", "changes", "backup"?} |
+    {"write", "changes"}, ...]}, where done is false after --dry-run.
+
+    \b
+    Examples:
+      claudemesh install --dry-run
+      claudemesh install --plugin
+      claudemesh install --scope project --yes
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    from claudemesh_mcp.installation import placing, scopes
+
+    site, record = _places()
+    claude = scopes.find_claude()
+    asks = not (yes or dry_run or json) and sys.stdin.isatty() and sys.stderr.isatty()
+    wish = placing.Wish(
+        scope,
+        plugin,
+        _settle(allow, yes, asks, "Let models call the tools that only read without a question?"),
+        _settle(statusline, yes, asks, "Show the mesh in the status line, if none is set?"),
+    )
+    steps = placing.steps(wish, site, record, claude)
+    _take(steps, dry_run=dry_run, json=json)
+    if not json:
+        if not steps:
+            show.word(f"Claude Code has claudemesh already (scope {scope}).")
+        elif not dry_run:
+            show.word(_NEXT)
+
+
+def uninstall(
+    scope: Annotated[
+        Scope | None, typer.Option(help="Where; without it, wherever it is found from here.")
+    ] = None,
+    *,
+    plugin: Annotated[
+        bool, typer.Option("--plugin", help="The plugin too, if others have installed it.")
+    ] = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Take claudemesh out of Claude Code: what ``install`` has put there, and nothing else.
+
+    Your home with its keys and messages stays. With --json it prints what install does.
+
+    \b
+    Examples:
+      claudemesh uninstall --dry-run
+      claudemesh uninstall --scope project
+    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    from claudemesh_mcp.installation import removing, scopes
+
+    site, record = _places()
+    chosen = list(Scope) if scope is None else [scope]
+    try:
+        claude, missing = scopes.find_claude(), None
+    except NotFound as error:
+        claude, missing = "", error
+    steps = [
+        step for one in chosen for step in removing.steps(one, site, record, claude, plugin=plugin)
+    ]
+    if missing is not None and any("run" in step.shown() for step in steps) and not dry_run:
+        raise missing
+    kept = [said for one in chosen if (said := removing.left(one, site, record))]
+    _take(steps, dry_run=dry_run, json=json)
+    if not json:
+        for said in kept:
+            show.word(said)
+        if not steps:
+            show.word("There is nothing of claudemesh in Claude Code, as far as seen from here.")
+
+
+def _places() -> "tuple[Site, Record]":
+    from claudemesh_mcp.installation import scopes
+    from claudemesh_mcp.installation.record import Record
+
+    return scopes.here(), Record(locate().data)
+
+
+def _settle(given: bool | None, yes: bool, asks: bool, question: str) -> bool:
+    if given is not None:
+        return given
+    return typer.confirm(question, default=True, err=True) if asks else yes
+
+
+def _take(steps: "Sequence[Step]", *, dry_run: bool, json: bool) -> None:
+    taken: list[dict[str, Any]] = []
+    for step in steps:
+        told = step.shown() if dry_run else step.take()
+        if told:
+            taken.append(told)
+            if not json:
+                _print(told)
+    if json:
+        show.data({"done": not dry_run, "steps": taken})
+
+
+def _print(told: dict[str, Any]) -> None:
+    if "run" in told:
+        show.line(told["run"])
+        return
+    show.line(f"{told.get('edit') or told['write']}: {'; '.join(told['changes'])}")
+    if "backup" in told:
+        show.line(f"as it was: {told['backup']}", indent=4)

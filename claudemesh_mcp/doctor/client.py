@@ -1,0 +1,171 @@
+"""Checks of what stands in Claude Code for us: the server, the hooks, and the routes they make.
+
+``doctor/__init__.py`` lists them. The client's files are read, and the client itself is not run.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, cast
+
+from claudemesh_mcp.config import Paths
+from claudemesh_mcp.doctor.finding import Case, Finding, fail, in_thread, ok, skip, warn
+from claudemesh_mcp.home import read_private
+from claudemesh_mcp.installation import entries, placing, scopes
+from claudemesh_mcp.installation.jsonfile import JsonFile
+from claudemesh_mcp.installation.record import Record
+from claudemesh_mcp.installation.scopes import Scope, Site
+from claudemesh_mcp.peerfile import connect_to_read
+from claudemesh_mcp.routes import records
+from claudemesh_mcp.shown_routes import states
+from claudemesh_wire.errors import MeshError
+
+_INSTALL: Final = "claudemesh install"
+_MOST_SESSIONS: Final = 20
+
+
+async def check_server(case: Case) -> Finding:
+    """Look whether Claude Code has claudemesh, once, and can start it."""
+    return await in_thread(lambda: _look_at_server(scopes.here(), case.paths))
+
+
+async def check_hooks(case: Case) -> Finding:
+    """Look whether Claude Code calls the hooks, and whether what it calls is there."""
+    return await in_thread(lambda: _look_at_hooks(scopes.here(), case.paths))
+
+
+async def check_token(case: Case) -> Finding:
+    """Look whether the token of this home's broker is this user's alone."""
+    file = case.paths.run / "broker.json"
+    if await in_thread(lambda: read_private(file)) is None:
+        return skip("No broker of this home has a token now.")
+    return ok(f"{file} is readable by this user alone.")
+
+
+async def check_routes(case: Case) -> Finding:
+    """Tell by which routes messages reach the models of the sessions that are open."""
+    return await in_thread(lambda: _look_at_routes(case.paths))
+
+
+def _look_at_server(site: Site, paths: Paths) -> Finding:
+    servers, plugins = list(site.servers()), site.plugins()
+    if not servers and not plugins:
+        if shutil.which("claude") is None and not site.config.exists():
+            return skip("There is no Claude Code here.")
+        return warn("Claude Code does not have claudemesh.", f"{_INSTALL} --plugin")
+    if (servers and plugins) or len(servers) > 1:
+        places = [f"server ({one})" for one, _ in servers] + [f"plugin ({one})" for one in plugins]
+        extra = f"--scope {servers[0][0]}" if servers else "--plugin"
+        return warn(
+            f"Claude Code has claudemesh more than once: {', '.join(places)}. A session that has"
+            " two servers shows its messages by the one that started last.",
+            f"claudemesh uninstall {extra}",
+        )
+    if plugins:
+        return ok(f"Claude Code has claudemesh as a plugin (scope {plugins[0]}).")
+    (scope, entry) = servers[0]
+    command = str(entry.get("command", ""))
+    if not scopes.is_ours(entry):
+        return warn(
+            f"The server claudemesh of Claude Code starts something else: {command}.",
+            f"Look at it: claude mcp get {scopes.SERVER}",
+        )
+    if shutil.which(command) is None:
+        return fail(
+            f"Claude Code starts {command} (scope {scope}), and that is not there.",
+            f"{_INSTALL} --scope {scope}",
+            _installing(scope, paths),
+        )
+    return ok(f"Claude Code starts {command} (scope {scope}).")
+
+
+def _look_at_hooks(site: Site, paths: Paths) -> Finding:
+    found, gone, quiet = list[Scope](), list[tuple[Scope, str]](), list[Path]()
+    for scope in Scope:
+        path = site.settings(scope)
+        try:
+            content = JsonFile.read(path).content()
+        except MeshError as error:
+            return fail(error.reason, "Correct it, or move it away.")
+        if content.get("disableAllHooks") is True:
+            quiet.append(path)
+        ours = entries.has_hooks(content)
+        found += [scope] if ours else []
+        gone += [(scope, lost) for one in ours if (lost := _lost(one))][:1]
+    if quiet:
+        return warn(
+            f"{quiet[0]} switches all hooks off: messages come by the tools alone.",
+            "Take disableAllHooks out of that file.",
+        )
+    if gone:
+        scope, lost = gone[0]
+        return fail(
+            f"The hooks (scope {scope}) start {lost}, and that is not there.",
+            f"{_INSTALL} --scope {scope}",
+            _installing(scope, paths),
+        )
+    return _judge(site, found)
+
+
+def _judge(site: Site, found: list[Scope]) -> Finding:
+    if site.plugins():
+        if found:
+            return warn(
+                f"The plugin has hooks, and the settings (scope {found[0]}) have them too.",
+                f"claudemesh uninstall --scope {found[0]}",
+            )
+        return ok("The plugin brings its hooks.")
+    servers = [scope for scope, entry in site.servers() if scopes.is_ours(entry)]
+    if servers and not found:
+        return warn(
+            "Claude Code has the server and no hooks: messages come by the tools alone.",
+            f"{_INSTALL} --scope {servers[0]}",
+        )
+    if not found:
+        return skip("Claude Code does not have claudemesh.")
+    return ok(f"Claude Code calls the hooks (scope {', '.join(found)}).")
+
+
+def _lost(entry: dict[str, Any]) -> str:
+    """Give what an entry starts that is not there; empty if all is."""
+    words = cast("list[Any]", entry.get("args") or [])
+    if not words:
+        return ""  # A line for a shell, which says nothing where there is nothing.
+    named = [str(entry.get("command", "")), *(str(word) for word in words if "/" in str(word))]
+    return next((one for one in named if shutil.which(one) is None and not Path(one).exists()), "")
+
+
+def _installing(scope: Scope, paths: Paths) -> Callable[[], str]:
+    def install() -> str:
+        wish, record = placing.Wish(scope), Record(paths.data)
+        steps = placing.steps(wish, scopes.here(), record, scopes.find_claude())
+        done = [step.take() for step in steps]
+        return "; ".join(str(one.get("run") or one.get("edit")) for one in done if one)
+
+    return install
+
+
+def _look_at_routes(paths: Paths) -> Finding:
+    told = list[str]()
+    for name in sorted((paths.run / "clients").glob("*.json"))[:_MOST_SESSIONS]:
+        record = records.find(paths.data, int(name.stem)) if name.stem.isdigit() else None
+        if record is None:
+            continue
+        try:
+            with closing(connect_to_read(Path(record.file))) as sql:
+                found = states(sql, paths.data, _now_ms())
+        except (OSError, sqlite3.Error):
+            continue
+        shown = ", ".join(f"{route} {state}" for route, state in found.items())
+        told.append(f"{record.handle or record.peer}: {shown}")
+    if not told:
+        return skip("No session of Claude Code is open on this home.")
+    return ok("; ".join(told) + ".")
+
+
+def _now_ms() -> int:
+    from claudemesh_mcp.peer import system_ms
+
+    return system_ms()

@@ -1,0 +1,145 @@
+"""Decides what has to be done so that Claude Code has claudemesh: nothing, if it has.
+
+``cli/install.py`` asks with a ``Wish``; the steps it gives are taken in their order.
+"""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from claudemesh_mcp.installation import entries, scopes
+from claudemesh_mcp.installation.jsonfile import JsonFile
+from claudemesh_mcp.installation.record import Note, Record
+from claudemesh_mcp.installation.scopes import MARKETPLACE, PLUGIN, SERVER, Scope, Site
+from claudemesh_mcp.installation.source import Assemble, plugin_folder
+from claudemesh_mcp.installation.steps import Edit, Place, Run, Step
+from claudemesh_wire.errors import Conflict
+
+_PROGRAM: Final = "claudemesh"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be installed.
+
+    Args:
+        scope: For whom.
+        as_plugin: As the plugin, with a monitor and skills; else as a server with hooks.
+        allow: Let models call the tools that only read, without a question.
+        status_line: Show one, if none is set.
+    """
+
+    scope: Scope
+    as_plugin: bool = False
+    allow: bool = False
+    status_line: bool = False
+
+
+def steps(wish: Wish, site: Site, record: Record, claude: str) -> list[Step]:
+    """Give what has to be done.
+
+    Args:
+        wish: What is wanted.
+        site: Where Claude Code keeps things.
+        record: Where it is noted.
+        claude: The client's program.
+
+    Raises:
+        Conflict: it is installed in the other way, or another server has our name.
+        Invalid: ``settings_invalid``.
+    """
+    path = site.settings(wish.scope)
+    # Read before anything is done: a file that makes no sense is not met half-way.
+    JsonFile.read(path)
+    place = Place(path, record)
+    act = _plugin if wish.as_plugin else _server
+    made: list[Step] = [*act(wish, site, place, claude)]
+    was_there = not wish.as_plugin and site.server(wish.scope) is not None
+    edit = Edit(place, partial(_change, wish, path, was_there=was_there))
+    return [*made, edit] if edit.shown() else made
+
+
+def server_command(scope: Scope) -> list[str]:
+    """Give what starts the server: in a file that others share, by a name that is theirs too."""
+    if scope is Scope.PROJECT:
+        return [_PROGRAM, "mcp"]
+    own = Path(sys.prefix) / "bin" / _PROGRAM
+    found = shutil.which(_PROGRAM)
+    if found and own.exists() and Path(found).resolve() == own.resolve():
+        # The link that ./install.sh made outlives the environment behind it.
+        return [found, "mcp"]
+    return [str(own), "mcp"] if own.exists() else [sys.executable, "-m", "claudemesh_mcp", "mcp"]
+
+
+def _change(
+    wish: Wish, path: Path, content: dict[str, Any], note: Note, *, was_there: bool
+) -> list[str]:
+    words: list[str] = []
+    note.was_there = note.was_there or (was_there and not note.server)
+    is_shared = wish.scope is Scope.PROJECT
+    if not wish.as_plugin:
+        command = entries.shared_hook if is_shared else entries.own_hook
+        words += entries.add_hooks(content, note, path, command)
+    if wish.allow:
+        prefix = entries.BY_PLUGIN if wish.as_plugin else entries.BY_SERVER
+        words += entries.allow(content, note, path, prefix)
+    if wish.status_line:
+        words += entries.show_status(content, note, entries.status_line(is_shared=is_shared))
+    return words
+
+
+def _server(wish: Wish, site: Site, place: Place, claude: str) -> list[Step]:
+    if plugins := site.plugins():
+        raise Conflict(
+            f"Claude Code has claudemesh as a plugin already (scope {plugins[0]}).",
+            "It would be there twice. First: claudemesh uninstall --plugin",
+            code="installed_as_plugin",
+        )
+    entry, made = site.server(wish.scope), list[Step]()
+    scope = ("--scope", str(wish.scope))
+    if entry is not None:
+        if not scopes.is_ours(entry):
+            raise Conflict(
+                f"Claude Code has another server called {SERVER} (scope {wish.scope}).",
+                f"Look at it: claude mcp get {SERVER}. To replace it, first:"
+                f" claude mcp remove --scope {wish.scope} {SERVER}",
+                code="name_taken",
+            )
+        told = str(entry.get("command", ""))
+        if told == server_command(wish.scope)[0] or shutil.which(told):
+            return []
+        # Of an installation that is gone.
+        made.append(Run(claude, ("mcp", "remove", *scope, SERVER), place, ("server", True)))
+    command = server_command(wish.scope)
+    added = ("mcp", "add", *scope, SERVER, "--", *command)
+    return [*made, Run(claude, added, place, ("server", True))]
+
+
+def _plugin(wish: Wish, site: Site, place: Place, claude: str) -> list[Step]:
+    if servers := list(site.servers()):
+        scope, _ = servers[0]
+        raise Conflict(
+            f"Claude Code has claudemesh as a server already (scope {scope}).",
+            f"It would be there twice. First: claudemesh uninstall --scope {scope}",
+            code="installed_as_server",
+        )
+    scope = ("--scope", str(wish.scope))
+    folder = plugin_folder(place.record.data)
+    made: list[Step] = [step] if (step := Assemble(folder)).shown() else []
+    if site.plugin(wish.scope):
+        return made
+    if site.marketplace not in {"", str(folder)}:
+        raise Conflict(
+            f"Claude Code knows another marketplace called {MARKETPLACE}: {site.marketplace}.",
+            f"To use it: claude plugin install {PLUGIN}. To replace it, first:"
+            f" claude plugin marketplace remove {MARKETPLACE}",
+            code="name_taken",
+        )
+    if not site.marketplace:
+        words = ("plugin", "marketplace", "add", *scope, str(folder))
+        made.append(Run(claude, words, place, ("marketplace", True)))
+    words = ("plugin", "install", *scope, PLUGIN)
+    return [*made, Run(claude, words, place, ("plugin", True))]

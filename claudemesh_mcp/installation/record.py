@@ -1,0 +1,83 @@
+"""Remembers what was added to Claude Code's files, so that exactly this can be taken away again.
+
+``placing.py`` writes a note per settings file, ``removing.py`` reads it. It lies in the home.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from claudemesh_mcp.home import atomic_write, private_folder
+
+_FILE: Final = "installed.json"
+_VERSION: Final = 1
+
+
+@dataclass
+class Note:
+    """What was added in one scope.
+
+    Args:
+        server: Whether the server was.
+        was_there: Whether a server of ours was there before, which then is not for us to remove.
+        plugin: Whether the plugin was.
+        marketplace: Whether the marketplace was.
+        created: Whether the settings file was made for it.
+        made: What held nothing yet and was made in it: paths of keys.
+        allow: The rules that were.
+        status_line: The status line, as it was written.
+    """
+
+    server: bool = False
+    was_there: bool = False
+    plugin: bool = False
+    marketplace: bool = False
+    created: bool = False
+    made: list[list[str]] = field(default_factory=list[list[str]])
+    allow: list[str] = field(default_factory=list[str])
+    status_line: dict[str, Any] | None = None
+
+
+class Record:
+    """The notes of one home.
+
+    Args:
+        data: The home.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._notes: dict[str, Any] = {}
+        try:
+            told = json.loads((data / _FILE).read_bytes())
+            self._notes = dict(told["places"]) if told["v"] == _VERSION else {}
+        except (OSError, ValueError, LookupError, TypeError):
+            pass
+
+    @property
+    def backups(self) -> Path:
+        """Where the files lie as they were."""
+        return self.data / "backups"
+
+    def note(self, settings: Path) -> Note | None:
+        """Give what is noted of a settings file."""
+        try:
+            return Note(**self._notes[str(settings)])
+        except (LookupError, TypeError):
+            return None
+
+    def keep(self, settings: Path, note: Note | None) -> None:
+        """Note what was added to a settings file, or that nothing is left of it.
+
+        Raises:
+            MeshError: the disk refuses.
+        """
+        before = self._notes.pop(str(settings), None)
+        if note is not None and note != Note():
+            self._notes[str(settings)] = asdict(note)
+        if self._notes.get(str(settings)) == before:
+            return
+        private_folder(self.data)
+        told = {"v": _VERSION, "places": self._notes}
+        atomic_write(self.data / _FILE, json.dumps(told, indent=1).encode())

@@ -1,0 +1,66 @@
+"""Decides what has to be done so that Claude Code has no claudemesh any more.
+
+``cli/install.py`` asks for it. What was there before ``claudemesh install``, or was added by
+others, stays; what an installation has left whose note is lost is known by what it starts.
+"""
+
+from typing import Any
+
+from claudemesh_mcp.installation import entries, scopes
+from claudemesh_mcp.installation.jsonfile import JsonFile
+from claudemesh_mcp.installation.record import Note, Record
+from claudemesh_mcp.installation.scopes import MARKETPLACE, PLUGIN, SERVER, Scope, Site
+from claudemesh_mcp.installation.steps import Edit, Place, Run, Step
+
+
+def steps(
+    scope: Scope, site: Site, record: Record, claude: str, *, plugin: bool = False
+) -> list[Step]:
+    """Give what has to be done in a scope.
+
+    Args:
+        scope: Which.
+        site: Where Claude Code keeps things.
+        record: What was noted.
+        claude: The client's program.
+        plugin: Remove the plugin, whoever installed it.
+
+    Raises:
+        Invalid: ``settings_invalid``.
+    """
+    path = site.settings(scope)
+    JsonFile.read(path)
+    place, told = Place(path, record), ("--scope", str(scope))
+    note = record.note(path)
+    made: list[Step] = []
+    edit = Edit(place, _change)
+    if edit.shown():
+        made.append(edit)
+    if _added_server(site.server(scope), note):
+        made.append(Run(claude, ("mcp", "remove", *told, SERVER), place, ("server", False)))
+    if site.plugin(scope) and (plugin or (note is not None and note.plugin)):
+        words = ("plugin", "uninstall", *told, PLUGIN)
+        made.append(Run(claude, words, place, ("plugin", False)))
+    if note is not None and note.marketplace and site.marketplace:
+        words = ("plugin", "marketplace", "remove", *told, MARKETPLACE)
+        made.append(Run(claude, words, place, ("marketplace", False)))
+    return made
+
+
+def left(scope: Scope, site: Site, record: Record) -> str:
+    """Say what stays, because it was there before; empty if nothing does."""
+    note, entry = record.note(site.settings(scope)), site.server(scope)
+    if entry is None or not scopes.is_ours(entry) or _added_server(entry, note):
+        return ""
+    return (
+        f"The server {SERVER} (scope {scope}) was there before. To remove it too:"
+        f" claude mcp remove --scope {scope} {SERVER}"
+    )
+
+
+def _added_server(entry: dict[str, Any] | None, note: Note | None) -> bool:
+    return entry is not None and scopes.is_ours(entry) and (note is None or note.server)
+
+
+def _change(content: dict[str, Any], note: Note) -> list[str]:
+    return entries.take_out(content, note)

@@ -1,0 +1,127 @@
+"""Where Claude Code keeps its settings and servers, for a user, a project, or a user in a project.
+
+``placing.py``, ``removing.py`` and ``doctor/`` look here. Nothing is written, and what can't be
+read as expected counts as not there: files that are to be changed are looked at more closely.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, cast
+
+from claudemesh_mcp.config import client_folder
+from claudemesh_wire.errors import NotFound
+
+SERVER: Final = "claudemesh"
+PLUGIN: Final = "claudemesh@claudemesh"
+MARKETPLACE: Final = "claudemesh"
+_CLAUDE: Final = "claude"
+
+
+class Scope(StrEnum):
+    """For whom something is installed, in Claude Code's own words."""
+
+    USER = "user"
+    PROJECT = "project"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where one user's Claude Code keeps things, seen from one project.
+
+    Args:
+        config: The folder of the user's settings.
+        state: The file of the user's servers.
+        project: The folder that Claude Code is started in.
+    """
+
+    config: Path
+    state: Path
+    project: Path
+
+    def settings(self, scope: Scope) -> Path:
+        """Give the settings file of a scope."""
+        if scope is Scope.USER:
+            return self.config / "settings.json"
+        name = "settings.json" if scope is Scope.PROJECT else "settings.local.json"
+        return self.project / ".claude" / name
+
+    def server(self, scope: Scope) -> dict[str, Any] | None:
+        """Give the entry of our server in a scope, as ``claude mcp add`` has written it."""
+        is_shared = scope is Scope.PROJECT
+        holder = read(self.project / ".mcp.json" if is_shared else self.state)
+        if scope is Scope.LOCAL:
+            holder = table(table(holder, "projects"), str(self.project))
+        entry = table(holder, "mcpServers").get(SERVER)
+        return cast("dict[str, Any]", entry) if isinstance(entry, dict) else None
+
+    def servers(self) -> Iterator[tuple[Scope, dict[str, Any]]]:
+        """Give the entries of our server in all scopes."""
+        for scope in Scope:
+            if (entry := self.server(scope)) is not None:
+                yield scope, entry
+
+    def plugin(self, scope: Scope) -> bool:
+        """Tell whether the plugin is enabled in a scope."""
+        return table(read(self.settings(scope)), "enabledPlugins").get(PLUGIN) is True
+
+    def plugins(self) -> list[Scope]:
+        """Give the scopes in which the plugin is enabled."""
+        return [scope for scope in Scope if self.plugin(scope)]
+
+    @property
+    def marketplace(self) -> str:
+        """Where the known marketplace of our name comes from; empty if there is none."""
+        known = read(self.config / "plugins" / "known_marketplaces.json")
+        source = table(table(known, MARKETPLACE), "source")
+        told = source.get("path") or source.get("repo") or source.get("url") or ""
+        return str(told)
+
+
+def here() -> Site:
+    """Look where this user's Claude Code keeps things, in the present folder."""
+    config, state = client_folder()
+    return Site(config, state, Path.cwd())
+
+
+def find_claude() -> str:
+    """Find the client's program.
+
+    Raises:
+        NotFound: ``claude_not_found``.
+    """
+    if path := shutil.which(_CLAUDE):
+        return path
+    raise NotFound(
+        "There is no claude on PATH, so nothing can be installed into Claude Code.",
+        "Install Claude Code (https://code.claude.com/docs), or put its folder on PATH.",
+        code="claude_not_found",
+    )
+
+
+def is_ours(entry: dict[str, Any]) -> bool:
+    """Tell whether an entry of that name starts this program, by whatever path."""
+    command, words = str(entry.get("command", "")), entry.get("args")
+    given = [str(word) for word in cast("list[object]", words)] if isinstance(words, list) else []
+    if Path(command).name == SERVER:
+        return given[:1] == ["mcp"]
+    return any(given[at : at + 2] == ["claudemesh_mcp", "mcp"] for at in range(len(given)))
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Read a file of Claude Code; nothing if it can't be read."""
+    try:
+        told = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+
+
+def table(holder: dict[str, Any], key: str) -> dict[str, Any]:
+    """Give what stands below a key; nothing if that is no table."""
+    found = holder.get(key)
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

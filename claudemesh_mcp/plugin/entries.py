@@ -1,0 +1,54 @@
+"""The hooks that Claude Code is asked to call, as a plugin's and as a user's settings have them.
+
+``.claude-plugin/hooks.json`` is written from here (``python -m claudemesh_mcp.plugin.entries``),
+and ``claudemesh install`` puts the same ones into a settings file.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")
+REWAKE: Final = "rewake"
+REWAKING: Final = frozenset({"SessionStart", "Stop"})
+"""Behind these a hook stays in the background that can wake the session once it is idle."""
+SUMMARY: Final = "claudemesh: messages wait"
+
+_LIMIT_S: Final = 10
+_WAIT_S: Final = 24 * 3600
+_START: Final = "${CLAUDE_PLUGIN_ROOT}/claudemesh_mcp/plugin/start.sh"
+_FILE: Final = Path(__file__).parents[2] / ".claude-plugin" / "hooks.json"
+
+Command = Callable[[str], dict[str, Any]]
+"""Gives the fields of an entry that start ``hook.py`` with a word: an event, or ``rewake``."""
+
+
+def hooks(command: Command) -> dict[str, list[dict[str, Any]]]:
+    """Give what belongs below ``hooks``: a list of groups per event."""
+    return {event: [{"hooks": _entries(event, command)}] for event in EVENTS}
+
+
+def in_plugin(word: str) -> dict[str, Any]:
+    """Start a hook by what the plugin brings along."""
+    return {"command": "sh", "args": [_START, "${CLAUDE_PLUGIN_DATA}", "hook", word]}
+
+
+def _entries(event: str, command: Command) -> list[dict[str, Any]]:
+    entries = [{"type": "command", **command(event), "timeout": _LIMIT_S}]
+    if event in REWAKING:
+        waits = {"type": "command", **command(REWAKE), "timeout": _WAIT_S, "asyncRewake": True}
+        entries.append({**waits, "rewakeMessage": "claudemesh:", "rewakeSummary": SUMMARY})
+    return entries
+
+
+def file_of_the_plugin() -> str:
+    """Give what ``.claude-plugin/hooks.json`` holds."""
+    said = "Shows a session the messages that wait for it, and says when it works or rests."
+    return json.dumps({"description": said, "hooks": hooks(in_plugin)}, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    _FILE.write_text(file_of_the_plugin(), "utf-8")
+    sys.stdout.write(f"{_FILE}\n")

@@ -1,0 +1,119 @@
+"""`claudemesh launch`: what the client it becomes is given, and what it is refused with.
+
+A program in the client's place says how it was started; the real one is in
+``tests/claude/test_launch.py``.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.support.live import LIMIT_S, LiveSession, alive
+from tests.support.shell import Shell, shell_in
+
+CLIENT = """#!/bin/sh
+env | grep '^CLAUDEMESH' | grep -v HOME= | grep -v KEYRING= | sort
+for word; do echo "<$word>"; done
+exit 7
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with shell_in(tmp_path) as shell:
+        program = tmp_path / "bin" / "claude"
+        program.parent.mkdir()
+        program.write_text(CLIENT, "utf-8")
+        program.chmod(0o755)
+        yield shell
+
+
+def launched(shell: Shell, *words: str) -> tuple[list[str], list[str]]:
+    """Launch; gives the variables and the words that the client was given."""
+    path = f"{shell.folder / 'bin'}:/usr/bin:/bin"
+    done = shell.run("launch", *words, PATH=path, CLAUDE_CONFIG_DIR=str(shell.folder / "c"))
+    assert (done.code, done.err) == (7, "")
+    lines = done.out.splitlines()
+    return (
+        [line for line in lines if not line.startswith("<")],
+        [line[1:-1] for line in lines if line.startswith("<")],
+    )
+
+
+def test_the_client_is_told_what_was_asked_for_and_given_its_own_words(shell: Shell) -> None:
+    (shell.folder / "c").mkdir()
+    servers = {"mcpServers": {"claudemesh": {"command": "/x/claudemesh", "args": ["mcp"]}}}
+    (shell.folder / "c" / ".claude.json").write_text(json.dumps(servers), "utf-8")
+    wished = ("--mesh", "local", "--name", "ada", "--role", "lead", "--groups", "ops,review:lead")
+    told, words = launched(shell, *wished, "--resume", "nightly", "--", "-p", "Hello, you.")
+    assert told == [
+        "CLAUDEMESH_GROUPS=ops,review:lead",
+        "CLAUDEMESH_MESH=local",
+        "CLAUDEMESH_MULTICAST=on",
+        "CLAUDEMESH_NAME=ada",
+        "CLAUDEMESH_RESUME=nightly",
+        "CLAUDEMESH_ROLE=lead",
+    ]
+    assert words == ["-p", "Hello, you."]
+
+
+def test_a_client_that_does_not_have_the_server_is_given_it_for_this_session(shell: Shell) -> None:
+    told, words = launched(shell, "--", "--model", "opus")
+    assert told == ["CLAUDEMESH_MULTICAST=on"]
+    given: dict[str, Any] = dict(zip(words[::2], words[1::2], strict=True))
+    assert given["--model"] == "opus"
+    (server,) = json.loads(given["--mcp-config"])["mcpServers"].values()
+    assert [server["command"], *server["args"]][-1] == "mcp"
+    assert "Stop" in json.loads(given["--settings"])["hooks"]
+    assert not (shell.folder / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--groups", "ops,,"), "config_invalid"),
+        (("--groups", "two words"), "config_invalid"),
+        (("--name", ""), "config_invalid"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_the_client_starts(
+    shell: Shell, words: tuple[str, ...], code: str
+) -> None:
+    done = shell.run("--json", "launch", *words, PATH=f"{shell.folder / 'bin'}:/usr/bin:/bin")
+    assert (done.code, done.error["code"]) == (2, code)
+    assert done.error["hint"]
+
+
+def test_an_option_of_the_client_belongs_behind_two_dashes(shell: Shell) -> None:
+    done = shell.run("launch", "--model", "opus")
+    assert done.code == 2
+    assert "--model" in done.err
+
+
+def test_without_a_client_the_error_says_how_to_get_one(shell: Shell) -> None:
+    done = shell.run("--json", "launch", PATH="/usr/bin:/bin")
+    assert (done.code, done.error["code"]) == (3, "claude_not_found")
+
+
+async def test_a_session_enters_its_groups_with_its_roles_as_it_starts(tmp_path: Path) -> None:
+    async with alive(tmp_path) as live:
+        wished = {"CLAUDEMESH_GROUPS": "ops,@review:lead", "CLAUDEMESH_ROLE": "tester"}
+        ada, bob = await live.join("ada", **wished), await live.join("bob")
+        with anyio.fail_after(LIMIT_S):
+            while len((found := await card(bob, "ada"))["groups"]) < 2:
+                await anyio.lowlevel.checkpoint()
+        assert (found["groups"], found["role"]) == (["@ops", "@review"], "tester")
+        sent = await bob.call("send", to="@review", text="Two herons.")
+        assert [one["handle"] for one in sent["recipients"]] == ["ada"]
+        (got,) = await ada.read(1)
+        assert got["text"] == "Two herons."
+
+
+async def card(session: LiveSession, handle: str) -> dict[str, Any]:
+    """Give what others see of a peer."""
+    (found,) = (await session.call("search_peers", query=handle, detail=True))["peers"]
+    return found
