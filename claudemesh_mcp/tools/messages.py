@@ -69,18 +69,18 @@ async def send(
     ] = None,
     supersedes: Annotated[
         MessageId | None,
-        Field(description="An earlier message to them that is not to be shown any more."),
+        Field(description="Id of an earlier one, not to be shown any more."),
     ] = None,
     valid_if: Annotated[
         dict[Literal["git_sha"], str] | None,
-        Field(description="Only for readers who have this commit checked out."),
+        Field(description="Only for readers with this commit checked out."),
     ] = None,
     wait_for: Annotated[
         Literal["delivered", "seen"] | None,
         Field(description="Wait until all got so far."),
     ] = None,
     wait_s: Annotated[
-        float | None, Field(gt=0, le=60, description="So long: up to 60; 30 if not given.")
+        float | None, Field(gt=0, le=60, description="At most 60; 30 if not given.")
     ] = None,
 ) -> SendResult:
     """Send a message to other sessions on the mesh, sealed so that only they read it.

@@ -28,7 +28,7 @@ _TAG: Final = re.compile(
     rf"[<＜﹤]\s*[\\/]*\s*(?:{_NAMES})(?:-[0-9a-f]+)?(?:\s[^<>]*)?\s*[/]?>", re.IGNORECASE
 )
 _SPECIAL: Final = re.compile(r"<\|[a-z_]+\|>")
-_TURN: Final = re.compile(r"\n\s*\n\s*(?:Human|Assistant):")
+_TURN: Final = re.compile("(?:Human|Assistant):")
 _EMOJI: Final = "\u200d\ufe0f"
 _FRAME: Final = re.compile(
     r"^<mesh-message-(?P<nonce>[0-9a-f]{16})(?P<told>(?: [a-z0-9_]+=\"[^\"<>&\n]*\")+)>\n"
@@ -46,8 +46,16 @@ def faults(text: str, behind: str = "") -> list[str]:
     """
     found = [f"a tag: {tag}" for tag in _TAG.findall(text)]
     found += [f"a marker: {marker}" for marker in _SPECIAL.findall(text)]
-    found += [f"a turn: {turn}" for turn in _TURN.findall(f"{behind}{text}")]
+    found += _turns(f"{behind}{text}")
     return found + [f"unseen: {sign!a}" for sign in text if _is_unseen(sign)]
+
+
+def _turns(text: str) -> list[str]:
+    """Give what could pass for the beginning of a turn: behind an empty line, or several."""
+    before = ((one[0], text[: one.start()]) for one in _TURN.finditer(text))
+    return [
+        f"a turn: {turn}" for turn, there in before if there[len(there.rstrip()) :].count("\n") > 1
+    ]
 
 
 def _is_unseen(sign: str) -> bool:
