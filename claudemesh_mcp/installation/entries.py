@@ -11,7 +11,8 @@ from typing import Any, Final, cast
 
 from claudemesh_mcp.installation.jsonfile import lists_at
 from claudemesh_mcp.installation.record import Note
-from claudemesh_mcp.plugin.entries import EVENTS, Command, hooks
+from claudemesh_mcp.plugin.entries import EVENTS, REWAKE, Command, hooks
+from claudemesh_mcp.routes.hook import RUNG_SHARED, SHARED
 
 READ_ONLY: Final = ("inbox", "search_peers", "message_status", "history", "mesh_info")
 """The tools that change nothing outside of this session."""
@@ -23,18 +24,29 @@ _HOOK: Final = "claudemesh_mcp/routes/hook.py"
 _SHARED_HOOK: Final = "claudemesh hook "
 _STATUS: Final = ("claudemesh_mcp/statusline.py", "claudemesh statusline")
 _REFRESH_S: Final = 5
+# A Python that does not find its file ends with 2, by which a hook forbids the prompt or wakes the
+# session: what is left of an installation that was removed would take the user's turns from him.
+_IF_THERE: Final = '[ -x "$0" ] && [ -r "$1" ] || exit 0; exec "$0" -I -S "$@"'
 _HELD: Final = (("hooks",), *(("hooks", event) for event in EVENTS))
 _RULES: Final = (("permissions",), ("permissions", "allow"))
 
 
 def own_hook(word: str) -> dict[str, Any]:
-    """Start a hook by this installation's own Python, which needs no search and no shell."""
-    return {"command": sys.executable, "args": ["-I", "-S", str(_PACKAGE / "routes/hook.py"), word]}
+    """Start a hook by this installation's own Python, which needs no search."""
+    words = ["-c", _IF_THERE, sys.executable, str(_PACKAGE / "routes/hook.py"), word]
+    return {"command": "sh", "args": words}
 
 
 def shared_hook(word: str) -> dict[str, Any]:
-    """Start a hook on whatever machine a project is; where there is no claudemesh, nothing."""
-    return {"command": f"command -v claudemesh >/dev/null || exit 0; exec claudemesh hook {word}"}
+    """Start a hook on whatever machine a project is; where there is no claudemesh, nothing.
+
+    What is called so there may be another program, and an exit code of its own is not to count.
+    """
+    look = "command -v claudemesh >/dev/null || exit 0"
+    if word == REWAKE:
+        rung = f"[ $? -ne {RUNG_SHARED} ] || exit 2; exit 0"
+        return {"command": f"{look}; claudemesh hook {REWAKE} {SHARED}; {rung}"}
+    return {"command": f"{look}; claudemesh hook {word} || exit 0"}
 
 
 def status_line(*, is_shared: bool) -> dict[str, Any]:

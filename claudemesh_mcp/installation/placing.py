@@ -19,6 +19,8 @@ from claudemesh_mcp.installation.steps import Edit, Place, Run, Step
 from claudemesh_wire.errors import Conflict
 
 _PROGRAM: Final = "claudemesh"
+# Not from the folder that the client was started in: a stranger's project may hold such a module.
+_MODULE: Final = ("-P", "-m", "claudemesh_mcp")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def server_command(scope: Scope) -> list[str]:
     if found and own.exists() and Path(found).resolve() == own.resolve():
         # The link that ./install.sh made outlives the environment behind it.
         return [found, "mcp"]
-    return [str(own), "mcp"] if own.exists() else [sys.executable, "-m", "claudemesh_mcp", "mcp"]
+    return [str(own), "mcp"] if own.exists() else [sys.executable, *_MODULE, "mcp"]
 
 
 def _change(

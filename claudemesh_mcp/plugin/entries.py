@@ -20,6 +20,9 @@ _LIMIT_S: Final = 10
 _WAIT_S: Final = 24 * 3600
 _START: Final = "${CLAUDE_PLUGIN_ROOT}/claudemesh_mcp/plugin/start.sh"
 _FILE: Final = Path(__file__).parents[2] / ".claude-plugin" / "hooks.json"
+# A shell or a Python that does not find its file ends with 2, by which a hook forbids the prompt or
+# wakes the session: a plugin that was moved away would take the user's turns from him.
+_IF_THERE: Final = '[ -r "$0" ] || exit 0; . "$0"'
 
 Command = Callable[[str], dict[str, Any]]
 """Gives the fields of an entry that start ``hook.py`` with a word: an event, or ``rewake``."""
@@ -32,7 +35,8 @@ def hooks(command: Command) -> dict[str, list[dict[str, Any]]]:
 
 def in_plugin(word: str) -> dict[str, Any]:
     """Start a hook by what the plugin brings along."""
-    return {"command": "sh", "args": [_START, "${CLAUDE_PLUGIN_DATA}", "hook", word]}
+    words = ["-c", _IF_THERE, _START, "${CLAUDE_PLUGIN_DATA}", "hook", word]
+    return {"command": "sh", "args": words}
 
 
 def _entries(event: str, command: Command) -> list[dict[str, Any]]:

@@ -200,8 +200,11 @@ class Environment:
         Raises:
             OSError: nothing can be written to the data folder.
         """
-        self.data.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.data / "setup.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The client may have made it, open to others: what runs here is to be said by nobody else.
+        self.data.chmod(0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        handle = os.open(self.data / "setup.lock", flags, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -93,7 +93,9 @@ def _program() -> str:
     """Find the installed program, if it is of this version."""
     from claudemesh_wire import VERSION
 
-    path = shutil.which(_PROGRAM)
+    # By an entry such as `.` the project would bring it, which nobody has agreed to.
+    folders = filter(os.path.isabs, os.get_exec_path())
+    path = shutil.which(_PROGRAM, path=os.pathsep.join(folders))
     if path is None:
         return ""
     try:

@@ -28,7 +28,9 @@ find_python() {
   python=$(look_for ensurepip,sqlite3,venv) || python=$(look_for sqlite3) ||
     python=$(uv python find --system '>=3.11' 2>/dev/null </dev/null) || return 1
   # Each process writes a file of its own, and the last one stands: any of them is right.
-  mkdir -p "$data" && printf '%s\n' "$python" >"$data/python.$$" && mv -f "$data/python.$$" "$data/python"
+  # Nobody else is to say which program runs here.
+  (umask 077 && mkdir -p "$data" && printf '%s\n' "$python" >"$data/python.$$") &&
+    mv -f "$data/python.$$" "$data/python"
 } 2>/dev/null
 
 if [ -r "$data/python" ]; then IFS= read -r python <"$data/python"; fi
@@ -44,6 +46,10 @@ fi
 
 case $part in
   server) exec "$python" -I -S -X pycache_prefix="$data/bytecode" "$root/claudemesh_mcp/plugin/start.py" "$data" ;;
-  hook) exec "$python" -I -S -X pycache_prefix="$data/bytecode" "$root/claudemesh_mcp/routes/hook.py" "$3" ;;
+  hook)
+    # Python ends with 2 where it finds no file, and that would forbid the user's prompt.
+    [ -r "$root/claudemesh_mcp/routes/hook.py" ] || exit 0
+    exec "$python" -I -S -X pycache_prefix="$data/bytecode" "$root/claudemesh_mcp/routes/hook.py" "$3"
+    ;;
   monitor) exec "$python" -I -S -X pycache_prefix="$data/bytecode" "$root/claudemesh_mcp/routes/monitor.py" ;;
 esac

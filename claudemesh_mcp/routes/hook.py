@@ -8,6 +8,9 @@ hook that fails would be shown to the user, or stop the turn.
 import os
 import sys
 
+SHARED = "shared"
+"""Said behind ``rewake`` by a line for many machines: a bell then ends it with ``RUNG_SHARED``."""
+RUNG_SHARED = 86
 _REWAKE = "rewake"
 _OLDEST = (3, 11)
 
@@ -16,7 +19,7 @@ def main(words: list[str]) -> int:
     """Run the hook of an event; gives the exit code.
 
     Args:
-        words: The event.
+        words: The event, or ``rewake``.
     """
     # At the end, so that nothing beside this package hides a module of the standard library.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -31,7 +34,8 @@ def main(words: list[str]) -> int:
         if words[0] == _REWAKE:
             from claudemesh_mcp.routes import ringing
 
-            return ringing.rewake(where, places.caller(environ))
+            rung = ringing.rewake(where, places.caller(environ))
+            return RUNG_SHARED if rung and words[1:] == [SHARED] else rung
         from claudemesh_mcp.routes import looking
 
         looking.look(words[0], where, places.caller(environ), sys.stdin.buffer.read())

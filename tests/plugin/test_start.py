@@ -146,6 +146,34 @@ def test_an_installed_program_of_another_version_is_left_alone(plugin: Plugin, s
         assert client.tools() == ["setup_status"]
 
 
+def test_a_program_that_the_project_brings_is_not_run(plugin: Plugin) -> None:
+    tools = plugin.environment()["PATH"]
+    brought = plugin.project / "claudemesh"
+    brought.write_text(f"#!/bin/sh\n: >'{plugin.folder}/ran'; echo {VERSION}\n", "utf-8")
+    brought.chmod(0o755)
+    with plugin.server(PATH=f".::{tools}") as client:
+        client.greet()
+        assert client.tools() == ["setup_status"]
+    assert not (plugin.folder / "ran").exists()
+
+
+def test_nobody_else_looks_into_the_data_folder_or_writes_there(plugin: Plugin) -> None:
+    plugin.environment()
+    before = os.umask(0)
+    try:
+        plugin.run("hook", "Stop")
+        kept = {path.name: path.stat().st_mode & 0o077 for path in plugin.data.iterdir()}
+        assert (plugin.data.stat().st_mode & 0o777, kept["python"]) == (0o700, 0)
+        # As a client may have made it.
+        plugin.data.chmod(0o777)
+        with plugin.server() as client:
+            client.greet()
+            client.tools()
+            assert plugin.data.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+
+
 def test_a_session_that_is_switched_off_sets_nothing_up(plugin: Plugin) -> None:
     with plugin.server(CLAUDEMESH="off") as client:
         assert "switched off" in client.greet()["instructions"]
