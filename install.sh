@@ -209,10 +209,9 @@ install() {
 uninstall() {
   find_folders
   if [ -x "$data/env/bin/claudemesh" ]; then
-    if command -v claude >/dev/null 2>&1; then
-      say "taking it out of Claude Code"
-      "$data/env/bin/claudemesh" uninstall </dev/null || true
-    fi
+    # Without a claude on this PATH too: hooks must not outlive what they start.
+    say "taking it out of Claude Code"
+    "$data/env/bin/claudemesh" uninstall </dev/null || true
     say "stopping the broker"
     "$data/env/bin/claudemesh" down </dev/null >/dev/null 2>&1 || true
   fi

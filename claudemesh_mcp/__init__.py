@@ -4,8 +4,8 @@ Nothing is imported until it is asked for: `claudemesh mcp` answers its client b
 only a connected session needs. ``Mesh`` comes from ``sdk.py``.
 """
 
-from typing import TYPE_CHECKING
-
+# Not from `typing`: that takes longer than the whole of `claudemesh statusline`.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from claudemesh_mcp.sdk import Mesh as Mesh
     from claudemesh_wire import VERSION as __version__  # noqa: N811 - the name packages give it

@@ -1,17 +1,19 @@
 """The console script: ``claudemesh mcp`` is served here, every other command by ``cli``.
 
 A client waits for `claudemesh mcp` to answer, so it is told apart before anything slow is
-imported: typer, pydantic, anyio, websockets and cryptography come later or never.
+imported: typer, pydantic, anyio, websockets and cryptography come later or never. Its status line
+and the hooks of a shared project come every few seconds: for them not even `typing` is.
 """
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from claudemesh_mcp.handover import Handover
 
-USAGE: Final = """\
+USAGE = """\
 Usage: claudemesh mcp [--name NAME] [--mesh NAME] [--resume ID] [--messages HOW]
                       [--toolsets SETS]
 
@@ -30,11 +32,11 @@ Options:
   --toolsets SETS  The tools to list, as core,groups; the others can still be called.
   -h, --help       Show this.
 """
-_OPTIONS: Final = {f"--{name}": name for name in ("name", "mesh", "resume", "messages", "toolsets")}
-_USAGE_ERROR: Final = 2
+_OPTIONS = {f"--{name}": name for name in ("name", "mesh", "resume", "messages", "toolsets")}
+_USAGE_ERROR = 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: "Sequence[str] | None" = None) -> int:
     """Run the command line; give its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["mcp"]:

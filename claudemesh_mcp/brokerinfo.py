@@ -34,6 +34,7 @@ class BrokerInfo:
         data_version: Of its database.
         started_ms: When it began to listen.
         pin: SHA-256 of the certificate that it shows there, if it speaks TLS.
+        bind: The address that it listens on; empty if it does not say.
     """
 
     id: str
@@ -45,6 +46,7 @@ class BrokerInfo:
     data_version: int
     started_ms: int
     pin: bytes = b""
+    bind: str = ""
 
     @property
     def host(self) -> str:
@@ -78,8 +80,9 @@ def read_info(data: bytes) -> BrokerInfo | None:
             data=Path(told["data"]),
             data_version=int(told["data_version"]),
             started_ms=int(told["started_ms"]),
-            # An older broker has none.
+            # An older broker has neither.
             pin=base64.urlsafe_b64decode(told.get("pin", "") + "=="),
+            bind=str(told.get("bind", "")),
         )
         is_secured = info.url.startswith("https://") and len(info.pin) == _PIN_BYTES
         usable = info.port and (ip_address(info.host).is_loopback or is_secured)

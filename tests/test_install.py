@@ -149,7 +149,7 @@ def test_uninstalling_takes_all_but_the_data_and_says_where_that_is(
     kept = data / "sessions/peer.db"
     for made in (data / "env/bin/claudemesh", data / "test-env/bin/python", kept):
         made.parent.mkdir(parents=True)
-        made.write_text(f'#!{newcomer.tools}/bash\necho "$@" >"{stopped}"\n', "utf-8")
+        made.write_text(f'#!{newcomer.tools}/bash\necho "$@" >>"{stopped}"\n', "utf-8")
         made.chmod(0o755)
     command = newcomer.home / ".local/bin/claudemesh"
     command.parent.mkdir(parents=True)
@@ -158,8 +158,25 @@ def test_uninstalling_takes_all_but_the_data_and_says_where_that_is(
     done = newcomer.runs("uninstall", **environment)
 
     assert done.returncode == 0
-    assert stopped.read_text("utf-8") == "down\n"
+    assert stopped.read_text("utf-8") == "uninstall\ndown\n"
     assert str(data) in done.stderr
     assert not os.path.lexists(command)
     assert sorted(path.name for path in data.iterdir()) == ["sessions"]
     assert kept.exists()
+
+
+@pytest.mark.parametrize("claude", [True, False])
+def test_uninstalling_takes_it_out_of_claude_code_first_whatever_comes_of_that(
+    newcomer: Newcomer, *, claude: bool
+) -> None:
+    if claude:
+        newcomer.program("claude", "exit 1")
+    program = data_folder(newcomer) / "env/bin/claudemesh"
+    program.parent.mkdir(parents=True)
+    asked = newcomer.home / "asked"
+    program.write_text(f'#!{newcomer.tools}/bash\necho "$*" >>"{asked}"; exit 3\n', "utf-8")
+    program.chmod(0o755)
+
+    assert newcomer.runs("uninstall").returncode == 0
+    assert asked.read_text("utf-8").splitlines() == ["uninstall", "down"]
+    assert not program.exists()

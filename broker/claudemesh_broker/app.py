@@ -211,4 +211,5 @@ def announcement(broker: Broker, url: str, pin: bytes = b"") -> Announcement:
         key=identity.key,
         token=identity.token or b"",
         pin=pin,
+        bind=parts.settings.bind,
     )

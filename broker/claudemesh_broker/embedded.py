@@ -42,6 +42,7 @@ class Announcement:
         key: Its signing key; only the public half is written.
         token: Keys the proof of being local; new at every start.
         pin: SHA-256 of the certificate that is shown at ``url``, if it speaks TLS.
+        bind: The address that it listens on.
     """
 
     url: str
@@ -50,6 +51,7 @@ class Announcement:
     key: SigningKey
     token: bytes = field(repr=False)
     pin: bytes = b""
+    bind: str = ""
 
     @property
     def id(self) -> str:
@@ -69,6 +71,7 @@ class Announcement:
             "started_ms": self.started_ms,
             "key": b64(self.key.public.raw),
             "pin": b64(self.pin),
+            "bind": self.bind,
         }
         return json.dumps(said, indent=1).encode()
 

@@ -5,6 +5,7 @@ They ask ``claudemesh_mcp.installation`` what has to be done, print it, and have
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -66,7 +67,7 @@ def install(
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     from claudemesh_mcp.installation import placing, scopes
 
-    site, record = _places()
+    site = scopes.here()
     claude = scopes.find_claude()
     asks = not (yes or dry_run or json) and sys.stdin.isatty() and sys.stderr.isatty()
     wish = placing.Wish(
@@ -75,9 +76,11 @@ def install(
         _settle(allow, yes, asks, "Let models call the tools that only read without a question?"),
         _settle(statusline, yes, asks, "Show the mesh in the status line, if none is set?"),
     )
-    steps = placing.steps(wish, site, record, claude)
-    _take(steps, dry_run=dry_run, json=json)
+    with _record(is_changed=not dry_run) as record:
+        steps = placing.steps(wish, site, record, claude)
+        _take(steps, dry_run=dry_run, json=json)
     if not json:
+        _say_what_is_double(site, scope)
         if not steps:
             show.word(f"Claude Code has claudemesh already (scope {scope}).")
         elif not dry_run:
@@ -106,19 +109,22 @@ def uninstall(
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     from claudemesh_mcp.installation import removing, scopes
 
-    site, record = _places()
+    site = scopes.here()
     chosen = list(Scope) if scope is None else [scope]
     try:
         claude, missing = scopes.find_claude(), None
     except NotFound as error:
         claude, missing = "", error
-    steps = [
-        step for one in chosen for step in removing.steps(one, site, record, claude, plugin=plugin)
-    ]
-    if missing is not None and any("run" in step.shown() for step in steps) and not dry_run:
-        raise missing
-    kept = [said for one in chosen if (said := removing.left(one, site, record))]
-    _take(steps, dry_run=dry_run, json=json)
+    with _record(is_changed=not dry_run and locate().data.exists()) as record:
+        steps = [
+            step
+            for one in chosen
+            for step in removing.steps(one, site, record, claude, plugin=plugin)
+        ]
+        kept = [said for one in chosen if (said := removing.left(one, site, record))]
+        if missing is not None and not dry_run:
+            _take_without_client(steps, missing, json=json)
+        _take(steps, dry_run=dry_run, json=json)
     if not json:
         for said in kept:
             show.word(said)
@@ -126,11 +132,40 @@ def uninstall(
             show.word("There is nothing of claudemesh in Claude Code, as far as seen from here.")
 
 
-def _places() -> "tuple[Site, Record]":
-    from claudemesh_mcp.installation import scopes
-    from claudemesh_mcp.installation.record import Record
+def _take_without_client(steps: "Sequence[Step]", missing: NotFound, *, json: bool) -> None:
+    """Take the steps that need no client, if others do: the hooks must not outlive the program.
 
-    return scopes.here(), Record(locate().data)
+    Raises:
+        NotFound: ``claude_not_found``, for the others.
+    """
+    from claudemesh_mcp.installation.steps import Run
+
+    own = [step for step in steps if not isinstance(step, Run)]
+    if len(own) == len(steps):
+        return
+    for told in [step.take() for step in own]:
+        if told and not json:
+            _print(told)
+    raise missing
+
+
+def _record(*, is_changed: bool) -> "AbstractContextManager[Record]":
+    """Open the notes; who changes nothing leaves nothing behind, and waits for nobody."""
+    from claudemesh_mcp.installation.record import Record, record_alone
+
+    data = locate().data
+    return record_alone(data) if is_changed else nullcontext(Record(data))
+
+
+def _say_what_is_double(site: "Site", scope: Scope) -> None:
+    from claudemesh_mcp.installation.scopes import is_ours
+
+    for one, entry in site.servers():
+        if one is not scope and is_ours(entry):
+            show.word(
+                f"Here Claude Code has claudemesh in scope {one} too, and calls each hook twice."
+                f" To take one away: claudemesh uninstall --scope {one}"
+            )
 
 
 def _settle(given: bool | None, yes: bool, asks: bool, question: str) -> bool:

@@ -33,6 +33,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("logs", home.check_logs),
     Check("mesh", mesh.check_choice),
     Check("address", mesh.check_address),
+    Check("bindings", mesh.check_bindings),
     Check("token", client.check_token),
     Check("broker", mesh.check_broker, limit_s=20.0),
     Check("versions", mesh.check_versions),

@@ -15,7 +15,7 @@ from claudemesh_mcp.doctor.finding import Case, Finding, fail, in_thread, ok, sk
 from claudemesh_mcp.home import read_private
 from claudemesh_mcp.installation import entries, placing, scopes
 from claudemesh_mcp.installation.jsonfile import JsonFile
-from claudemesh_mcp.installation.record import Record
+from claudemesh_mcp.installation.record import record_alone
 from claudemesh_mcp.installation.scopes import Scope, Site
 from claudemesh_mcp.peerfile import connect_to_read
 from claudemesh_mcp.routes import records
@@ -130,18 +130,22 @@ def _judge(site: Site, found: list[Scope]) -> Finding:
 
 def _lost(entry: dict[str, Any]) -> str:
     """Give what an entry starts that is not there; empty if all is."""
-    words = cast("list[Any]", entry.get("args") or [])
-    if not words:
+    words = entry.get("args")
+    if not words or not isinstance(words, list):
         return ""  # A line for a shell, which says nothing where there is nothing.
-    named = [str(entry.get("command", "")), *(str(word) for word in words if "/" in str(word))]
+    named = [
+        str(entry.get("command", "")),
+        *(word for word in map(str, cast("list[Any]", words)) if "/" in word),
+    ]
     return next((one for one in named if shutil.which(one) is None and not Path(one).exists()), "")
 
 
 def _installing(scope: Scope, paths: Paths) -> Callable[[], str]:
     def install() -> str:
-        wish, record = placing.Wish(scope), Record(paths.data)
-        steps = placing.steps(wish, scopes.here(), record, scopes.find_claude())
-        done = [step.take() for step in steps]
+        wish, claude = placing.Wish(scope), scopes.find_claude()
+        with record_alone(paths.data) as record:
+            steps = placing.steps(wish, scopes.here(), record, claude)
+            done = [step.take() for step in steps]
         return "; ".join(str(one.get("run") or one.get("edit")) for one in done if one)
 
     return install

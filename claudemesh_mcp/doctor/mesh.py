@@ -76,6 +76,32 @@ async def check_address(case: Case) -> Finding:
     )
 
 
+async def check_bindings(case: Case) -> Finding:
+    """Look for whom the broker of this home listens: this machine alone, or others by TLS."""
+    info = await in_thread(lambda: _find(case)) if case.paths.run.is_dir() else None
+    if info is None:
+        return skip("No broker of this home runs.")
+    if not info.bind:
+        return warn(
+            f"The broker of this home, version {info.version}, does not say where it listens.",
+            "Start it again: claudemesh down, then claudemesh up",
+        )
+    told = f"The broker of this home listens on {info.bind}, port {info.port}"
+    if _is_loopback(info.bind):
+        return ok(f"{told}: for this machine alone.")
+    if info.pin:
+        return ok(f"{told}: for other machines too, by TLS.")
+    return fail(
+        f"{told}, without TLS of its own: who reaches it there passes by the proxy.",
+        "Have it listen for the proxy alone: claudemesh broker run --bind 127.0.0.1 --tls proxy",
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    host = f"[{address}]" if ":" in address else address
+    return is_loopback(f"http://{host}")
+
+
 def _find(case: Case) -> BrokerInfo | None:
     from claudemesh_mcp.launcher import Launcher
 

@@ -4,17 +4,21 @@
 is not understood is refused before anything has been done.
 """
 
+import codecs
 import json
+import math
+import os
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
-from claudemesh_mcp.home import atomic_write
-from claudemesh_wire.errors import Conflict, Invalid
+from claudemesh_mcp.home import atomic_write, private_folder
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid
 
 _MODE: Final = 0o600
 _MODE_BITS: Final = 0o777
+_WRITING: Final = 0o222
 _HINT: Final = "Correct it, or move it away, and run this again. Nothing was changed."
 
 
@@ -51,12 +55,27 @@ class JsonFile:
         if self.raw is None or not self.raw.strip():
             return {}
         try:
-            told = json.loads(self.raw.decode(), parse_constant=_no_constant)
+            text = self.raw.decode("utf-8-sig")
+            told = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise _refused(self.path, f"is not JSON: {error}") from error
         if not isinstance(told, dict):
             raise _refused(self.path, "is no JSON object")
         return cast("dict[str, Any]", told)
+
+    def check_writable(self) -> None:
+        """Make sure that it may be changed, before anything else is.
+
+        Raises:
+            Forbidden: ``settings_read_only``: its owner, or the folder, forbids it.
+        """
+        target = self.path.resolve()
+        # Its replacement needs the folder's leave alone, which is not what its owner means.
+        if target.exists() and not target.stat().st_mode & _WRITING:
+            raise _read_only(target, f"chmod u+w '{target}'")
+        folder = next(one for one in target.parents if os.path.lexists(one))
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise _read_only(folder, f"Look at it: ls -ld '{folder}'")
 
     def write(self, content: dict[str, Any]) -> None:
         """Replace what it says.
@@ -74,17 +93,20 @@ class JsonFile:
         target = self.path.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         mode = target.stat().st_mode & _MODE_BITS if target.exists() else _MODE
-        atomic_write(target, _written(content), mode)
+        mark = codecs.BOM_UTF8 if (self.raw or b"").startswith(codecs.BOM_UTF8) else b""
+        atomic_write(target, mark + _written(content), mode)
 
     def remove(self) -> None:
-        """Remove it."""
-        self.path.unlink(missing_ok=True)
+        """Remove it; a link to it stays, as it was there before."""
+        self.path.resolve().unlink(missing_ok=True)
 
     def copy_to(self, folder: Path) -> Path | None:
         """Keep what it says now, for whoever wants it back; gives where, if there was something."""
         if self.raw is None:
             return None
-        folder.mkdir(parents=True, exist_ok=True)
+        # The home first: one that is made on the way to this folder would be open to others.
+        private_folder(folder.parent)
+        private_folder(folder)
         number = 1
         while (kept := folder / f"{self.path.name}.{number}").exists():
             number += 1
@@ -121,6 +143,19 @@ def _written(content: dict[str, Any]) -> bytes:
 
 def _refused(path: Path, what: str) -> Invalid:
     return Invalid(f"{path} {what}.", _HINT, code="settings_invalid")
+
+
+def _read_only(path: Path, hint: str) -> Forbidden:
+    return Forbidden(
+        f"{path} can't be written. Nothing was changed.", hint, code="settings_read_only"
+    )
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is more than a number can hold")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -120,9 +120,15 @@ def _server(wish: Wish, site: Site, place: Place, claude: str) -> list[Step]:
     return [*made, Run(claude, added, place, ("server", True))]
 
 
+def _has_server_or_hooks(site: Site) -> Scope | None:
+    """Give the first scope that has what the plugin brings too."""
+    servers = {scope for scope, entry in site.servers() if scopes.is_ours(entry)}
+    hooked = (scope for scope in Scope if entries.has_hooks(scopes.read(site.settings(scope))))
+    return next((scope for scope in Scope if scope in {*servers, *hooked}), None)
+
+
 def _plugin(wish: Wish, site: Site, place: Place, claude: str) -> list[Step]:
-    if servers := list(site.servers()):
-        scope, _ = servers[0]
+    if (scope := _has_server_or_hooks(site)) is not None:
         raise Conflict(
             f"Claude Code has claudemesh as a server already (scope {scope}).",
             f"It would be there twice. First: claudemesh uninstall --scope {scope}",

@@ -4,13 +4,16 @@
 """
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from claudemesh_mcp.home import atomic_write, private_folder
+from claudemesh_mcp.home import atomic_write, file_lock, private_folder
 
 _FILE: Final = "installed.json"
+_LOCK: Final = "installed.lock"
 _VERSION: Final = 1
 
 
@@ -81,3 +84,19 @@ class Record:
         private_folder(self.data)
         told = {"v": _VERSION, "places": self._notes}
         atomic_write(self.data / _FILE, json.dumps(told, indent=1).encode())
+
+
+@contextmanager
+def record_alone(data: Path) -> Generator[Record]:
+    """Give the notes to one that changes them, while no other process does.
+
+    Args:
+        data: The home, which is made.
+
+    Raises:
+        Unavailable: ``locked``: another one did all the time.
+        MeshError: the home can't be made, or is open to others.
+    """
+    private_folder(data)
+    with file_lock(data / _LOCK):
+        yield Record(data)

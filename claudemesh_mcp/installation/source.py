@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from claudemesh_mcp.home import private_folder
 from claudemesh_wire import VERSION
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
@@ -53,6 +54,7 @@ class Assemble:
         """
         told = self.shown()
         if told:
+            private_folder(self.folder.parent)
             fresh = self.folder.with_name(f"{self.folder.name}.new")
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.copytree(_BUNDLED, fresh)

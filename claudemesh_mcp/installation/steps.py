@@ -111,8 +111,12 @@ class Edit:
 
         Raises:
             Invalid: ``settings_invalid``.
+            Forbidden: ``settings_read_only``.
         """
-        _, _, words = self._changed(JsonFile.read(self.place.settings))
+        file = JsonFile.read(self.place.settings)
+        _, _, words = self._changed(file)
+        if words:
+            file.check_writable()
         return {"edit": str(self.place.settings), "changes": words} if words else {}
 
     def take(self) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def announcement(data: Path) -> Announcement:
         started_ms=7,
         key=SigningKey(bytes(range(32))),
         token=new_token(),
+        bind="127.0.0.2",
     )
 
 
@@ -184,6 +185,7 @@ def test_an_announcement_says_how_to_reach_and_know_the_broker(data: Path, run: 
         "data_version": DATA_VERSION,
         "started_ms": 7,
         "pin": "",
+        "bind": "127.0.0.2",
     }
     assert stat.S_IMODE((run / "broker.json").stat().st_mode) == 0o600
 

@@ -106,7 +106,7 @@ def test_hooks_and_monitor_start_from_a_folder_of_any_name(tmp_path: Path, where
     root, data = tmp_path / where, tmp_path / f"{where} data"
     start = root / "claudemesh_mcp" / "plugin" / "start.sh"
     start.parent.mkdir(parents=True)
-    start.write_text("printf '%s|' \"$0\" \"$@\"", "utf-8")
+    start.write_text('printf \'%s|\' "$0" "$@"', "utf-8")
     (monitor,) = json.loads((ROOT / ".claude-plugin" / "monitors.json").read_text("utf-8"))
     line = monitor["command"].replace("${CLAUDE_PLUGIN_ROOT}", str(root))
     line = line.replace("${CLAUDE_PLUGIN_DATA}", str(data))

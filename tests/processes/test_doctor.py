@@ -163,6 +163,32 @@ def test_a_broker_elsewhere_without_tls_fails(used: Shell) -> None:
     assert examined(used, "--mesh", "no-such-mesh", code=1)["mesh"]["state"] == "fail"
 
 
+@pytest.mark.parametrize(
+    ("changed", "state", "word"),
+    [
+        ({"bind": "127.0.0.1"}, "ok", "this machine alone"),
+        ({"bind": "::1"}, "ok", "this machine alone"),
+        ({"bind": "192.0.2.7", "pin": "A" * 43}, "ok", "by TLS"),
+        ({"bind": "192.0.2.7"}, "fail", "without TLS"),
+        ({"bind": ""}, "warn", "does not say"),
+    ],
+)
+def test_for_whom_the_broker_of_the_home_listens_is_told(
+    used: Shell, changed: dict[str, str], state: str, word: str
+) -> None:
+    assert used.run("up").code == 0
+    file = used.home / "run" / "broker.json"
+    written = file.read_bytes()
+    file.write_text(json.dumps({**json.loads(written), **changed}))
+    try:
+        found = examined(used, code=int(state == "fail"))["bindings"]
+    finally:
+        file.write_bytes(written)
+    assert found["state"] == state
+    assert word in found["message"]
+    assert examined(used)["bindings"]["message"].count("127.0.0.1") == 1
+
+
 def test_a_mesh_that_this_home_is_not_in_fails(shell: Shell) -> None:
     assert "mesh" in states(examined(shell, "--mesh", "team", code=1), "fail")
 

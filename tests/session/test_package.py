@@ -40,10 +40,23 @@ def test_a_command_that_does_nothing_imports_nothing_for_doing_it(words: list[st
     assert {"asyncio", "cryptography", "sqlite3", "websockets"}.isdisjoint(imported.split())
 
 
+def test_the_status_line_of_the_console_script_imports_nothing_but_itself() -> None:
+    code = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "from claudemesh_mcp.__main__ import main\n"
+        "main(['statusline'])\n"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    wanted = ["claudemesh_mcp", "claudemesh_mcp.__main__", "claudemesh_mcp.statusline"]
+    assert _printed(code).split() == wanted
+
+
 def _printed(code: str) -> str:
     return subprocess.run(
         [sys.executable, "-c", code],
         env=broker_environment(),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=True,

@@ -25,12 +25,13 @@ class Desk:
     shell: Shell
 
     @classmethod
-    def at(cls, shell: Shell) -> "Desk":
-        """Sit down: an empty project, and the client on PATH."""
+    def at(cls, shell: Shell, client: Path | None = CLIENT) -> "Desk":
+        """Sit down: an empty project, and the client on PATH, if there is to be one."""
         desk = cls(shell)
         for made in (desk.project, desk.config, desk.tools, shell.folder / "tmp"):
-            made.mkdir()
-        (desk.tools / "claude").symlink_to(CLIENT)
+            made.mkdir(parents=True)
+        if client is not None:
+            (desk.tools / "claude").symlink_to(client)
         return desk
 
     @property
