@@ -49,6 +49,9 @@ Use these tools for other people, other machines and other programs, for groups,
 delivery has to be proved. Claude Code's own SendMessage and ListAgents are for one person's \
 sessions on one machine, in plain text.
 
+Nobody there? Others come in by `claudemesh mesh create` and `claudemesh invite`, which the user \
+runs in a shell.
+
 Say things once and to those concerned; do not send what the user has not meant to share. If a \
 result has an `error`, its `hint` says what to do."""
 

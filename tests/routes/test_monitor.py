@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from claudemesh_mcp.routes import bells, facts, processes, records
+from claudemesh_mcp.routes.hook import RUNG_SHARED, SHARED
 from claudemesh_mcp.routes.processes import Living, started
 from tests.support.routing import LIMIT_S, Beside
 
@@ -83,10 +84,13 @@ def test_a_session_that_gets_idle_is_woken_for_what_came_meanwhile(bob: Beside) 
         assert "1 message" in line_of(monitor)
 
 
-def test_a_rewake_hook_ends_with_the_code_that_wakes_and_says_why_on_stderr(bob: Beside) -> None:
-    with running(bob, "hook.py", "rewake") as rewake:
+@pytest.mark.parametrize(("words", "code"), [(["rewake"], 2), (["rewake", SHARED], RUNG_SHARED)])
+def test_a_rewake_hook_ends_with_the_code_that_wakes_and_says_why_on_stderr(
+    bob: Beside, words: list[str], code: int
+) -> None:
+    with running(bob, "hook.py", *words) as rewake:
         bob.put()
-        assert ended(rewake) == 2
+        assert ended(rewake) == code
         assert rewake.stdout is not None
         assert rewake.stderr is not None
         assert rewake.stdout.read() == b""
