@@ -46,10 +46,11 @@ def test_the_plugin_of_a_package_is_valid_and_is_installed_from_the_home(
     if missing := lacking():
         (pytest.fail if is_required() else pytest.skip)(missing)
     shell = Shell(tmp_path)
-    shell.home.mkdir(mode=0o700)
     desk = Desk.at(shell)
     done = desk.run("install", "--plugin", "--json", PYTHONPATH=str(package))
     assert done.code == 0, done
+    # There was no home yet, and one that is open to others would be refused by every session.
+    assert shell.home.stat().st_mode & 0o777 == 0o700
     folder = shell.home / "plugin"
     assert done.json["steps"][0]["write"] == str(folder)
     assert done.json["steps"][1]["run"].endswith(f"add --scope user {folder}")
