@@ -17,7 +17,7 @@ from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.peerfile import changes_elsewhere
 from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.receiving import Receiving
-from claudemesh_mcp.routes import facts, offers
+from claudemesh_mcp.routes import facts
 from claudemesh_wire.handshake import Mode
 
 if TYPE_CHECKING:
@@ -120,13 +120,6 @@ class Hatch:
     def _report_news(self, policy: Policy) -> None:
         if policy.has_news:
             self._receiving.reports_are_due()
-
-    async def called(self) -> None:
-        """Take a call of the model as evidence for what hooks printed before."""
-        if await self._peer.file.read(offers.has_unproven):
-            now_ms = self._peer.now_ms()
-            if await self._peer.file.write(lambda sql: offers.evidence_of_call(sql, now_ms)):
-                self._receiving.reports_are_due()
 
     async def waiting(self) -> dict[str, Any]:
         """Say for any result how many messages wait, unless this session wants to hear nothing."""

@@ -288,11 +288,10 @@ def not_held(what: str, mesh: str | None = None) -> NotFound:
 def hold_back(
     sql: sqlite3.Connection, rows: Iterable[sqlite3.Row], lacks: str, now_ms: int
 ) -> None:
-    """Hold rows that had waited to be shown."""
+    """Hold rows that had waited to be shown, or are being shown: evidence of that may yet come."""
     for row in rows:
         sql.execute(
-            "UPDATE inbox SET held = ?, state = 'waiting', route = NULL, holder = NULL,"
-            " lease_until_ms = 0, wakes = 0 WHERE row = ?",
+            "UPDATE inbox SET held = ?, route = NULL, wakes = 0 WHERE row = ?",
             (lacks, row["row"]),
         )
         reports.note_again(sql, row, (ReceiptStatus.HELD, lacks, now_ms))

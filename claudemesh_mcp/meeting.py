@@ -124,8 +124,17 @@ class Meeting:
 
     def _appear(self) -> None:
         records.sweep(self._data)
-        records.alias(self._data, self._starter.session, self._peer.id)
+        if not self._is_anothers(self._starter.session):
+            records.alias(self._data, self._starter.session, self._peer.id)
         records.write(self._data, self._record)
+
+    def _is_anothers(self, session: str) -> bool:
+        """Tell whether a session is of another client that lives: this one's peer is its fork."""
+        owner = records.peer_of(self._data, session)
+        if owner is None or owner == self._peer.id:
+            return False
+        record = records.of_peer(self._data, owner)
+        return record is not None and record.pid != self._starter.client.pid
 
 
 async def _attempt(act: Callable[[], None]) -> None:

@@ -14,8 +14,13 @@ from typing import Final
 from claudemesh_mcp import reports, staleness
 
 LEASE_MS: Final = 30_000
+FAR_MS: Final = 2**53
+"""The end of an offer that holds until there is evidence, or doubt; no other is later."""
 _ATTACHED: Final = "attached:"
-_OFFERED: Final = "state = 'handed', holder = ?, lease_until_ms = ?, offers = offers + 1"
+# What an earlier offer has printed is no print of this one.
+_OFFERED: Final = (
+    "state = 'handed', holder = ?, lease_until_ms = ?, offers = offers + 1, printed = NULL"
+)
 # Said twice: without the first term SQLite would not use the index of what is not seen yet.
 _OPEN: Final = (
     "state <> 'seen' AND (state = 'waiting' OR (state = 'handed' AND lease_until_ms <= ?))"
@@ -169,6 +174,15 @@ def give_back_printed(sql: sqlite3.Connection, *, but_by: str = "") -> None:
         "UPDATE inbox SET lease_until_ms = 0, printed = NULL"
         " WHERE printed IS NOT NULL AND state = 'handed' AND printed_by IS NOT ?",
         (but_by,),
+    )
+
+
+def turn_back(sql: sqlite3.Connection, now_ms: int) -> None:
+    """Let offers end that would hold beyond their lease, because the clock went back."""
+    sql.execute(
+        "UPDATE inbox SET lease_until_ms = 0 WHERE state <> 'seen' AND state = 'handed'"
+        " AND lease_until_ms > ? AND lease_until_ms < ?",
+        (now_ms + LEASE_MS, FAR_MS),
     )
 
 

@@ -190,6 +190,11 @@ class Peer:
         """Give the time as the broker's welcome corrected it."""
         return self.setup.now_ms() + self._offset_ms
 
+    @property
+    def offset_ms(self) -> int:
+        """What is added to this machine's time."""
+        return self._offset_ms
+
     def set_clock(self, broker_ms: int) -> None:
         """Take the broker's time; say so plainly when the own clock is far off.
 

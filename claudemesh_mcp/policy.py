@@ -96,23 +96,29 @@ class Policy:
             MeshError: the grants can't be read: nothing of others is shown, and all of it waits.
         """
         waiting = openrows.count_open(sql, now_ms, thread)
-        kept_back = self._judge_again(sql, now_ms, waiting)
+        kept_back = self._judge_again(sql, now_ms, waiting, now_ms)
         # In this order: who may not send here learns nothing of what is checked out here.
         kept_back |= self._withhold(sql, now_ms)
         return sum((openrows.count_open(sql, now_ms, thread) if kept_back else waiting).values())
 
     def keep_back(self, sql: sqlite3.Connection, now_ms: int) -> None:
-        """Judge by whom the open rows are, when nothing is handed out: what is stale may yet hold.
+        """Judge by whom the rows are, when nothing is handed out: what is stale may yet hold.
+
+        What is being shown is judged too: if its offer ends without evidence, the hook that makes
+        the next one judges nothing.
 
         Raises:
             MeshError: as ``review``.
         """
-        self._judge_again(sql, now_ms, openrows.count_open(sql, now_ms))
+        every = openrows.count_open(sql, openrows.FAR_MS)
+        self._judge_again(sql, now_ms, every, openrows.FAR_MS)
 
-    def _judge_again(self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str]) -> bool:
+    def _judge_again(
+        self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str], ends_ms: int
+    ) -> bool:
         # A hook releases these with a prompt and shows them at once.
         limited = {row["member"] for row in waking.limited(sql)}
-        return self._keep_back(sql, now_ms, limited.union(members))
+        return self._keep_back(sql, now_ms, limited.union(members), ends_ms)
 
     def review_next(self, sql: sqlite3.Connection, now_ms: int, limit: int) -> None:
         """Judge again by whom the oldest of these rows are, however many there are behind them.
@@ -122,7 +128,7 @@ class Policy:
         """
         judged = set[str]()
         while more := openrows.whose(sql, now_ms, limit) - judged:
-            self._keep_back(sql, now_ms, more)
+            self._keep_back(sql, now_ms, more, now_ms)
             judged |= more
         self._withhold(sql, now_ms)
 
@@ -132,13 +138,22 @@ class Policy:
         self.has_news = self.has_news or is_news
         return is_news
 
-    def _keep_back(self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str]) -> bool:
-        """Hold or decline what may not be handed out any more; tell whether there was any."""
+    def _keep_back(
+        self, sql: sqlite3.Connection, now_ms: int, members: Iterable[str], ends_ms: int
+    ) -> bool:
+        """Hold or decline what may not be handed out any more; tell whether there was any.
+
+        Args:
+            sql: The peer file.
+            now_ms: The time.
+            members: Those whose rows are judged.
+            ends_ms: Rows whose offers end until then are.
+        """
         others = [one for one in members if one != self.peer.identity.member]
         verdicts = self._verdicts(others, self.peer.grants.read()) if others else {}
         self.has_news = self.has_news or bool(verdicts)
         for member, verdict in verdicts.items():
-            rows = [*openrows.open_of(sql, now_ms, member), *waking.limited(sql, member)]
+            rows = [*openrows.open_of(sql, ends_ms, member), *waking.limited(sql, member)]
             if verdict == Capability.MESSAGE:
                 rows = [row for row in rows if row["route"] != held.RELEASED]
                 held.hold_back(sql, rows, verdict, now_ms)

@@ -246,10 +246,6 @@ class Mesh:
             self._unconfirmed += tokens
         return result
 
-    async def called(self) -> None:
-        """Learn that the model has called: what the turn began with was before it."""
-        await self._hatch.called()
-
     async def waiting(self) -> dict[str, Any]:
         """Give what any result says of messages that wait: ``waiting``, or nothing."""
         return await self._hatch.waiting()

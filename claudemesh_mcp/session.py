@@ -105,7 +105,6 @@ class MeshSession:
         mesh = await self._opened()
         # What this call proves to have been read must not be handed out by it once more.
         await self._settle(mesh)
-        await self._note_call(mesh)
         return await tools.run(mesh, name, arguments, context)
 
     def initialized(self, notify: Notify) -> None:
@@ -204,13 +203,6 @@ class MeshSession:
             except MeshError as error:
                 # Unsettled rows are offered once more, marked as such: nothing is lost.
                 logger.warning("Rows could not be marked: %s", error.code)
-
-    async def _note_call(self, mesh: "Mesh") -> None:
-        try:
-            await mesh.called()
-        except MeshError as error:
-            # It is offered once more, marked; the call itself may do without.
-            logger.warning("What hooks have shown could not be marked: %s", error.code)
 
     async def _opened(self) -> "Mesh":
         """Wait a little for the mesh; one attempt at the least is made meanwhile."""

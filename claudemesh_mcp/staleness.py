@@ -189,9 +189,11 @@ def _commit(git: str) -> str | None:
 
 def _packed(common: str, name: str) -> str:
     """Give the commit of a branch that has no file of its own."""
-    wanted = b" " + os.fsencode(name)
+    wanted, path = b" " + os.fsencode(name), os.path.join(common, "packed-refs")
     try:
-        with open(os.path.join(common, "packed-refs"), "rb") as file:
+        if not os.path.isfile(path):
+            return ""
+        with open(path, "rb") as file:
             for line in file:
                 if line.rstrip().endswith(wanted):
                     return line.partition(b" ")[0].decode("ascii", "replace")

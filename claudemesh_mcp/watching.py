@@ -92,10 +92,12 @@ class Watch:
         self._notifier = notifier
         self._can_ring = False
         self._asked_dnd = False
+        self._offset_ms: int | None = None
 
     async def begin(self) -> None:
         """Let hooks find the session, once they can show nothing that is not allowed."""
         await self._judge()
+        await self._note_clock()
         await self._meeting.open()
 
     async def run(self) -> None:
@@ -115,6 +117,7 @@ class Watch:
                     await self._act(before, seen)
                 if has_arrived or seen.file != before.file or ticks % _TICKS_AT_LEAST == 0:
                     await self._meeting.remain()
+                    await self._note_clock()
                     await self._tell()
                     await self._ring()
             except MeshError as error:
@@ -194,6 +197,13 @@ class Watch:
                 await client.call(UpdatePresence(status=Status.DND), _TELL_S)
         except MeshError as error:
             logger.debug("The broker was not told of a change: %s", error.code)
+
+    async def _note_clock(self) -> None:
+        """Let hooks and monitor go by the same time: what one hands out the others leave alone."""
+        offset_ms = self._peer.offset_ms
+        if offset_ms != self._offset_ms:
+            await self._peer.file.write(partial(facts.set_offset, offset_ms=offset_ms))
+            self._offset_ms = offset_ms
 
     async def _know_dnd(self, client: "Client") -> None:
         """Learn once, from the broker, whether a peer that never said so here asks for quiet."""

@@ -37,6 +37,10 @@ OVERTAKEN: Final = 0
 """``answered_ms`` of a bell that a human's prompt overtook: it woke nobody, and says nothing."""
 UNCLEAR: Final = -1
 """``answered_ms`` of a bell behind which the session worked: it may have been what woke it."""
+# Of itself SQLite would look for it in the order of arrival, through all that was seen since.
+_NEWEST_OPEN: Final = (
+    "SELECT max(received_ms) FROM inbox INDEXED BY inbox_open WHERE state <> 'seen'"
+)
 _NONCE: Final = re.compile(r"\bbell ([0-9a-f]{16})\b")
 _HANDLE: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?", re.ASCII)
 _NAMED: Final = 3
@@ -204,7 +208,7 @@ def _is_outstanding(sql: sqlite3.Connection, now_ms: int) -> bool:
 
 def _turn_of(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> str | None:
     """Give the route whose turn it is: in their order, the first that is not silent."""
-    (newest,) = sql.execute("SELECT max(received_ms) FROM inbox WHERE state <> 'seen'").fetchone()
+    (newest,) = sql.execute(_NEWEST_OPEN).fetchone()
     for route in ORDER:
         if route in alive and _may_try(sql, route, newest or 0, now_ms):
             return route

@@ -12,7 +12,7 @@ from typing import Final
 
 from claudemesh_mcp.routes.facts import FILE_VERSION, FIRST_FILE_VERSION
 from claudemesh_mcp.routes.places import Places
-from claudemesh_mcp.routes.processes import FILE_MODE, FOLDER_MODE
+from claudemesh_mcp.routes.processes import FILE_MODE, make_folder
 
 LOG: Final = "routes.log"
 _BUSY_S: Final = 0.2
@@ -76,7 +76,7 @@ def note_fault(where: Places, what: str, fault: BaseException | str) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line = f"{at} {what}: {said}".replace("\n", " ")[:_LINE]
     with suppress(OSError):
-        os.makedirs(where.logs, FOLDER_MODE, exist_ok=True)
+        make_folder(where.logs)
         path = os.path.join(where.logs, LOG)
         with suppress(FileNotFoundError):
             if os.stat(path).st_size > _LOG_BYTES:

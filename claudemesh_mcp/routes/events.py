@@ -19,6 +19,8 @@ from claudemesh_mcp.routes.transcript import are_of_two_replies
 
 _MACHINES: Final = ("<task-notification", "<channel", "<system-reminder", "[SYSTEM NOTIFICATION")
 _FRESH_MS: Final = 60_000
+_BACK_MS: Final = 60_000
+"""By so much the clock went back, if a hook noted a later time before."""
 _GOES_ON: Final = frozenset({"clear", "resume"})
 
 
@@ -92,6 +94,8 @@ def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
     route = None if is_human else bells.answer(sql, prompt, event.now_ms)
     _note_activity(sql, event, Activity.WORKING)
     if not (is_human or route):
+        # The end of this turn is no evidence for a prompt that never became one.
+        offers.doubt_prompts(sql)
         return None
     facts.put(sql, facts.CONTINUED, 0)
     # An earlier prompt may have been refused, or its turn broken off, before a request was made.
@@ -169,6 +173,9 @@ EVENTS: Final[dict[str, Callable[[sqlite3.Connection, Event], Shows]]] = {
 def _begin(sql: sqlite3.Connection, event: Event) -> str:
     """Note who it is that speaks; gives the session that was noted before."""
     facts.begin(sql, event.client, event.session, attended=event.is_attended)
+    if facts.get_int(sql, facts.ACTIVITY_MS) > event.now_ms + _BACK_MS:
+        waking.turn_back(sql, event.now_ms)
+        openrows.turn_back(sql, event.now_ms)
     was = facts.get(sql, facts.SESSION)
     facts.put(sql, facts.SESSION, event.session)
     return was

@@ -1,7 +1,8 @@
 """The facts of a session that its server, hooks and monitor tell each other in the peer's file.
 
 Each is one row of ``facts``; this module is the list of their keys. ``events.py`` writes most
-of them; the server ``MODE``, ``DND`` and ``CHANNEL``, and it calls ``begin`` when its peer is open.
+of them; the server ``MODE``, ``DND``, ``CHANNEL``, ``OFFSET_MS``, and it calls ``begin`` when its
+peer is open.
 """
 
 import sqlite3
@@ -34,6 +35,9 @@ DND: Final = "route.dnd"
 """``1`` while the peer's status is ``dnd``. Written by the server."""
 CHANNEL: Final = "route.channel"
 """``PID.START`` of the server that can send channel notifications, while it can."""
+
+OFFSET_MS: Final = "route.offset_ms"
+"""What the broker's time is ahead of this machine's, as far as the server corrects for it."""
 
 
 class Activity(StrEnum):
@@ -101,6 +105,17 @@ def begin(sql: sqlite3.Connection, client: str, session: str, *, attended: bool)
     for key in (ACTIVITY_MS, PROMPT_MS, CONTINUED):
         put(sql, key, 0)
     return True
+
+
+def set_offset(sql: sqlite3.Connection, offset_ms: int) -> bool:
+    """Note by how much the server corrects its clock; gives whether that is new."""
+    return put(sql, OFFSET_MS, offset_ms)
+
+
+def corrected(sql: sqlite3.Connection, now_ms: int) -> int:
+    """Give this machine's time as the server has it: both say how long an offer holds."""
+    told = get(sql, OFFSET_MS, "0")
+    return now_ms + (int(told) if told.removeprefix("-").isdecimal() else 0)
 
 
 def mode(sql: sqlite3.Connection) -> Mode:

@@ -36,7 +36,7 @@ class Limits(NamedTuple):
     """How much an output holds.
 
     Args:
-        characters: Of all frames together.
+        characters: Of all frames together, as ``units_of`` counts them.
         tokens: By the estimate of ``waking.tokens_of``.
     """
 
@@ -126,6 +126,11 @@ def count_only(count: int) -> str:
     return f"claudemesh: {count} unread {'messages' if count > 1 else 'message'}; inbox shows them."
 
 
+def units_of(text: str) -> int:
+    """Count a text as the client does, to which a character beyond U+FFFF is two."""
+    return len(text.encode("utf-16-le", "replace")) // 2
+
+
 def fit(rows: Sequence[sqlite3.Row], nonce: str, own_member: str, limits: Limits) -> Framed:
     """Frame the first rows that fit; a row that does not keeps those behind it waiting too.
 
@@ -141,7 +146,7 @@ def fit(rows: Sequence[sqlite3.Row], nonce: str, own_member: str, limits: Limits
     characters = tokens = 0
     for row in rows:
         part = frame(row, nonce, own_member, again=row["offers"] > 0)
-        characters += len(part) + 2
+        characters += units_of(part) + 2
         tokens += tokens_of(part)
         if characters > limits.characters or tokens > limits.tokens:
             break

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Final, cast
 
-from claudemesh_mcp.routes import offers, records
+from claudemesh_mcp.routes import facts, offers, records
 from claudemesh_mcp.routes.door import change, now_ms, open_file
 from claudemesh_mcp.routes.events import EVENTS, Event, is_quiet
 from claudemesh_mcp.routes.offers import Look, Offer
@@ -49,7 +49,8 @@ def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
     if sql is None:
         return
     with closing(sql):
-        event = Event(told, session, record, where.data, caller.is_attended, now_ms())
+        at_ms = facts.corrected(sql, now_ms())
+        event = Event(told, session, record, where.data, caller.is_attended, at_ms)
         if name == _TOOL and is_quiet(sql, event):
             return
         with change(sql):
@@ -78,7 +79,8 @@ def _print(sql: sqlite3.Connection, name: str, shows: tuple[Look, Offer]) -> Non
         # A power cut behind this loses a note by which nothing is shown twice unmarked.
         sql.execute("PRAGMA synchronous = NORMAL")
         with change(sql):
-            offers.note_printed(sql, shown, made.holder, now_ms())
+            at_ms = facts.corrected(sql, now_ms())
+            offers.note_printed(sql, shown, made.holder, at_ms)
 
 
 def _output(name: str, text: str) -> dict[str, Any]:

@@ -16,16 +16,18 @@ def main() -> int:
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from claudemesh_mcp.routes import places, ringing
 
-    environ = places.environment()
-    if places.is_off(environ):
-        return 0
-    where = places.places(environ)
+    where = None
     try:
+        environ = places.environment()
+        if places.is_off(environ):
+            return 0
+        where = places.places(environ)
         return ringing.monitor(where, places.caller(environ))
     except BaseException as fault:  # noqa: BLE001 - whatever it is, the user need not hear of it
-        from claudemesh_mcp.routes.door import note_fault
+        if where is not None:
+            from claudemesh_mcp.routes.door import note_fault
 
-        note_fault(where, "monitor", fault)
+            note_fault(where, "monitor", fault)
     return 0
 
 

@@ -37,7 +37,6 @@ from claudemesh_mcp.routes.waking import (
 
 BUSY: Final = "busy"
 _HOLDER: Final = "hook:"
-_FAR_MS: Final = 2**53
 _MOST: Final = 60
 _SPARE: Final = 900
 """Characters for what stands around the frames."""
@@ -161,7 +160,19 @@ def note_printed(sql: sqlite3.Connection, look: Look, holder: str, now_ms: int) 
     sql.execute(
         "UPDATE inbox SET printed = ?, printed_ms = ?, printed_by = ?, printed_after = ?,"
         " lease_until_ms = ? WHERE state = 'handed' AND holder = ?",
-        (look.session, now_ms, look.route, look.after, _FAR_MS, holder),
+        (look.session, now_ms, look.route, look.after, openrows.FAR_MS, holder),
+    )
+
+
+def doubt_prompts(sql: sqlite3.Connection) -> None:
+    """Offer again, marked, what came with a prompt that may have been refused by another hook.
+
+    What a session began with, or a tool call brought, is in the context whatever came then.
+    """
+    sql.execute(
+        "UPDATE inbox SET lease_until_ms = 0, printed = NULL WHERE printed IS NOT NULL"
+        " AND state = 'handed' AND printed_by <> ? AND printed_after IN ('', ?)",
+        (Moment.SESSION.value, BUSY),
     )
 
 
@@ -203,12 +214,6 @@ def evidence_of_tool(
         and (not row["printed_after"] or are_apart(row["printed_after"]))
     ]
     return _see(sql, rows, now_ms)
-
-
-def evidence_of_call(sql: sqlite3.Connection, now_ms: int) -> int:
-    """Take a call of the session's own server: what the turn began with was before the model."""
-    who = (facts.get(sql, facts.SESSION), facts.get(sql, facts.CLIENT))
-    return evidence_of_tool(sql, who, lambda _: False, now_ms)
 
 
 def _printed(sql: sqlite3.Connection) -> list[sqlite3.Row]:

@@ -127,13 +127,31 @@ def _word(path: str) -> str:
         return ""
 
 
+def make_folder(path: str) -> None:
+    """Make a folder that is not there, and those above it, for this user alone.
+
+    A monitor may be there before the first server: a home that others could enter, as the umask
+    would have it, is refused by every server that comes.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        make_folder(parent)
+    with suppress(FileExistsError):
+        os.mkdir(path, FOLDER_MODE)
+
+
 def replace_file(path: Folder, data: bytes) -> None:
     """Replace a small file so that a reader meets the old content or the new, whole.
 
     What it says is of processes that run: it need not outlive the power.
     """
     path = os.fspath(path)
-    os.makedirs(os.path.dirname(path), FOLDER_MODE, exist_ok=True)
+    make_folder(os.path.dirname(path))
     temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:

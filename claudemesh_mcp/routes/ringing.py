@@ -11,7 +11,7 @@ import time
 from contextlib import closing, suppress
 from typing import Final
 
-from claudemesh_mcp.routes import bells, records
+from claudemesh_mcp.routes import bells, facts, records
 from claudemesh_mcp.routes.bells import Bell, Health
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.places import Caller, Places
@@ -77,6 +77,7 @@ class Place:
             self._stamp = stamp
             self._close()
             self._record = records.find(self.where.data, self.client.pid)
+            self._next_s = 0.0
         if self._sql is None and self._record is not None and time.monotonic() >= self._next_s:
             self._sql = open_file(self._record.file)
             if self._sql is None:
@@ -87,11 +88,14 @@ class Place:
         if version == self._version and time.monotonic() < self._next_s:
             return None
         self._version, self._next_s = version, time.monotonic() + _AGAIN_S
+        if not self._has_server:
+            return None
         alive = bells.living(sql, self.where.data, self.client.pid)
-        if not bells.is_due(sql, self.kind, alive, now_ms()):
+        at_ms = facts.corrected(sql, now_ms())
+        if not bells.is_due(sql, self.kind, alive, at_ms):
             return None
         with change(sql):
-            return bells.ring(sql, self.kind, alive, now_ms())
+            return bells.ring(sql, self.kind, alive, at_ms)
 
     def is_spared(self) -> bool:
         """Tell whether a monitor lives whose bells are known to reach the model."""
@@ -99,8 +103,15 @@ class Place:
             return False
         with suppress(sqlite3.Error):
             sql = self._sql
-            return sql is not None and bells.health(sql, bells.MONITOR, now_ms()) is Health.REACHES
+            if sql is not None:
+                at_ms = facts.corrected(sql, now_ms())
+                return bells.health(sql, bells.MONITOR, at_ms) is Health.REACHES
         return False
+
+    @property
+    def _has_server(self) -> bool:
+        """Whether somebody judges what a turn would show; without it hooks show nothing."""
+        return self._record is not None and Living(self._record.server, 0).is_alive
 
     def _close(self) -> None:
         if self._sql is not None:
@@ -169,5 +180,6 @@ class _Reader:
 
     def is_there(self) -> bool:
         """Wait; gives whether anybody still reads."""
-        # With nothing asked for, it ends early only when the reader of a pipe is gone.
-        return not any(events & select.POLLERR for _, events in self._poll.poll(TICK_MS))
+        # With nothing asked for, it ends early only when the reader is gone: of a pipe by ERR, of a
+        # socket or a terminal by HUP. To go on would be to wait no more.
+        return not self._poll.poll(TICK_MS)

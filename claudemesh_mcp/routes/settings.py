@@ -20,7 +20,7 @@ TURNS_PER_SENDER: Final = 3
 CONTINUATIONS: Final = 6
 """So often one turn is gone on with; after eight the client would drop what its hook says."""
 OUTPUT_CHARACTERS: Final = 9_000
-"""The client puts more than 10,000 into a file and shows its beginning only."""
+"""Of more than 10,000, in units of UTF-16, the client shows the beginning only."""
 BODY_CHARACTERS: Final = 2_000
 """What is longer is cut, and read on with the tool."""
 CHARACTERS_PER_TOKEN: Final = 4

@@ -116,6 +116,18 @@ def tokens_left(sql: sqlite3.Connection, now_ms: int) -> int:
     return max(0, TOKENS_PER_HOUR - pushed)
 
 
+def turn_back(sql: sqlite3.Connection, now_ms: int) -> None:
+    """Let what is noted of a time that has not come be of now: the clock went back.
+
+    Else no bell could ring until that time is there, or a sender's turns would count for nothing.
+    """
+    sql.execute("UPDATE bells SET rung_ms = ? WHERE rung_ms > ?", (now_ms, now_ms))
+    sql.execute("UPDATE pushes SET at_ms = ? WHERE at_ms > ?", (now_ms, now_ms))
+    if facts.get_int(sql, facts.PROMPT_MS) >= now_ms:
+        # Before what was pushed behind it.
+        facts.put(sql, facts.PROMPT_MS, now_ms - 1)
+
+
 def tokens_of(text: str) -> int:
     """Estimate what a text costs its reader."""
     return -(-len(text.encode("utf-8", "replace")) // CHARACTERS_PER_TOKEN)

@@ -91,6 +91,8 @@ async def test_a_session_that_another_client_still_has_is_forked(live: Live, ses
     sent = await bob.call("send", to=["ada", "ada-2"], text="both of you")
     for one in (ada, fork):
         assert [message["id"] for message in await one.read(1)] == [sent["id"]]
+    # Who goes on with the session later is who had it first, with all that waits there.
+    assert records.peer_of(live.home.data, session) == peer
 
 
 async def test_an_alias_of_a_peer_that_this_home_lacks_is_none(live: Live) -> None:

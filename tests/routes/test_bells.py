@@ -8,9 +8,10 @@ import pytest
 
 from claudemesh_mcp.routes import bells, facts
 from claudemesh_mcp.routes.bells import CHANNEL, MONITOR, REWAKE, Health
+from claudemesh_mcp.routes.events import EVENTS, Event, is_quiet
 from claudemesh_mcp.routes.facts import Activity, Mode
 from claudemesh_mcp.routes.settings import ANSWER_MS, HOUR_MS, RETRY_MS, STALE_MS
-from tests.support.routing import Beside
+from tests.support.routing import SESSION, Beside
 
 ALL = {MONITOR, REWAKE, CHANNEL}
 SOON = 1
@@ -313,3 +314,32 @@ def test_a_prompt_of_a_human_lets_everybody_have_turns_again(bob: Beside, now: i
     facts.put(bob.sql, facts.PROMPT_MS, now)
     bob.put()
     assert rings(bob, now + SOON) == [MONITOR]
+
+
+def test_neither_a_hook_nor_a_bell_reads_through_what_was_seen(bob: Beside, now: int) -> None:
+    bob.put(priority="now")
+    bob.put(supersedes="msg_1")
+    asked: list[str] = []
+    told = {"prompt": "Go on.", "tool_use_id": "toolu_1"}
+    event = Event(told, SESSION, bob.record(), str(bob.home), is_attended=True, now_ms=now)
+    bob.sql.set_trace_callback(asked.append)
+    for name in ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd"):
+        is_quiet(bob.sql, event)
+        EVENTS[name](bob.sql, event)
+    bob.sql.set_trace_callback(None)
+    work(bob.sql, Activity.IDLE, now)
+    bob.put(priority="now")
+    bob.sql.set_trace_callback(asked.append)
+    assert rings(bob, now) == [MONITOR]
+    bells.reaching(bob.sql, ALL, now)
+    bob.sql.set_trace_callback(None)
+    ways = {
+        row["detail"]
+        for one in asked
+        if " inbox" in one and not one.startswith("INSERT")
+        for row in bob.sql.execute(f"EXPLAIN QUERY PLAN {one}")
+        if row["detail"].startswith(("SCAN", "SEARCH")) and " inbox" in row["detail"]
+    }
+    by = ("inbox_open", "inbox_printed", "inbox_held", "inbox_conditional", "PRIMARY KEY (rowid=?)")
+    assert len(ways) >= len(by)
+    assert [way for way in ways if not way.endswith(by)] == []

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from claudemesh_mcp import openrows
 from claudemesh_mcp.openrows import LEASE_MS
 from claudemesh_mcp.routes import facts
+from claudemesh_mcp.routes.door import now_ms
 from tests.support.routing import SESSION, Beside
 
 MINUTE = 60_000
@@ -256,3 +258,72 @@ def test_who_asks_for_quiet_is_shown_nothing_not_even_what_is_for_now(bob: Besid
     assert [bob.prompt(), bob.tool(), bob.stop()] == ["", "", ""]
     facts.set_dnd(bob.sql, on=False)
     assert shown(bob.prompt(), *EACH) == [True, True, True]
+
+
+def test_a_prompt_that_was_refused_is_not_proved_by_the_turn_of_another_machine(
+    bob: Beside,
+) -> None:
+    bob.put("Hello.", priority="low")
+    assert "Hello." in bob.prompt()
+    # Another hook has refused that prompt: what came with it was never in a request.
+    assert bob.prompt("<task-notification>Build done.</task-notification>") == ""
+    bob.stop()
+    assert bob.receipts() == []
+    assert 'redelivered="true"' in bob.prompt()
+
+
+def test_what_a_tool_call_brought_is_not_offered_again_for_a_notice(bob: Beside) -> None:
+    bob.put(priority="now")
+    assert "Hello." in bob.tool()
+    assert bob.prompt("<task-notification>Build done.</task-notification>") == ""
+    bob.stop()
+    assert bob.receipts() == [("seen", "tool-boundary")]
+
+
+def test_an_offer_that_is_made_again_is_not_proved_by_the_print_of_an_earlier_one(
+    bob: Beside,
+) -> None:
+    bob.put()
+    bob.prompt()
+    # Held meanwhile, and let through again: it was taken out of what is printed.
+    bob.sql.execute("UPDATE inbox SET state = 'waiting', holder = NULL, lease_until_ms = 0")
+    openrows.hand_over(bob.sql, [1], f"hook:{bob.client}:0", now_ms())
+    bob.stop()
+    assert bob.states() == ["handed"]
+
+
+@pytest.mark.parametrize("offset_ms", [-5 * MINUTE, 5 * MINUTE])
+def test_what_the_server_hands_out_by_the_clock_of_the_broker_is_left_alone(
+    bob: Beside, offset_ms: int
+) -> None:
+    bob.put()
+    facts.set_offset(bob.sql, offset_ms)
+    server_ms = now_ms() + offset_ms
+    openrows.hand_out(bob.sql, 1, None, "attached:1:1", server_ms)
+    assert bob.prompt() == ""
+    openrows.give_back(bob.sql, "attached:1:1")
+    bob.prompt()
+    bob.sql.execute("UPDATE inbox SET printed = NULL, lease_until_ms = ?", (server_ms + 1_000,))
+    assert bob.prompt() == ""
+
+
+def test_a_clock_that_went_back_keeps_nothing_from_being_shown(bob: Beside) -> None:
+    hour = 60 * MINUTE
+    for _ in range(2):
+        bob.put()
+    bob.prompt()
+    # All of that was in what is now the future; one offer was never printed.
+    for key in (facts.ACTIVITY_MS, facts.PROMPT_MS):
+        facts.put(bob.sql, key, facts.get_int(bob.sql, key) + hour)
+    bob.age("pushes", "at_ms", -hour)
+    bob.sql.execute("INSERT INTO bells VALUES ('b', 'monitor', ?, NULL)", (now_ms() + hour,))
+    bob.sql.execute(
+        "UPDATE inbox SET printed = NULL, lease_until_ms = ? WHERE row = 1",
+        (now_ms() + hour + LEASE_MS,),
+    )
+    assert 'redelivered="true"' in bob.stop()
+    assert bob.states() == ["handed", "seen"]
+    for column, table in (("at_ms", "pushes"), ("rung_ms", "bells")):
+        (latest,) = bob.sql.execute(f"SELECT max({column}) FROM {table}").fetchone()  # noqa: S608
+        assert latest <= now_ms()
+    assert facts.get_int(bob.sql, facts.PROMPT_MS) < now_ms()

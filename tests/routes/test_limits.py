@@ -55,6 +55,17 @@ def test_behind_a_thousand_for_later_the_one_for_now_is_found(bob: Beside) -> No
     assert "Stop the deployment." in bob.tool()
 
 
+def test_no_text_is_so_long_that_the_client_shows_its_beginning_only(bob: Beside) -> None:
+    for _ in range(5):
+        # To the client, which counts units of UTF-16, each of these is two.
+        bob.put("\U0001f426" * 1_900)
+    text = bob.prompt()
+    assert len(text.encode("utf-16-le")) // 2 <= 10_000
+    count = 5 - waits(text)
+    assert count >= 1
+    assert bob.states() == ["handed"] * count + ["waiting"] * (5 - count)
+
+
 def test_a_long_body_is_cut_and_counts_as_shown(bob: Beside) -> None:
     bob.put("ä" * 1_999 + "z" + "y" * 500)
     ((_, body),) = frames_of(bob.prompt(), 1)

@@ -2,18 +2,24 @@
 
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from claudemesh_mcp.config import Settings
+from claudemesh_mcp.home import Home
 from claudemesh_mcp.routes import bells, facts, processes, records
 from claudemesh_mcp.routes.hook import RUNG_SHARED, SHARED
+from claudemesh_mcp.routes.places import Places
 from claudemesh_mcp.routes.processes import Living, started
-from tests.support.routing import LIMIT_S, Beside
+from claudemesh_mcp.routes.ringing import Place
+from tests.support.routing import ALONE, LIMIT_S, PROGRAMS, Beside
 
 MINUTE = 60_000
 Process = "subprocess.Popen[bytes]"
@@ -192,3 +198,58 @@ def test_monitor_and_rewake_hook_together_wake_once(bob: Beside) -> None:
         assert ended(rewake) == 0
     assert bob.sql.execute("SELECT count(*) FROM bells").fetchone()[0] == 1
     assert bells.health(bob.sql, bells.MONITOR, time.time_ns() // 1_000_000) == "reaches"
+
+
+@pytest.mark.parametrize("words", [("monitor.py",), ("hook.py", "rewake")], ids=["monitor", "wake"])
+def test_there_before_the_first_server_it_makes_no_home_that_a_server_refuses(
+    bob: Beside, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    home = tmp_path / "far" / "new"
+    with bob.start(*words, CLAUDEMESH_HOME=str(home)) as process:
+        place = records.place(home, os.getpid(), "rewake" if "rewake" in words else "monitor")
+        wait_until(lambda: processes.holder(place))
+        process.kill()
+    paths = Settings.load({"home": home}, environ={}).paths()
+    assert Home.open(paths).data == home
+
+
+def test_it_ends_when_the_other_end_of_its_socket_is_closed(bob: Beside) -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        command = [*ALONE, str(PROGRAMS / "monitor.py")]
+        with subprocess.Popen(command, env=bob.environ, stdout=its.fileno()) as monitor:
+            place = records.place(bob.home, os.getpid(), "monitor")
+            wait_until(lambda: processes.holder(place))
+            its.close()
+            ours.close()
+            try:
+                assert ended(monitor) == 0
+            finally:
+                monitor.kill()
+
+
+def test_nobody_is_woken_while_no_server_judges_what_a_turn_would_show(bob: Beside) -> None:
+    bob.record(server=gone_pid())
+    bob.put()
+    place = Place(Places(str(bob.home), str(bob.home / "logs")), Living.now(os.getpid()), "monitor")
+    assert place.look() is None
+    bob.record()
+    rung = place.look()
+    assert rung is not None
+    assert rung.messages == 1
+    place.leave()
+
+
+def gone_pid() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_a_home_that_can_not_be_told_disturbs_nobody(bob: Beside, tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    command = ["sh", "-c", f'cd "{folder}" && rmdir "{folder}" && exec "$0" "$@"']
+    with bob.start("monitor.py", before=command, CLAUDEMESH_HOME="here") as process:
+        assert process.communicate(timeout=LIMIT_S) == (b"", b"")
+    assert process.returncode == 0

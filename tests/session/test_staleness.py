@@ -147,9 +147,11 @@ def test_a_git_file_that_points_nowhere_is_no_checkout(tmp_path: Path, content: 
     assert head_of(str(tmp_path)) is None
 
 
-def test_a_pipe_in_the_place_of_a_file_keeps_nobody(shop: Path) -> None:
-    (shop / ".git" / "HEAD").unlink()
-    os.mkfifo(shop / ".git" / "HEAD")
+@pytest.mark.parametrize("name", ["HEAD", "packed-refs", "commondir"])
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody(shop: Path, name: str) -> None:
+    git(shop, "switch", "--orphan", "nothing-yet")
+    (shop / ".git" / name).unlink(missing_ok=True)
+    os.mkfifo(shop / ".git" / name)
     assert head_of(str(shop)) is None
 
 

@@ -4,21 +4,26 @@ import os
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import pytest
 
-from claudemesh_mcp import openrows
-from claudemesh_mcp.calls import Notify
+from claudemesh_mcp import held, openrows
+from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.meeting import Meeting, Starter
-from claudemesh_mcp.routes import facts, records
+from claudemesh_mcp.routes import facts, offers, records
 from claudemesh_mcp.routes.facts import Activity, Mode
+from claudemesh_mcp.routes.offers import Look
 from claudemesh_mcp.routes.processes import Living
+from claudemesh_mcp.routes.settings import Moment
 from claudemesh_mcp.sdk import Mesh
+from claudemesh_mcp.session import MeshSession
 from claudemesh_mcp.watching import CHANNEL_METHOD, Watch
+from claudemesh_wire import handshake
 from claudemesh_wire.membership import EntryKind
 from tests.support.twin import a_mesh, until
 from tests.support.twopeople import LIMIT_S, World, kept, two_people
@@ -90,6 +95,74 @@ async def test_what_a_blocked_member_wrote_is_declined_at_once(world: World) -> 
         await world.block(blocked=True)
         await comes(world.ada, lambda sql: not showable(world.ada.peer.now_ms())(sql))
         assert (await until(world.bob, sent.id, "declined")).reason == "blocked"
+
+
+@pytest.mark.parametrize("how", ["revoked", "blocked"])
+async def test_what_is_being_offered_is_not_offered_again_without_its_right(
+    world: World, how: str
+) -> None:
+    await world.bob.send("ada", "psst")
+    await kept(world.ada, 1)
+    peer = world.ada.peer
+    await peer.file.write(lambda sql: openrows.hand_over(sql, [1], "hook:1.1:a", peer.now_ms()))
+    async with watched(world.ada):
+        await (world.revoke("message") if how == "revoked" else world.block(blocked=True))
+        await comes(world.ada, held.count)
+    # The hook was killed before it printed, and the next one judges nothing.
+    later_ms = peer.now_ms() + openrows.LEASE_MS + 1
+    assert await peer.file.read(showable(later_ms)) == 0
+
+
+async def test_what_was_printed_before_its_right_was_lost_is_seen_by_its_evidence(
+    world: World,
+) -> None:
+    sent = await world.bob.send("ada", "psst")
+    await kept(world.ada, 1)
+    peer, now_ms = world.ada.peer, world.ada.peer.now_ms()
+    look = Look(Moment.PROMPT, "one", "1.1", peer.identity.member, "prompt")
+
+    def show(sql: sqlite3.Connection) -> None:
+        openrows.hand_over(sql, [1], "hook:1.1:a", now_ms)
+        offers.note_printed(sql, look, "hook:1.1:a", now_ms)
+
+    async with watched(world.ada):
+        await peer.file.write(show)
+        await world.revoke("message")
+        await comes(world.ada, held.count)
+        await peer.file.write(lambda sql: offers.evidence_of_end(sql, "one", "1.1", now_ms))
+        # As when another process has changed the file.
+        world.ada.look_again()
+        await world.ada.report()
+        assert (await until(world.bob, sent.id, "seen")).status == "seen"
+
+
+async def test_a_call_that_may_be_a_subagents_proves_nothing_of_what_was_printed(
+    world: World,
+) -> None:
+    await world.bob.send("ada", "psst")
+    await kept(world.ada, 1)
+    peer = world.ada.peer
+    session = MeshSession(peer.setup.settings, opening=lambda _: nullcontext(world.ada))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(session.start)
+        context = CallContext()
+        await session.call("mesh_info", {}, context)
+        client = await peer.file.read(lambda sql: facts.get(sql, facts.CLIENT))
+        now_ms, holder = peer.now_ms(), f"hook:{client}:a"
+        look = Look(Moment.PROMPT, "one", client, peer.identity.member, "prompt")
+
+        def show(sql: sqlite3.Connection) -> None:
+            facts.put(sql, facts.SESSION, "one")
+            openrows.hand_over(sql, [1], holder, now_ms)
+            offers.note_printed(sql, look, holder, now_ms)
+
+        await peer.file.write(show)
+        await session.call("mesh_info", {}, context)
+        (state,) = await peer.file.read(
+            lambda sql: sql.execute("SELECT state FROM inbox").fetchone()
+        )
+        assert state == "handed"
+        await session.close()
 
 
 async def test_what_lost_its_right_while_no_server_ran_is_kept_back_before_hooks_find_it(
@@ -269,3 +342,16 @@ async def test_a_session_tells_what_reaches_it_and_what_that_cost_today(tmp_path
         assert before.routes == {"tool": "works", "hooks": "untested", **silent}
         assert after.routes == {"tool": "works", "hooks": "works", **silent}
         assert (before.pushed_today, after.pushed_today) == ({}, {"bob": 42})
+
+
+@pytest.mark.parametrize("off_ms", [-600_000, 600_000])
+async def test_hooks_are_told_by_how_much_the_clock_is_off(tmp_path: Path, off_ms: int) -> None:
+    async with a_mesh(tmp_path) as twin:
+        await twin.join("ada")
+        guest = await twin.admit("bob")
+        setup = replace(guest.setup("bert"), now_ms=lambda: twin.clock() + off_ms)
+        async with Mesh.over(setup, twin.dial, handshake.Mode.ATTACH) as bert:
+            await bert.ready()
+            async with watched(bert):
+                own_ms = twin.clock() + off_ms
+                await comes(bert, lambda sql: facts.corrected(sql, own_ms) == own_ms - off_ms)
