@@ -19,7 +19,7 @@ import anyio.to_thread
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.project import as_text
-from claudemesh_mcp.routes import bells, facts, records
+from claudemesh_mcp.routes import bells, facts, records, waking
 from claudemesh_mcp.routes.facts import Mode
 from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.records import Record
@@ -85,12 +85,13 @@ class Meeting:
     async def open(self) -> None:
         """Say where the session's peer is; without it hooks show nothing, and tools go on."""
         starter = self._starter
-        begin = partial(
-            facts.begin,
-            client=str(starter.client),
-            session=starter.session,
-            attended=starter.is_attended,
-        )
+        client, is_attended = str(starter.client), starter.is_attended
+        now_ms = self._peer.now_ms()
+
+        def begin(sql: sqlite3.Connection) -> None:
+            waking.follow_clock(sql, now_ms)
+            facts.begin(sql, client, starter.session, attended=is_attended)
+
         # Before anybody finds it: what an earlier client left there is not this one's.
         await self._peer.file.write(begin)
         self._is_open = True

@@ -109,16 +109,19 @@ def reaching(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> li
     return [*([HOOKS] if facts.get_int(sql, facts.ACTIVITY_MS) else []), *proven]
 
 
-def is_due(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> bool:
-    """Tell whether a route should ring now; nothing is changed."""
+def has_reason(sql: sqlite3.Connection, now_ms: int) -> bool:
+    """Tell whether any route should ring now; nothing is changed."""
     if not _may_be_woken(sql, now_ms):
         return False
     if _is_outstanding(sql, now_ms) or not wakes_left(sql, now_ms):
         return False
     rows = waking_rows(sql, now_ms, attended=True)
-    if not rows or not _has_use(sql, rows, now_ms):
-        return False
-    return _turn_of(sql, alive, now_ms) == route
+    return bool(rows) and _has_use(sql, rows, now_ms)
+
+
+def is_due(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> bool:
+    """Tell whether a route should ring now; nothing is changed."""
+    return has_reason(sql, now_ms) and _turn_of(sql, alive, now_ms) == route
 
 
 def ring(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> Bell | None:

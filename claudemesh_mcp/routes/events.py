@@ -19,8 +19,6 @@ from claudemesh_mcp.routes.transcript import are_of_two_replies
 
 _MACHINES: Final = ("<task-notification", "<channel", "<system-reminder", "[SYSTEM NOTIFICATION")
 _FRESH_MS: Final = 60_000
-_BACK_MS: Final = 60_000
-"""By so much the clock went back, if a hook noted a later time before."""
 _GOES_ON: Final = frozenset({"clear", "resume"})
 
 
@@ -172,10 +170,8 @@ EVENTS: Final[dict[str, Callable[[sqlite3.Connection, Event], Shows]]] = {
 
 def _begin(sql: sqlite3.Connection, event: Event) -> str:
     """Note who it is that speaks; gives the session that was noted before."""
+    waking.follow_clock(sql, event.now_ms)
     facts.begin(sql, event.client, event.session, attended=event.is_attended)
-    if facts.get_int(sql, facts.ACTIVITY_MS) > event.now_ms + _BACK_MS:
-        waking.turn_back(sql, event.now_ms)
-        openrows.turn_back(sql, event.now_ms)
     was = facts.get(sql, facts.SESSION)
     facts.put(sql, facts.SESSION, event.session)
     return was

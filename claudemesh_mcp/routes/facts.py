@@ -102,7 +102,8 @@ def begin(sql: sqlite3.Connection, client: str, session: str, *, attended: bool)
     put(sql, ATTENDED, "1" if attended else "0")
     # Before its first prompt a client at a terminal waits for one.
     put(sql, ACTIVITY, (Activity.IDLE if attended else Activity.WORKING).value)
-    for key in (ACTIVITY_MS, PROMPT_MS, CONTINUED):
+    # When a human last sent a prompt stays: what its senders caused before that is forgiven.
+    for key in (ACTIVITY_MS, CONTINUED):
         put(sql, key, 0)
     return True
 

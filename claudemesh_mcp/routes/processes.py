@@ -44,9 +44,14 @@ class Living(NamedTuple):
         return cls(int(pid), int(start)) if pid.isdigit() and start.isdigit() else None
 
     @property
+    def exists(self) -> bool:
+        """Whether it still runs, or another one has its number by now."""
+        return self.pid > 0 and _exists(self.pid)
+
+    @property
     def is_alive(self) -> bool:
         """Whether it still runs."""
-        if self.pid <= 0 or not _exists(self.pid):
+        if not self.exists:
             return False
         start = started(self.pid)
         return not (start and self.start) or start == self.start

@@ -17,6 +17,7 @@ from claudemesh_mcp.routes.processes import Living, replace_file
 VERSION: Final = 1
 _PEER: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _PEER_LENGTH: Final = 28
+_OTHERS_WRITE: Final = 0o022
 _RECORD_BYTES: Final = 65_536
 
 
@@ -92,13 +93,13 @@ def sweep(data: Folder) -> None:
 
 def find(data: Folder, pid: int) -> Record | None:
     """Give the record of a living client; none while its server has not written it."""
-    found = _read(place(data, pid)) if pid else None
+    found = _read(place(data, pid)) if pid and _is_own(data) else None
     return found if found is not None and found.pid == pid and found.client.is_alive else None
 
 
 def find_by_session(data: Folder, session: str) -> Record | None:
     """Give the record of the client whose peer a session belongs to by its alias."""
-    peer = peer_of(data, session)
+    peer = peer_of(data, session) if _is_own(data) else None
     for record in _all(data) if peer else ():
         if record.peer == peer and record.client.is_alive:
             return record
@@ -137,6 +138,18 @@ def peer_of(data: Folder, session: str) -> str | None:
         return None
     is_peer = len(told) == _PEER_LENGTH and told.startswith("p_") and set(told[2:]) <= _PEER
     return told if is_peer else None
+
+
+def _is_own(data: Folder) -> bool:
+    """Tell whether nobody else can have written what a home says, as every server demands of it.
+
+    Whoever could leave a record there would have a text of his shown as the user's own peer's.
+    """
+    try:
+        found = os.stat(data)
+    except OSError:
+        return False
+    return found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
 
 
 def _alias(data: Folder, session: str) -> str:

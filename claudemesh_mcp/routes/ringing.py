@@ -22,6 +22,7 @@ TICK_MS: Final = 250
 _AGAIN_S: Final = 1.0
 """What no change of the file tells: that a bell has not been answered, or an hour has gone by."""
 _FAULT_S: Final = 5.0
+_SURE_S: Final = 10.0
 _RUNG: Final = 2
 
 
@@ -44,10 +45,16 @@ class Place:
         self._stamp = 0
         self._version: int = -1
         self._next_s = 0.0
+        self._sure_s = 0.0
 
     @property
     def is_mine(self) -> bool:
         """Whether the client lives, and no newer process took this place."""
+        # To ask for a process's start takes a process on some systems; its number is not given to
+        # another so soon.
+        if time.monotonic() < self._sure_s:
+            return self.client.exists and self._claim.holds
+        self._sure_s = time.monotonic() + _SURE_S
         return self.client.is_alive and self._claim.holds
 
     def leave(self) -> None:
@@ -88,10 +95,11 @@ class Place:
         if version == self._version and time.monotonic() < self._next_s:
             return None
         self._version, self._next_s = version, time.monotonic() + _AGAIN_S
-        if not self._has_server:
+        at_ms = facts.corrected(sql, now_ms())
+        # First what asks for no process: mostly there is nothing to ring for.
+        if not (bells.has_reason(sql, at_ms) and self._has_server):
             return None
         alive = bells.living(sql, self.where.data, self.client.pid)
-        at_ms = facts.corrected(sql, now_ms())
         if not bells.is_due(sql, self.kind, alive, at_ms):
             return None
         with change(sql):

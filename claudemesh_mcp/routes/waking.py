@@ -26,6 +26,8 @@ _RELEASED: Final = "released"
 _MOST: Final = 60
 _IS_ANSWER: Final = "re IN (SELECT id FROM outbox)"
 _WAKES: Final = f"(wakes = 1 OR {_IS_ANSWER}) AND (priority = '{NOW}' OR conv GLOB 'd_*')"
+_BACK_MS: Final = 60_000
+"""By less than that two hooks, or the server's corrections of its clock, may differ."""
 _KEPT_MS: Final = 8 * 24 * HOUR_MS
 
 
@@ -116,11 +118,16 @@ def tokens_left(sql: sqlite3.Connection, now_ms: int) -> int:
     return max(0, TOKENS_PER_HOUR - pushed)
 
 
-def turn_back(sql: sqlite3.Connection, now_ms: int) -> None:
-    """Let what is noted of a time that has not come be of now: the clock went back.
+def follow_clock(sql: sqlite3.Connection, now_ms: int) -> None:
+    """Let what is noted of a time that has not come be of now, if the clock went back.
 
     Else no bell could ring until that time is there, or a sender's turns would count for nothing.
+    A hook's word on what the session does shows it; ask before ``facts.begin`` forgets that.
     """
+    if facts.get_int(sql, facts.ACTIVITY_MS) <= now_ms + _BACK_MS:
+        return
+    facts.put(sql, facts.ACTIVITY_MS, now_ms)
+    openrows.turn_back(sql, now_ms)
     sql.execute("UPDATE bells SET rung_ms = ? WHERE rung_ms > ?", (now_ms, now_ms))
     sql.execute("UPDATE pushes SET at_ms = ? WHERE at_ms > ?", (now_ms, now_ms))
     if facts.get_int(sql, facts.PROMPT_MS) >= now_ms:

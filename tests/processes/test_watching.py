@@ -103,7 +103,7 @@ async def test_a_receipt_that_a_hook_notes_leaves_at_once(live: Live) -> None:
     assert (seen["route"], seen["proved"]) == ("prompt", True)
 
 
-async def test_a_call_of_the_model_proves_what_its_turn_began_with_and_shows_it_no_more(
+async def test_what_a_hook_printed_is_shown_by_no_tool_and_proved_by_the_hook_behind_its_call(
     live: Live,
 ) -> None:
     ada, bob = await live.join_all("ada", "bob")
@@ -112,7 +112,30 @@ async def test_a_call_of_the_model_proves_what_its_turn_began_with_and_shows_it_
     await hooks.holds(arrived)
     assert "Look at this." in await hooks.prompt()
     assert (await ada.call("inbox"))["messages"] == []
+    await hooks.run("PostToolUse", tool_use_id="toolu_1")
     assert (await bob.reached("seen", sent))["route"] == "prompt"
+
+
+async def test_two_clients_on_one_session_id_are_each_shown_what_is_for_them_and_once(
+    live: Live,
+) -> None:
+    ada, bob = await live.join_all("ada", "bob")
+    fork = await live.join("ada", session=SESSION)
+    hers, its = Hooks(live, ada), Hooks(live, fork)
+    await bob.call("send", to="ada", text="For the first.")
+    await bob.call("send", to="ada-2", text="For the fork.")
+    for hooks in (hers, its):
+        await hooks.holds(arrived)
+    assert "For the first." in (said := await hers.prompt())
+    assert "For the fork." not in said
+    assert "For the fork." in (said := await its.prompt())
+    assert "For the first." not in said
+    # The end of one's turn proves nothing of the other's.
+    await hers.stop()
+    assert await its.run("PostToolUse", tool_use_id="toolu_1") == ""
+    for hooks in (hers, its):
+        await hooks.stop()
+        assert await hooks.prompt() == ""
 
 
 async def test_others_see_what_a_session_does_by_its_hooks_and_how_it_is_reached(

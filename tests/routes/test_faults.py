@@ -1,6 +1,7 @@
 """Bad input and bad places: a hook never breaks a turn, and nothing is lost by that."""
 
 import json
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -175,3 +176,20 @@ def test_the_log_keeps_a_line_of_each_fault_and_does_not_grow_for_ever(tmp_path:
     assert max(sizes.values()) < 1_100_000
     lines = (tmp_path / "logs" / "routes.log").read_text("utf-8").splitlines()
     assert all(" hook Stop: ValueError: x" in line for line in lines)
+
+
+@pytest.mark.parametrize("event", ["SessionStart", "UserPromptSubmit", "Stop"])
+def test_a_home_that_others_can_write_to_is_believed_by_no_hook(bob: Beside, event: str) -> None:
+    bob.put()
+    bob.home.chmod(0o777)
+    assert bob.feed(event, SAID).out == ""
+    bob.home.chmod(0o755)
+    assert "Hello." in bob.prompt()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder away")
+def test_a_home_that_is_somebody_elses_is_believed_by_no_hook(bob: Beside) -> None:
+    bob.put()
+    os.chown(bob.home, 12_345, -1)
+    assert bob.feed("UserPromptSubmit", SAID).out == ""
+    assert bob.states() == ["waiting"]

@@ -327,3 +327,13 @@ def test_a_clock_that_went_back_keeps_nothing_from_being_shown(bob: Beside) -> N
         (latest,) = bob.sql.execute(f"SELECT max({column}) FROM {table}").fetchone()  # noqa: S608
         assert latest <= now_ms()
     assert facts.get_int(bob.sql, facts.PROMPT_MS) < now_ms()
+
+
+def test_a_clock_that_went_back_before_a_client_came_keeps_nothing_either(bob: Beside) -> None:
+    hour = 60 * MINUTE
+    bob.put()
+    bob.prompt()
+    facts.put(bob.sql, facts.ACTIVITY_MS, now_ms() + hour)
+    bob.sql.execute("UPDATE inbox SET printed = NULL, lease_until_ms = ?", (now_ms() + hour,))
+    facts.put(bob.sql, facts.CLIENT, "1.1")
+    assert 'redelivered="true"' in bob.prompt()

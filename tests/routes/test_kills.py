@@ -4,9 +4,11 @@ import json
 import sqlite3
 import subprocess
 from collections import Counter
+from pathlib import Path
 
+from claudemesh_mcp import succession
 from tests.support.hostile import frames_of
-from tests.support.routing import LIMIT_S, SESSION, Beside, Ran
+from tests.support.routing import LIMIT_S, SESSION, Beside, Ran, beside
 
 COUNT = 24
 SAID = json.dumps({"session_id": SESSION, "tool_use_id": "toolu_1"}).encode()
@@ -84,3 +86,27 @@ def test_hooks_killed_at_any_moment_lose_nothing_and_repeat_nothing_unmarked(bob
 
 def end_leases(sql: sqlite3.Connection) -> None:
     sql.execute("UPDATE inbox SET lease_until_ms = 0 WHERE printed IS NULL")
+
+
+def test_an_heir_shows_marked_what_its_predecessor_printed_and_nothing_proved(
+    bob: Beside, tmp_path: Path
+) -> None:
+    bob.put("Printed.")
+    bob.prompt()
+    bob.put("Not yet.")
+    left = succession.hold(bob.sql)
+    with beside(tmp_path / "other home") as heir:
+        succession.keep(heir.sql, left)
+        # A kill between the two has it moved a second time.
+        succession.keep(heir.sql, succession.hold(bob.sql))
+        succession.end(bob.sql, left, 1)
+        found = frames_of(heir.prompt(), 2)
+        assert [(body, "redelivered" in told) for told, body in found] == [
+            ("Printed.", True),
+            ("Not yet.", False),
+        ]
+        # What the predecessor's session was shown proves nothing in the heir's.
+        assert heir.receipts() == []
+        heir.stop()
+        assert heir.states() == ["seen", "seen"]
+    assert bob.prompt() == ""

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from claudemesh_mcp.routes import facts, waking
-from claudemesh_mcp.routes.settings import SHOWN, Moment
+from claudemesh_mcp.routes.settings import SHOWN, TURNS_PER_SENDER, Moment
 from tests.support.hostile import frames_of
-from tests.support.routing import Beside
+from tests.support.routing import SESSION, Beside
 
 HOUR = 3_600_000
 
@@ -216,3 +216,13 @@ def test_what_rang_comes_before_what_rides_along(bob: Beside) -> None:
     bodies = [body for _, body in frames_of(text, text.count("</mesh-message-"))]
     assert bodies[:2] == ["Only to you, first.", "Only to you, second."]
     assert bodies[2].startswith("To all 0.")
+
+
+def test_a_prompt_counts_also_once_another_client_goes_on_with_the_peer(bob: Beside) -> None:
+    for number in range(TURNS_PER_SENDER):
+        bob.put(f"Turn {number}.")
+        assert f"Turn {number}." in bob.stop()
+    bob.prompt()
+    facts.begin(bob.sql, "1.1", SESSION, attended=True)
+    bob.put("After the prompt.")
+    assert "After the prompt." in bob.stop()

@@ -224,6 +224,28 @@ async def test_who_wants_to_hear_nothing_is_not_told_what_waits(tmp_path: Path, 
         assert await ada.waiting() == {}
 
 
+async def test_nobody_is_woken_for_what_is_no_message(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        ada, bob = await twin.join("ada"), await twin.join("bob")
+        client = Client()
+        await ada.join("@crew")
+        async with watched(ada, lambda: client.notify):
+            await bob.join("@crew")
+            await bob.set_profile(status="working", summary="Wake up, ada")
+            await bob.leave("@crew")
+            sent = await ada.send("bob", "Tell me.")
+            await bob.inbox(wait_s=20)
+            await bob.confirm()
+            await until(ada, sent.id, "seen")
+            await bob.send("ada", "This is one.")
+            await kept(ada, 1)
+            with anyio.fail_after(LIMIT_S):
+                while not client.heard:
+                    await anyio.lowlevel.checkpoint()
+        [(_, params)] = client.heard
+        assert params["meta"]["messages"] == "1"
+
+
 async def test_a_bell_rings_once_for_all_and_says_nothing_of_a_text(tmp_path: Path) -> None:
     async with a_mesh(tmp_path) as twin:
         ada, bob = await twin.join("ada"), await twin.join("bob")
