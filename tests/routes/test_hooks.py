@@ -303,7 +303,7 @@ def test_what_the_server_hands_out_by_the_clock_of_the_broker_is_left_alone(
     assert bob.prompt() == ""
     openrows.give_back(bob.sql, "attached:1:1")
     bob.prompt()
-    bob.sql.execute("UPDATE inbox SET printed = NULL, lease_until_ms = ?", (server_ms + 1_000,))
+    bob.sql.execute("UPDATE inbox SET printed = NULL, lease_until_ms = ?", (server_ms + MINUTE,))
     assert bob.prompt() == ""
 
 

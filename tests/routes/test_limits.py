@@ -152,7 +152,7 @@ def test_what_a_bell_brings_is_a_turn_of_its_senders(bob: Beside) -> None:
 def test_a_notice_of_another_machine_is_no_prompt_of_the_human(bob: Beside) -> None:
     bob.put()
     assert bob.prompt("<task-notification><event>The build is red.</event>") == ""
-    assert bob.fact(facts.PROMPT_MS) == "0"
+    assert bob.fact(facts.PROMPT_MS) == ""
     assert bob.fact(facts.ACTIVITY) == "working"
 
 
