@@ -163,17 +163,17 @@ def give_back(sql: sqlite3.Connection, holder: str, rows: Iterable[int] | None =
             )
 
 
-def give_back_printed(sql: sqlite3.Connection, *, but_by: str = "") -> None:
+def give_back_printed(sql: sqlite3.Connection, *, but: tuple[str, str] = ("", "")) -> None:
     """Offer again, marked, what hooks have printed and nothing has proved to be seen.
 
     Args:
         sql: The peer file.
-        but_by: What this route printed stays as it is.
+        but: What this route printed into this session stays as it is.
     """
     sql.execute(
         "UPDATE inbox SET lease_until_ms = 0, printed = NULL"
-        " WHERE printed IS NOT NULL AND state = 'handed' AND printed_by IS NOT ?",
-        (but_by,),
+        " WHERE printed IS NOT NULL AND state = 'handed' AND NOT (printed_by IS ? AND printed = ?)",
+        but,
     )
 
 

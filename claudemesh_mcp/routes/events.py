@@ -97,7 +97,7 @@ def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
         return None
     facts.put(sql, facts.CONTINUED, 0)
     # An earlier prompt may have been refused, or its turn broken off, before a request was made.
-    openrows.give_back_printed(sql, but_by=Moment.SESSION.value)
+    openrows.give_back_printed(sql, but=(Moment.SESSION.value, event.session))
     after = BUSY if was_busy else ""
     if route:
         return _show(sql, event, event.look(Moment.BELL, route, after))

@@ -337,3 +337,15 @@ def test_a_clock_that_went_back_before_a_client_came_keeps_nothing_either(bob: B
     bob.sql.execute("UPDATE inbox SET printed = NULL, lease_until_ms = ?", (now_ms() + hour,))
     facts.put(bob.sql, facts.CLIENT, "1.1")
     assert 'redelivered="true"' in bob.prompt()
+
+
+def test_what_the_start_of_another_session_printed_is_offered_again_by_a_prompt(
+    bob: Beside,
+) -> None:
+    bob.put()
+    assert "Hello." in bob.hook("SessionStart", source="startup")
+    # The hooks of /clear had no time: the file was locked.
+    said = bob.hook("UserPromptSubmit", prompt="Go on.", session_id="another")
+    assert 'redelivered="true"' in said
+    bob.hook("Stop", session_id="another")
+    assert bob.receipts() == [("seen", "prompt")]
