@@ -18,6 +18,8 @@ LOG: Final = "routes.log"
 _BUSY_S: Final = 0.2
 _LOG_BYTES: Final = 1_000_000
 _LINE: Final = 400
+# Through no link, and to no pipe that would keep the turn until somebody reads it.
+_APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def now_ms() -> int:
@@ -81,6 +83,6 @@ def note_fault(where: Places, what: str, fault: BaseException | str) -> None:
         with suppress(FileNotFoundError):
             if os.stat(path).st_size > _LOG_BYTES:
                 os.replace(path, f"{path}.1")
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        handle = os.open(path, _APPEND, FILE_MODE)
         with open(handle, "w", encoding="utf-8", errors="replace") as file:
             file.write(f"{line}\n")

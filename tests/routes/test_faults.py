@@ -193,3 +193,18 @@ def test_a_home_that_is_somebody_elses_is_believed_by_no_hook(bob: Beside) -> No
     os.chown(bob.home, 12_345, -1)
     assert bob.feed("UserPromptSubmit", SAID).out == ""
     assert bob.states() == ["waiting"]
+
+
+def test_a_log_that_leads_elsewhere_or_is_a_pipe_takes_nothing_and_keeps_nobody(
+    bob: Beside, tmp_path: Path
+) -> None:
+    log = bob.home / "logs" / "routes.log"
+    log.parent.mkdir()
+    elsewhere = tmp_path / "profile"
+    elsewhere.write_text("mine")
+    log.symlink_to(elsewhere)
+    assert bob.feed("Stop", b"{") == QUIET
+    assert elsewhere.read_text() == "mine"
+    log.unlink()
+    os.mkfifo(log)
+    assert bob.feed("Stop", b"{") == QUIET
