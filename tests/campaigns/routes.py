@@ -51,7 +51,6 @@ class Campaign:
     options: argparse.Namespace
     folder: Path
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
-    left: int = 0
     until_s: float = float("inf")
 
     async def play(self) -> None:
@@ -86,7 +85,7 @@ class Campaign:
                             await run.play()
                 except (Exception, ExceptionGroup) as fault:  # noqa: BLE001 - the others go on
                     outcome.broken = _told(fault)
-                self.left += end_all(place)
+                outcome.left = await end_all(place)
                 self.outcomes.append(outcome)
                 self._tell(outcome, time.monotonic() - began)
                 if not self.options.keep:
@@ -95,7 +94,7 @@ class Campaign:
     def _tell(self, outcome: Outcome, seconds: float) -> None:
         bad = {
             name: found
-            for name in ("lost", "unmarked", "false_seen", "broken")
+            for name in ("lost", "unmarked", "false_seen", "broken", "left")
             if (found := getattr(outcome, name))
         }
         if bad:
@@ -117,7 +116,7 @@ class Campaign:
             "false_seen": sum(len(one.false_seen) for one in self.outcomes),
             "marked": sum(one.marked for one in self.outcomes),
             "broken": sum(bool(one.broken) for one in self.outcomes),
-            "left": self.left,
+            "left": sum(len(one.left) for one in self.outcomes),
             "kills": dict(sorted(kills.items())),
             "ms": _spread(self.outcomes, calm=True),
             "ms_with_kills": _spread(self.outcomes, calm=False),
@@ -148,24 +147,28 @@ def _told(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {fault}"
 
 
-def end_all(folder: Path) -> int:
-    """End what a run has left: every process with its folder in its environment; gives how many."""
-    deadline = time.monotonic() + LEFT_S
-    while (found := _of(folder)) and time.monotonic() < deadline:
-        time.sleep(0.1)  # noqa: TID251 - processes that are no children give no sign
+async def end_all(folder: Path) -> list[str]:
+    """End what a run has left: every process with its folder in its environment; names them."""
+    with anyio.move_on_after(LEFT_S):
+        # Processes that are no children give no sign of their end.
+        while _of(folder):  # noqa: ASYNC110
+            await anyio.sleep(0.2)
+    found = _of(folder)
     for pid in found:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return len(found)
+    return list(found.values())
 
 
-def _of(folder: Path) -> list[int]:
-    mark = os.fsencode(folder)
-    found: list[int] = []
+def _of(folder: Path) -> dict[int, str]:
+    mark = os.fsencode(folder) + b"/"
+    found: dict[int, str] = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if mark in (process / "environ").read_bytes() and int(process.name) != os.getpid():
-                found.append(int(process.name))
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            # A broker that a run's session has started is the room's, which ends it.
+            if mark in (process / "environ").read_bytes() and "claudemesh_broker" not in command:
+                found[int(process.name)] = command
     return found
 
 
@@ -188,7 +191,6 @@ def main() -> int:
     try:
         anyio.run(campaign.play)
     finally:
-        campaign.left += end_all(folder)
         if options.keep:
             print(f"kept: {folder}", file=sys.stderr)
         else:

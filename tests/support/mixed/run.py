@@ -86,6 +86,7 @@ class Outcome:
         kills: Who was killed, how often.
         times: The ms from send to the first request with it.
         broken: What kept the run from its end; nothing if it came there.
+        left: The commands of the processes that were left behind.
     """
 
     number: int
@@ -98,6 +99,7 @@ class Outcome:
     kills: Counter[str] = field(default_factory=Counter[str])
     times: list[Time] = field(default_factory=list[Time])
     broken: str = ""
+    left: list[str] = field(default_factory=list[str])
 
 
 class Run:
