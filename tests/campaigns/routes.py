@@ -189,7 +189,9 @@ def main() -> int:
     campaign = Campaign(options, folder)
     began = time.monotonic()
     try:
-        anyio.run(campaign.play)
+        # Interrupted, it gives the figures of what it has played.
+        with suppress(KeyboardInterrupt):
+            anyio.run(campaign.play)
     finally:
         if options.keep:
             print(f"kept: {folder}", file=sys.stderr)

@@ -142,6 +142,9 @@ class Run:
                 await self._print_all()
             else:
                 await self._sit_through()
+            # Only now: what a run that broke off has not drained is not lost.
+            self._read()
+            self.outcome.lost = self._seen.lacks(self._tokens())
         finally:
             self._count()
             with anyio.CancelScope(shield=True):
@@ -290,19 +293,25 @@ class Run:
     async def _has_all(self, number: int) -> bool:
         """Tell whether nothing waits; gives leases of dead hooks the time to end."""
         self._read()
-        missing = self._seen.lacks(self._tokens())
-        if missing and number:
-            await self._leases_end()
-        return not missing
+        if self._seen.lacks(self._tokens()):
+            if number:
+                await self._leases_end()
+            return False
+        # What a hook took along that died behind its print has come, and comes again.
+        is_struck = any(self._strikes.glob("killed.*"))
+        return not (is_struck and await self._leases_end())
 
-    async def _leases_end(self) -> None:
+    async def _leases_end(self) -> bool:
+        """Wait until nothing is on offer that was not noted as printed; tells whether it had to."""
         assert self._file is not None
         asked = (
             "SELECT coalesce(max(lease_until_ms), 0) FROM inbox"
             " WHERE state = 'handed' AND printed IS NULL"
         )
         ((until_ms,),) = told_in(self._file, asked)
-        await anyio.sleep(min(_LEASE_S, max(0.0, until_ms / 1000 - time.time())))
+        left_s = until_ms / 1000 - time.time()
+        await anyio.sleep(min(_LEASE_S, max(0.0, left_s)))
+        return left_s > 0
 
     async def _wait_for(self, tokens: list[str], limit_s: float) -> None:
         with anyio.move_on_after(limit_s):
@@ -354,7 +363,6 @@ class Run:
         self._read()
         told = self.outcome
         told.messages = len(self._sent)
-        told.lost = self._seen.lacks(self._tokens())
         told.kills[HOOK] += len(list(self._strikes.glob("killed.*")))
         for one in self._sent:
             first, *more = self._seen.of(one.token) or [None]

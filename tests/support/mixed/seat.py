@@ -23,6 +23,8 @@ from tests.support.mixed.stage import Working
 _LOOK_S: Final = 0.05
 _PRESENT_S: Final = 40
 _QUIET_S: Final = 40
+_TYPED: Final = 3
+_TYPED_S: Final = 20
 
 
 class Seat:
@@ -65,9 +67,13 @@ class Seat:
         await self._stack.aclose()
 
     async def type(self, text: str) -> None:
-        """Type a line, once the client has a place for it."""
+        """Type a line, again if it does not come up: a resumed client may drop the first keys."""
         assert self._terminal is not None
-        await self._terminal.type(text)
+        for _ in range(_TYPED):
+            with anyio.move_on_after(_TYPED_S):
+                return await self._terminal.type(text)
+            self._terminal.press("C-u")
+        raise AssertionError(f"{text!r} can't be typed; the screen:\n{self._terminal.screen}")
 
     async def prompt(self, text: str) -> None:
         """Type a prompt, and wait until its turn has begun."""

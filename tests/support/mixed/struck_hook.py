@@ -44,6 +44,7 @@ def _until_it_offers(command: Sequence[str]) -> int:
                 return _kill(hook)
             time.sleep(_LOOK_AGAIN_S)  # noqa: TID251 - another process's commit gives no sign
     os.close(reading)
+    _lay_again(command)
     return hook.returncode
 
 
@@ -52,11 +53,18 @@ def _until_it_prints(command: Sequence[str], *, code: int) -> int:
         assert hook.stdout is not None
         told = os.read(hook.stdout.fileno(), 65_536)
         if not told:
+            _lay_again(command)
             return hook.wait()
         _kill(hook)
         told += hook.stdout.read()
     os.write(1, told)
     return code
+
+
+def _lay_again(command: Sequence[str]) -> None:
+    """Leave the strike for the next hook of this event: this one had nothing to show."""
+    event = Path(_ENVIRON["CAMPAIGN_STRIKES"], command[-1])
+    event.with_name(f"{event.name}.{os.getpid()}").rename(event)
 
 
 def _kill(hook: "subprocess.Popen[bytes]") -> int:
