@@ -19,14 +19,14 @@ _OFFERED = "SELECT 1 FROM inbox WHERE state = 'handed' AND printed IS NULL AND h
 _ENVIRON = os.environ  # noqa: TID251 - a program of its own
 _KILLED = 137
 _LOOK_AGAIN_S = 0.005
+_LOCK_S = 10
+_WAYS = {"offer", "printed", "taken"}
 
 
 def main(how: str, command: Sequence[str]) -> int:
     """Run the hook; gives the exit code that the client is told."""
-    if how == "offer":
-        return _until_it_offers(command)
-    if how in {"printed", "taken"}:
-        return _until_it_prints(command, code=_KILLED if how == "printed" else 0)
+    if how in _WAYS:
+        return _behind_its_offer(how, command)
     with subprocess.Popen(command) as hook:
         try:
             return hook.wait(int(how) / 1000)
@@ -34,37 +34,40 @@ def main(how: str, command: Sequence[str]) -> int:
             return _kill(hook)
 
 
-def _until_it_offers(command: Sequence[str]) -> int:
+def _behind_its_offer(how: str, command: Sequence[str]) -> int:
     """Give it an output that takes nothing, so that it can't go on behind its offer."""
-    reading, writing = _full_pipe()
+    reading, writing, filled = _full_pipe()
     record = records.find(_ENVIRON["CLAUDEMESH_HOME"], int(_ENVIRON["CLAUDE_PID"]))
     with subprocess.Popen(command, stdout=writing) as hook:
         while hook.poll() is None:
-            if record is not None and _offers(Path(record.file)):
+            if record is None or not _offers(Path(record.file)):
+                time.sleep(_LOOK_AGAIN_S)  # noqa: TID251 - another process's commit gives no sign
+            elif how == "offer":
                 return _kill(hook)
-            time.sleep(_LOOK_AGAIN_S)  # noqa: TID251 - another process's commit gives no sign
-    os.close(reading)
-    _lay_again(command)
+            else:
+                os.close(writing)
+                told = _let_print(hook, Path(record.file), (reading, filled))
+                os.write(1, told)
+                return _KILLED if how == "printed" else 0
+    # This one had nothing to show: the strike is for the next hook of the event.
+    event = Path(_ENVIRON["CAMPAIGN_STRIKES"], command[-1])
+    event.with_name(f"{event.name}.{os.getpid()}").rename(event)
     return hook.returncode
 
 
-def _until_it_prints(command: Sequence[str], *, code: int) -> int:
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as hook:
-        assert hook.stdout is not None
-        told = os.read(hook.stdout.fileno(), 65_536)
-        if not told:
-            _lay_again(command)
-            return hook.wait()
+def _let_print(hook: "subprocess.Popen[bytes]", path: Path, pipe: tuple[int, int]) -> bytes:
+    """Let it print, but not note that it has, and kill it; gives what it printed."""
+    reading, filled = pipe
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=_LOCK_S)) as sql:
+        sql.execute("BEGIN IMMEDIATE")
+        told = b""
+        while len(told) <= filled:
+            told += os.read(reading, 65_536)
         _kill(hook)
-        told += hook.stdout.read()
-    os.write(1, told)
-    return code
-
-
-def _lay_again(command: Sequence[str]) -> None:
-    """Leave the strike for the next hook of this event: this one had nothing to show."""
-    event = Path(_ENVIRON["CAMPAIGN_STRIKES"], command[-1])
-    event.with_name(f"{event.name}.{os.getpid()}").rename(event)
+        sql.execute("ROLLBACK")
+    while more := os.read(reading, 65_536):
+        told += more
+    return told[filled:]
 
 
 def _kill(hook: "subprocess.Popen[bytes]") -> int:
@@ -74,17 +77,18 @@ def _kill(hook: "subprocess.Popen[bytes]") -> int:
     return _KILLED
 
 
-def _full_pipe() -> tuple[int, int]:
+def _full_pipe() -> tuple[int, int, int]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    filled = 0
     for size in (65_536, 1):
         try:
-            while os.write(writing, b"." * size):
-                pass
+            while True:
+                filled += os.write(writing, b"." * size)
         except BlockingIOError:
             continue
     os.set_blocking(writing, True)
-    return reading, writing
+    return reading, writing, filled
 
 
 def _offers(path: Path) -> bool:
