@@ -264,7 +264,7 @@ class Run:
             self._live.kill_broker()
             self.outcome.kills[BROKER] += 1
         else:
-            self.outcome.kills[kill.what] += self._seat.kill(kill.what)
+            self.outcome.kills[kill.what] += await self._seat.kill(kill.what)
 
     async def _settle(self) -> None:
         """Let the turn end, and what wakes the session wake it."""

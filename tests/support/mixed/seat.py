@@ -23,6 +23,7 @@ from tests.support.mixed.stage import Working
 _LOOK_S: Final = 0.05
 _PRESENT_S: Final = 40
 _QUIET_S: Final = 40
+_GONE_S: Final = 20
 _TYPED: Final = 3
 _TYPED_S: Final = 20
 
@@ -102,13 +103,18 @@ class Seat:
         if run.process.returncode and run.process.returncode != -signal.SIGKILL:
             raise AssertionError(f"claude -p ended with {run.process.returncode}: {run.errors!r}")
 
-    def kill(self, what: str) -> bool:
-        """Kill one of its processes; gives whether there was one."""
-        pid = self._process(what)
-        if pid:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return bool(pid)
+    async def kill(self, what: str) -> bool:
+        """Kill one of its processes, and wait until it is gone; gives whether there was one."""
+        victim = Living.now(self._process(what))
+        if not victim.is_alive:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(victim.pid, signal.SIGKILL)
+        with anyio.fail_after(_GONE_S):
+            # A large one takes a while, and gives no sign here.
+            while victim.is_alive:  # noqa: ASYNC110
+                await anyio.sleep(_LOOK_S)
+        return True
 
     def _process(self, what: str) -> int:
         if what == CLIENT:
