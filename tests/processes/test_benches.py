@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from claudemesh_mcp.config import broker_environment
+from tests.support.claude.client import is_required, lacking
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 110
 LATENCIES = {"p50", "p95", "p99"}
 SPREAD = {"p50", "max"}
+ONE_MESSAGE = ("--seed", "656")
+"""To an idle session with all routes; nobody is killed."""
 
 
 def printed(folder: Path, program: str, *words: str) -> Any:
@@ -87,3 +90,16 @@ def test_a_campaign_of_kills(tmp_path: Path, words: tuple[str, ...]) -> None:
         "marked_repeats",
     }
     assert told["homes"] == 1 + bool(words)
+
+
+def test_a_campaign_of_mixed_runs_with_the_real_client(tmp_path: Path) -> None:
+    if missing := lacking():
+        (pytest.fail if is_required() else pytest.skip)(missing)
+    told = printed(tmp_path, "campaigns/routes.py", "--runs", "1", "--jobs", "1", *ONE_MESSAGE)
+    assert told.keys() == {
+        *("runs", "seed", "messages", "seen", "lost", "unmarked", "false_seen", "marked"),
+        *("broken", "left", "kills", "ms", "ms_with_kills", "seconds"),
+    }
+    assert (told["runs"], told["messages"]) == (1, 1)
+    ((times,),) = [route.values() for route in told["ms"].values()]
+    assert times.keys() == {"n", "p50", "p95"}
