@@ -7,6 +7,7 @@ files. `test_installation.py` has the real client.
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from tests.support.shell import LIMIT_S, Done, Shell
 # Takes the terminal as its own, so that what is typed there reaches it as from a user.
 AT_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
 QUESTION = b"[Y/n]: "
+AGAIN_S = 1.0
 BOM = b"\xef\xbb\xbf"
 
 
@@ -59,7 +61,7 @@ def served(desk: Desk) -> None:
 def at_a_terminal(desk: Desk, answers: Sequence[bytes], *words: str) -> Done:
     """Run `claudemesh` at a terminal of its own; type an answer to each question that is shown."""
     screen, terminal = pty.openpty()
-    typed, shown = iter(answers), b""
+    typed, shown, last = iter(answers), b"", b""
     with subprocess.Popen(
         [sys.executable, "-I", "-c", AT_TERMINAL, *desk.shell.command(*words)],
         env=desk.environment(),
@@ -69,14 +71,22 @@ def at_a_terminal(desk: Desk, answers: Sequence[bytes], *words: str) -> Done:
         os.close(terminal)
         # Nobody writes any more: Linux says so by an error.
         with suppress(OSError):
-            while data := os.read(screen, 4096):
+            while data := _read(screen, last):
                 asked_before = shown.count(QUESTION)
                 shown += data
                 for _ in range(shown.count(QUESTION) - asked_before):
-                    os.write(screen, next(typed, b"\x04"))
+                    last = next(typed, b"\x04")
+                    os.write(screen, last)
         os.close(screen)
         code = process.wait(LIMIT_S)
     return Done(code, shown.decode(), "")
+
+
+def _read(screen: int, last: bytes) -> bytes:
+    """Read what is shown; ^C is typed again, since it is lost just before a program reads."""
+    while last == b"\x03" and not select.select([screen], [], [], AGAIN_S)[0]:
+        os.write(screen, last)
+    return os.read(screen, 4096)
 
 
 @pytest.mark.parametrize(
