@@ -1,7 +1,7 @@
 """Hands sealed messages to the broker; those that are ready in one turn of the loop go together.
 
-``sending.py`` has one for each connection. Where much is sent that halves what a message costs the
-broker; a single one goes by itself and waits for nobody.
+``sending.py`` has one for each connection. Where much is sent that saves requests and commits at
+both sides; a single message goes by itself and waits for nobody.
 """
 
 import asyncio

@@ -100,15 +100,12 @@ def peek(sql: sqlite3.Connection, limit: int, thread: str | None, now_ms: int) -
     )
 
 
-def count_open(
-    sql: sqlite3.Connection, now_ms: int, thread: str | None = None, *, route: str | None = None
-) -> dict[str, int]:
-    """Count the rows that could be handed out, or those with a route, by whose they are."""
+def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) -> dict[str, int]:
+    """Count the rows that could be handed out, by the member they came from."""
     return dict(
         sql.execute(
-            f"SELECT member, count(*) FROM inbox WHERE {_OPEN}"  # noqa: S608 - a constant
-            " AND (? IS NULL OR route = ?) GROUP BY member",
-            (now_ms, thread, thread, route, route),
+            f"SELECT member, count(*) FROM inbox WHERE {_OPEN} GROUP BY member",  # noqa: S608 - a constant
+            (now_ms, thread, thread),
         ).fetchall()
     )
 
@@ -116,7 +113,7 @@ def count_open(
 def count_by_priority(
     sql: sqlite3.Connection, now_ms: int, route: str | None = None
 ) -> dict[tuple[str, str], int]:
-    """Count as ``count_open`` does, by the member they came from and their priority."""
+    """Count the rows that could be handed out, or those with a route, by member and priority."""
     rows = sql.execute(
         f"SELECT member, priority, count(*) FROM inbox WHERE {_OPEN}"  # noqa: S608 - a constant
         " AND (? IS NULL OR route = ?) GROUP BY member, priority",

@@ -8,6 +8,7 @@ import os
 import select
 import sqlite3
 import time
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from typing import Final
 
@@ -131,16 +132,10 @@ class Place:
 def monitor(where: Places, caller: Caller) -> int:
     """Write a line whenever the session is to be woken, as long as its client lives."""
     place = _take(where, caller, bells.MONITOR)
-    if place is None:
-        return 0
-    reader = _Reader()
-    try:
-        while place.is_mine and reader.is_there():
-            rung = place.look()
-            if rung is not None:
-                os.write(1, f"{rung.line}\n".encode())
-    finally:
-        place.leave()
+    if place is not None:
+        with closing(_lines(place)) as lines:
+            for line in lines:
+                os.write(1, line)
     return 0
 
 
@@ -151,20 +146,26 @@ def rewake(where: Places, caller: Caller) -> int:
     lines nobody hears would leave no other way.
     """
     place = _take(where, caller, bells.REWAKE)
-    if place is None:
-        return 0
+    if place is not None:
+        with closing(_lines(place, until=place.is_spared)) as lines:
+            for line in lines:
+                os.write(2, line)
+                return _RUNG
+    return 0
+
+
+def _lines(place: Place, until: Callable[[], bool] = lambda: False) -> Generator[bytes, None, None]:
+    """Give a line for each wake, while the place is its own and somebody hears; then leave it."""
     reader = _Reader()
     try:
         while place.is_mine and reader.is_there():
             rung = place.look()
             if rung is not None:
-                os.write(2, f"{rung.line}\n".encode())
-                return _RUNG
-            if place.is_spared():
-                return 0
+                yield f"{rung.line}\n".encode()
+            elif until():
+                return
     finally:
         place.leave()
-    return 0
 
 
 def _take(where: Places, caller: Caller, kind: str) -> Place | None:
