@@ -11,6 +11,21 @@ data=$1
 part=$2
 python=
 
+# By an entry such as `.` the folder that a session opens in would say what runs: a stranger's
+# project may hold a python3, and what is found once is kept for all sessions.
+look_in_absolute_folders_only() {
+  given=$PATH
+  kept=
+  set -f
+  IFS=:
+  for folder in $PATH; do
+    case $folder in /*) kept=$kept${kept:+:}$folder ;; esac
+  done
+  unset IFS
+  set +f
+  PATH=${kept:-/usr/bin:/bin}
+}
+
 # Newest first, but not newer than what the lock was tried with, unless there is nothing else; those
 # that can make an environment before the others. What is kept is the program behind a shim or an
 # environment, because those depend on the folder, and go.
@@ -34,16 +49,23 @@ find_python() {
 } 2>/dev/null
 
 if [ -r "$data/python" ]; then IFS= read -r python <"$data/python"; fi
-if [ ! -x "$python" ]; then find_python; fi
+if [ ! -x "$python" ]; then
+  look_in_absolute_folders_only
+  find_python
+fi
 if [ ! -x "$python" ]; then
   # A hook or a monitor without Python has nothing to do, and must not disturb a turn.
   [ "$part" = server ] || exit 0
-  if command -v claudemesh >/dev/null; then exec claudemesh mcp; fi
+  if program=$(command -v claudemesh); then
+    PATH=$given
+    exec "$program" mcp
+  fi
   echo "claudemesh needs Python 3.11 or newer on the PATH that Claude Code has: install it (or" \
     "https://docs.astral.sh/uv/ and then: uv python install), and start the session again." >&2
   exit 1
 fi
 
+PATH=${given-$PATH}
 case $part in
   server) exec "$python" -I -S -X pycache_prefix="$data/bytecode" "$root/claudemesh_mcp/plugin/start.py" "$data" ;;
   hook)

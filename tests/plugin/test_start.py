@@ -157,6 +157,34 @@ def test_a_program_that_the_project_brings_is_not_run(plugin: Plugin) -> None:
     assert not (plugin.folder / "ran").exists()
 
 
+@pytest.mark.parametrize("entry", [".", "", "tools", "./tools", "../project/tools"])
+@pytest.mark.parametrize("has_python", [True, False])
+def test_nothing_that_the_project_brings_is_run_in_the_search_for_a_python(
+    plugin: Plugin, entry: str, *, has_python: bool
+) -> None:
+    tools = plugin.environment()["PATH"]
+    if not has_python:
+        (plugin.folder / "bin" / "python3").unlink()
+    for folder in (plugin.project, plugin.project / "tools"):
+        folder.mkdir(exist_ok=True)
+        for name in ("python3.13", "python3", "uv", "mkdir", "mv", "claudemesh"):
+            brought = folder / name
+            brought.write_text(f"#!/bin/sh\n: >'{plugin.folder}/ran'; echo '{brought}'\n", "utf-8")
+            brought.chmod(0o755)
+    for words in (("hook", "Stop"), ("monitor",), ("server",)):
+        plugin.run(*words, PATH=f"{entry}:{tools}")
+    assert (plugin.data / "python").exists() == has_python
+    assert not (plugin.folder / "ran").exists()
+
+
+def test_what_it_starts_has_the_path_that_it_was_given(plugin: Plugin) -> None:
+    tools = plugin.environment()["PATH"]
+    (plugin.folder / "bin" / "python3").unlink()
+    plugin.program("claudemesh", 'echo "$PATH" "$@"')
+    done = plugin.run("server", PATH=f".:{tools}")
+    assert done.stdout == f".:{tools} mcp\n".encode()
+
+
 def test_nobody_else_looks_into_the_data_folder_or_writes_there(plugin: Plugin) -> None:
     plugin.environment()
     before = os.umask(0)
