@@ -99,7 +99,7 @@ def uninstall(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Take claudemesh out of Claude Code: what ``install`` has put there, and nothing else.
+    """Take claudemesh out of Claude Code: what `install` has put there, and nothing else.
 
     Your home with its keys and messages stays. With --json it prints what install does.
 

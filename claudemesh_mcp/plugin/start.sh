@@ -41,7 +41,8 @@ print(getattr(sys, '_base_executable', '') or sys.executable) if sys.version_inf
 
 find_python() {
   python=$(look_for ensurepip,sqlite3,venv) || python=$(look_for sqlite3) ||
-    python=$(uv python find --system '>=3.11' 2>/dev/null </dev/null) || return 1
+    # Elsewhere than in the project, whose settings for uv are not the user's.
+    python=$(cd / && uv python find --system '>=3.11' 2>/dev/null </dev/null) || return 1
   # Each process writes a file of its own, and the last one stands: any of them is right.
   # Nobody else is to say which program runs here.
   (umask 077 && mkdir -p "$data" && printf '%s\n' "$python" >"$data/python.$$") &&

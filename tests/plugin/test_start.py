@@ -193,6 +193,15 @@ def test_nothing_that_the_project_brings_is_run_in_the_search_for_a_python(
     assert not (plugin.folder / "ran").exists()
 
 
+def test_uv_is_asked_for_a_python_where_no_project_has_settings_for_it(plugin: Plugin) -> None:
+    found = plugin.program("found", "exit 0")
+    plugin.program("uv", f"pwd >'{plugin.folder}/asked in'; echo '{found}'")
+    (plugin.folder / "bin" / "python3").unlink()
+    plugin.run("hook", "Stop")
+    assert (plugin.folder / "asked in").read_text("utf-8") == "/\n"
+    assert (plugin.data / "python").read_text("utf-8") == f"{found}\n"
+
+
 def test_what_it_starts_has_the_path_that_it_was_given(plugin: Plugin) -> None:
     tools = plugin.environment()["PATH"]
     (plugin.folder / "bin" / "python3").unlink()
