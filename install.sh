@@ -28,6 +28,9 @@ die() { say "$*"; exit 1; }
 
 find_folders() {
   [ -n "${HOME:-}" ] || die "HOME is not set, so there is no place to install to."
+  if [ -n "${SUDO_USER:-}" ] && ! [ -O "$HOME" ]; then
+    die "sudo would leave files in $HOME that are not its owner's: run this as $SUDO_USER, without sudo."
+  fi
   local share="$HOME/.local/share"
   case $(uname -s) in
     Darwin) share="$HOME/Library/Application Support" ;;

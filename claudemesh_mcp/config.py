@@ -295,6 +295,18 @@ def client_folder(environ: Mapping[str, str] = os.environ) -> tuple[Path, Path]:
     return folder, folder / ".claude.json" if told else Path.home() / ".claude.json"
 
 
+def caller_of_sudo(environ: Mapping[str, str] = os.environ) -> str:
+    """Give who has this run as another user, in whose home that one would leave files.
+
+    Args:
+        environ: The environment.
+
+    Returns:
+        The name; empty if it was not started by ``sudo``.
+    """
+    return environ.get("SUDO_USER", "")
+
+
 def session_environment(
     added: Mapping[str, str], environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:

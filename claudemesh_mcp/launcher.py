@@ -2,7 +2,8 @@
 
 ``client.py`` asks for it before every connect and ``cli/`` for ``up``, ``down`` and ``status``.
 The broker itself says where it is in ``run/broker.json``, or in ``run/broker-error.json`` why it
-could not start, and holds a lock on its data for as long as it lives.
+could not start, and holds a lock on its data for as long as it lives. Until it has that one, it
+holds the lock on starting that its launcher took, which may be gone by then.
 """
 
 import json
@@ -15,6 +16,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -22,7 +24,7 @@ import anyio.to_thread
 
 from claudemesh_mcp.brokerinfo import BrokerInfo, is_newer, read_info
 from claudemesh_mcp.config import broker_environment
-from claudemesh_mcp.home import FILE_MODE, Home, read_private, remove, try_lock
+from claudemesh_mcp.home import FILE_MODE, FileLock, Home, read_private, remove, try_lock
 from claudemesh_wire.errors import CLASSES, MeshError, Unavailable
 
 __all__ = ["BrokerInfo", "Clock", "Launcher", "is_newer"]
@@ -103,10 +105,10 @@ class Launcher:
         while (info := await self._answering()) is None:
             # Taken here and not in a thread: it never waits, and a cancelled task would leave
             # a thread behind that takes it later and keeps it.
-            lock = try_lock(self._start_lock)
+            lock = self._take_turn()
             if lock is not None:
                 try:
-                    return await self._start()
+                    return await self._start(lock)
                 finally:
                     lock.release()
             await wait.more(self._locked())
@@ -115,14 +117,20 @@ class Launcher:
     async def stop(self, timeout_s: float, *, force: bool = False) -> bool:
         """Ask the broker to drain and end, and wait until it has let go of its data.
 
+        One that is only starting is waited for, though nobody may be left who began it: it would
+        else come up after this has said that there is none.
+
         Args:
             timeout_s: How long to wait for that.
             force: Kill it when the time is over; what it acknowledged is on disk.
 
         Returns:
             Whether no broker is left.
+
+        Raises:
+            Unavailable: ``locked``: one is starting, and does not come to an end with that.
         """
-        async with self._turn():
+        async with self._turn(timeout_s if force else 2 * START_S, force=force):
             return await self._stop(timeout_s, force=force)
 
     async def take_over(self, mine: str) -> BrokerInfo:
@@ -140,27 +148,27 @@ class Launcher:
         info = await self.ensure()
         if not is_newer(mine, info.version):
             return info
-        async with self._turn():
+        async with self._turn() as lock:
             # Another session may have replaced it while this one waited for its turn.
             again = await self._answering()
             if again is not None and not is_newer(mine, again.version):
                 return again
             _log.info("replacing broker %s by %s", info.version, mine)
             await self._stop(TAKE_OVER_S, force=True)
-            return await self._start()
+            return await self._start(lock)
 
     async def _answering(self) -> BrokerInfo | None:
         info = await anyio.to_thread.run_sync(self.find)
         return info if info is not None and await _connects(info) else None
 
-    async def _start(self) -> BrokerInfo:
+    async def _start(self, lock: FileLock) -> BrokerInfo:
         wait = self._wait(START_S)
         # One that drains, or that another launcher has just started, still holds the data.
         while await anyio.to_thread.run_sync(self._holder) is not None:
             if (info := await self._answering()) is not None:
                 return info
             await wait.more(self._stuck())
-        process = await anyio.to_thread.run_sync(self._spawn)
+        process = await anyio.to_thread.run_sync(self._spawn, lock)
         while (info := await self._answering()) is None:
             if process.poll() is None:
                 await wait.more(self._too_slow())
@@ -171,20 +179,24 @@ class Launcher:
                 raise self._failure(process.returncode)
         return info
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self, lock: FileLock) -> subprocess.Popen[bytes]:
         # With them gone, whatever is found from here on was written by the new broker.
         remove(self._info_file)
         remove(self._error_file)
         log = self._open_log()
+        # Windows lets no other process inherit a lock.
+        passed = [] if sys.platform == "win32" else [lock.handle]
+        words = [word for handle in passed for word in ("--start-lock", str(handle))]
         try:
             process = subprocess.Popen(
-                self._command,
+                [*self._command, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 env=broker_environment(),
                 start_new_session=True,
+                pass_fds=passed,
             )
         except OSError as error:
             raise Unavailable(
@@ -194,6 +206,10 @@ class Launcher:
             ) from error
         finally:
             os.close(log)
+        # Only who ends it by force reads this; a disk that is full is no reason to do without it.
+        with suppress(OSError):
+            os.lseek(lock.handle, 0, os.SEEK_SET)
+            os.write(lock.handle, f"{process.pid}\n".encode())
         # A broker that ends before this session must not stay in the table as a zombie.
         threading.Thread(target=process.wait, name="broker-reaper", daemon=True).start()
         return process
@@ -222,8 +238,7 @@ class Launcher:
 
     def _holder(self) -> int | None:
         """Give the pid of the broker that holds the data, if one does."""
-        noted = read_private(self._data_lock, max_bytes=64)
-        pid = int(noted) if noted and noted.strip().isdigit() else 0
+        pid = _pid_in(self._data_lock)
         # Only a live process is worth the look at the lock: for that moment a broker that is
         # just starting would find it taken.
         if not _is_alive(pid) or (lock := try_lock(self._data_lock)) is None:
@@ -232,14 +247,31 @@ class Launcher:
         return None
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
-        wait = self._wait(2 * START_S)
-        while (lock := try_lock(self._start_lock)) is None:
+    async def _turn(
+        self, limit_s: float = 2 * START_S, *, force: bool = False
+    ) -> AsyncGenerator[FileLock]:
+        """Hold the lock on starting; by force, kill what is starting when the time is over."""
+        wait = self._wait(limit_s + (_KILL_S if force else 0))
+        forced_from = self._clock.now() + limit_s
+        while (lock := self._take_turn()) is None:
+            if force and self._clock.now() >= forced_from:
+                await anyio.to_thread.run_sync(self._kill_starting)
             await wait.more(self._locked())
         try:
-            yield
+            yield lock
         finally:
             lock.release()
+
+    def _take_turn(self) -> FileLock | None:
+        if (lock := try_lock(self._start_lock)) is not None:
+            # Whom an earlier holder started is nobody's business any more.
+            os.ftruncate(lock.handle, 0)
+        return lock
+
+    def _kill_starting(self) -> None:
+        if (pid := _pid_in(self._start_lock)) and _is_alive(pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def _wait(self, limit_s: float) -> "_Wait":
         return _Wait(self._clock, limit_s)
@@ -283,8 +315,9 @@ class Launcher:
 
     def _locked(self) -> MeshError:
         return Unavailable(
-            f"Another session has been starting the broker for {2 * START_S:g} s.",
-            f"Try again in a moment; what the broker does is in {self.log_file}",
+            "Another session has been starting the broker for long, and it is not up.",
+            "Try again in a moment, or end it with `claudemesh down --force`; what the broker does"
+            f" is in {self.log_file}",
             code="locked",
         )
 
@@ -309,6 +342,12 @@ def _signals(timeout_s: float, *, force: bool) -> list[tuple[signal.Signals, flo
     asked = [(signal.SIGTERM, timeout_s)]
     # Windows knows no other signal than the one that ends a process at once.
     return [*asked, (getattr(signal, "SIGKILL", signal.SIGTERM), _KILL_S)] if force else asked
+
+
+def _pid_in(lock_file: Path) -> int:
+    """Give the process that noted itself, or was noted, in a lock file; 0 for none."""
+    noted = read_private(lock_file, max_bytes=64)
+    return int(noted) if noted and noted.strip().isdigit() else 0
 
 
 def _is_alive(pid: int) -> bool:

@@ -12,7 +12,7 @@ may have been shown, ``withheld`` why a row was not shown.
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from claudemesh_mcp import reports
@@ -26,6 +26,8 @@ FOLDER: Final = "folder"
 """The fact that says in which folder the peer works; bytes of the path as Latin-1."""
 _MOST_BYTES: Final = 4096
 _MOST_STEPS: Final = 5
+_IN_TABLES: Final = "ref: refs/heads/.invalid"
+"""What a newer git has in place of HEAD, for older ones, where it keeps references in tables."""
 _SHA_LENGTHS: Final = frozenset({40, 64})
 _HEX: Final = frozenset("0123456789abcdef")
 # Word for word as the index has it; without the lease SQLite would offer what is shown just now.
@@ -147,8 +149,8 @@ def head_of(folder: str) -> str | None:
     """Give the commit that is checked out around a folder, as git would; git itself is not run.
 
     Returns:
-        Its hash, SHA-1 or SHA-256; none outside of git, before the first commit, and where a newer
-        git keeps its branches in a form that is not read here.
+        Its hash, SHA-1 or SHA-256; none outside of git, before the first commit, and where what git
+        keeps makes no sense.
 
     Source: gitrepository-layout(5).
     """
@@ -175,10 +177,10 @@ def _git_folder(folder: str) -> str | None:
 def _commit(git: str) -> str | None:
     # A linked worktree has a HEAD of its own, and the branches of its repository.
     common = os.path.join(git, _line(os.path.join(git, "commondir")))
+    look_up = _look_up_in(git)
     name, places = "HEAD", [git]
     for _ in range(_MOST_STEPS):
-        said = next((line for one in places if (line := _line(os.path.join(one, name)))), "")
-        said = said or _packed(common, name)
+        said = next((found for one in places if (found := look_up(one, name))), "")
         if not said.startswith("ref:"):
             return said if len(said) in _SHA_LENGTHS and _HEX.issuperset(said) else None
         name, places = said.removeprefix("ref:").strip(), [git, common]
@@ -187,9 +189,22 @@ def _commit(git: str) -> str | None:
     return None
 
 
-def _packed(common: str, name: str) -> str:
+def _look_up_in(git: str) -> Callable[[str, str], str]:
+    if _line(os.path.join(git, "HEAD")) != _IN_TABLES:
+        return _in_files
+    # A hook starts without it where it can.
+    from claudemesh_mcp import reftable
+
+    return reftable.look_up
+
+
+def _in_files(folder: str, name: str) -> str:
+    return _line(os.path.join(folder, name)) or _packed(folder, name)
+
+
+def _packed(folder: str, name: str) -> str:
     """Give the commit of a branch that has no file of its own."""
-    wanted, path = b" " + os.fsencode(name), os.path.join(common, "packed-refs")
+    wanted, path = b" " + os.fsencode(name), os.path.join(folder, "packed-refs")
     try:
         if not os.path.isfile(path):
             return ""

@@ -8,12 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.checkout import ROOT
+from tests.support.owners import somebody_elses
 
 # fmt: off
 TOOLS = [
@@ -120,6 +121,14 @@ def test_a_home_that_is_not_set_is_an_error_and_not_the_root_folder(newcomer: Ne
     done = newcomer.runs(HOME="")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
+
+
+def test_sudo_in_the_home_of_its_caller_is_refused(newcomer: Newcomer) -> None:
+    theirs = replace(newcomer, home=somebody_elses(newcomer.home))
+    done = theirs.runs(SUDO_USER="ada")
+    assert done.returncode == 1
+    assert "run this as ada, without sudo" in done.stderr
+    assert newcomer.has() == []
 
 
 def test_a_command_of_another_program_is_left_alone(newcomer: Newcomer) -> None:

@@ -101,7 +101,8 @@ def _say(text: str) -> None:
     print(text)  # noqa: T201 - its answer
 
 
-def _run(flags: dict[str, object]) -> int:
+def _run(flags: dict[str, Any]) -> int:
+    start_lock: int | None = flags.pop("start_lock")
     named = flags["run"] if flags["embedded"] else None
     run = Path(str(named)) if named else None
     try:
@@ -109,7 +110,7 @@ def _run(flags: dict[str, object]) -> int:
         from claudemesh_broker import server
 
         run = settings.run if settings.embedded else None
-        return server.run(settings)
+        return server.run(settings, start_lock)
     except MeshError as error:
         print(f"claudemesh broker: {error}", file=sys.stderr)  # noqa: T201 - its one sentence
         if run is not None:
@@ -137,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="started by a session: ends by itself when it is idle",
     )
+    run.add_argument("--start-lock", type=int, help=argparse.SUPPRESS)
     check = commands.add_parser("check", help="look over its data")
     backup = commands.add_parser("backup", help="copy its data into one file, also while it runs")
     backup.add_argument("to", help="the file, or a folder for it")

@@ -74,8 +74,12 @@ class _Place:
         return url if self.shown else url.replace("https", "http", 1)
 
 
-def run(settings: BrokerSettings) -> int:
+def run(settings: BrokerSettings, start_lock: int | None = None) -> int:
     """Serve until it is told to end; gives the exit status.
+
+    Args:
+        settings: How to serve.
+        start_lock: The descriptor of the lock under which a session started it, if one did.
 
     Raises:
         MeshError: it can't start; what is there was not touched.
@@ -83,6 +87,9 @@ def run(settings: BrokerSettings) -> int:
     # Whatever is written from here on, the log too, is for this user alone.
     os.umask(0o077)
     with FolderLock.take(private_folder(settings.data)):
+        if start_lock is not None:
+            # Not before: whoever ends the home's broker must find one of the two locks taken.
+            os.close(start_lock)
         _log(settings)
         key = embedded.load_signing_key(settings.data)
         shown = _certificate(settings)

@@ -51,7 +51,8 @@ def down(
 ) -> None:
     """End the broker of this home, if one runs.
 
-    Nothing that it accepted is lost. A session that is open starts a new one when it needs it.
+    One that is just being started is waited for and ended too. Nothing that it accepted is lost. A
+    session that is open starts a new one when it needs it.
 
     \b
     Examples:
@@ -73,7 +74,7 @@ def down(
     if json:
         show.data({"stopped": _shown(broker)})
     else:
-        show.word("The broker has ended." if broker else "No broker was running.")
+        show.word("The broker has ended." if broker else "No broker runs.")
 
 
 def status(json: Json = False) -> None:

@@ -68,6 +68,7 @@ def install(
     from claudemesh_mcp.installation import placing, scopes
 
     site = scopes.here()
+    scopes.refuse_sudo(site, [scope])
     claude = scopes.find_claude()
     asks = not (yes or dry_run or json) and sys.stdin.isatty() and sys.stderr.isatty()
     wish = placing.Wish(
@@ -98,7 +99,7 @@ def uninstall(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Take claudemesh out of Claude Code: what ``install`` has put there, and nothing else.
+    """Take claudemesh out of Claude Code: what `install` has put there, and nothing else.
 
     Your home with its keys and messages stays. With --json it prints what install does.
 
@@ -111,6 +112,7 @@ def uninstall(
 
     site = scopes.here()
     chosen = list(Scope) if scope is None else [scope]
+    scopes.refuse_sudo(site, chosen)
     try:
         claude, missing = scopes.find_claude(), None
     except NotFound as error:

@@ -83,7 +83,7 @@ def _look_at_server(site: Site, paths: Paths) -> Finding:
 
 def _look_at_hooks(site: Site, paths: Paths) -> Finding:
     found, gone, quiet = list[Scope](), list[tuple[Scope, str]](), list[Path]()
-    for scope in Scope:
+    for scope in site.placed:
         path = site.settings(scope)
         try:
             content = JsonFile.read(path).content()

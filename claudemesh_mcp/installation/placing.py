@@ -50,10 +50,18 @@ def steps(wish: Wish, site: Site, record: Record, claude: str) -> list[Step]:
         claude: The client's program.
 
     Raises:
-        Conflict: it is installed in the other way, or another server has our name.
+        Conflict: it is installed in the other way, another server has our name, or the project's
+            settings are the user's (``project_is_home``).
         Invalid: ``settings_invalid``.
     """
     path = site.settings(wish.scope)
+    if wish.scope not in site.placed:
+        raise Conflict(
+            f"In this folder the settings of the project are your own, for all sessions: {path}.",
+            "Run it in the project's folder, or for all your sessions: claudemesh install"
+            f" --scope {Scope.USER}",
+            code="project_is_home",
+        )
     # Read before anything is done: a file that makes no sense is not met half-way.
     JsonFile.read(path)
     place = Place(path, record)
@@ -123,7 +131,9 @@ def _server(wish: Wish, site: Site, place: Place, claude: str) -> list[Step]:
 def _has_server_or_hooks(site: Site) -> Scope | None:
     """Give the first scope that has what the plugin brings too."""
     servers = {scope for scope, entry in site.servers() if scopes.is_ours(entry)}
-    hooked = (scope for scope in Scope if entries.has_hooks(scopes.read(site.settings(scope))))
+    hooked = (
+        scope for scope in site.placed if entries.has_hooks(scopes.read(site.settings(scope)))
+    )
     return next((scope for scope in Scope if scope in {*servers, *hooked}), None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from claudemesh_mcp.installation import entries, scopes
 from claudemesh_mcp.installation.jsonfile import JsonFile
 from claudemesh_mcp.installation.record import Note, Record
-from claudemesh_mcp.installation.scopes import MARKETPLACE, PLUGIN, SERVER, Scope, Site
+from claudemesh_mcp.installation.scopes import MARKETPLACE, PLUGIN, SERVER, SHARED, Scope, Site
 from claudemesh_mcp.installation.steps import Edit, Place, Run, Step
 
 
@@ -29,15 +29,19 @@ def steps(
         Invalid: ``settings_invalid``.
     """
     path = site.settings(scope)
-    JsonFile.read(path)
     place, told = Place(path, record), ("--scope", str(scope))
+    remove = ("mcp", "remove", *told, SERVER)
+    if scope not in site.placed:
+        # Of such a project only the server is not the user's too, and it has no note.
+        beside = Place(site.project / SHARED, record)
+        is_there = _added_server(site.server(scope), None)
+        return [Run(claude, remove, beside, ("server", False))] if is_there else []
+    JsonFile.read(path)
     note = record.note(path)
-    made: list[Step] = []
     edit = Edit(place, _change)
-    if edit.shown():
-        made.append(edit)
+    made: list[Step] = [edit] if edit.shown() else []
     if _added_server(site.server(scope), note):
-        made.append(Run(claude, ("mcp", "remove", *told, SERVER), place, ("server", False)))
+        made.append(Run(claude, remove, place, ("server", False)))
     if site.plugin(scope) and (plugin or (note is not None and note.plugin)):
         words = ("plugin", "uninstall", *told, PLUGIN)
         made.append(Run(claude, words, place, ("plugin", False)))
@@ -49,7 +53,8 @@ def steps(
 
 def left(scope: Scope, site: Site, record: Record) -> str:
     """Say what stays, because it was there before; empty if nothing does."""
-    note, entry = record.note(site.settings(scope)), site.server(scope)
+    note = record.note(site.settings(scope)) if scope in site.placed else None
+    entry = site.server(scope)
     if entry is None or not scopes.is_ours(entry) or _added_server(entry, note):
         return ""
     return (

@@ -5,19 +5,22 @@ read as expected counts as not there: files that are to be changed are looked at
 """
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, cast
 
-from claudemesh_mcp.config import client_folder
-from claudemesh_wire.errors import NotFound
+from claudemesh_mcp.config import caller_of_sudo, client_folder, locate
+from claudemesh_wire.errors import Forbidden, NotFound
 
 SERVER: Final = "claudemesh"
 PLUGIN: Final = "claudemesh@claudemesh"
 MARKETPLACE: Final = "claudemesh"
+SHARED: Final = ".mcp.json"
+"""Where a project's servers are, for all who work in it."""
 _CLAUDE: Final = "claude"
 
 
@@ -50,10 +53,17 @@ class Site:
         name = "settings.json" if scope is Scope.PROJECT else "settings.local.json"
         return self.project / ".claude" / name
 
+    @property
+    def placed(self) -> list[Scope]:
+        """The scopes that have a settings file of their own: a project's may be the user's."""
+        own = self.settings(Scope.USER).resolve()
+        is_own = self.settings(Scope.PROJECT).resolve() == own
+        return [scope for scope in Scope if not (is_own and scope is Scope.PROJECT)]
+
     def server(self, scope: Scope) -> dict[str, Any] | None:
         """Give the entry of our server in a scope, as ``claude mcp add`` has written it."""
         is_shared = scope is Scope.PROJECT
-        holder = read(self.project / ".mcp.json" if is_shared else self.state)
+        holder = read(self.project / SHARED if is_shared else self.state)
         if scope is Scope.LOCAL:
             holder = table(table(holder, "projects"), str(self.project))
         entry = table(holder, "mcpServers").get(SERVER)
@@ -71,7 +81,7 @@ class Site:
 
     def plugins(self) -> list[Scope]:
         """Give the scopes in which the plugin is enabled."""
-        return [scope for scope in Scope if self.plugin(scope)]
+        return [scope for scope in self.placed if self.plugin(scope)]
 
     @property
     def marketplace(self) -> str:
@@ -101,6 +111,28 @@ def find_claude() -> str:
         "Install Claude Code (https://code.claude.com/docs), or put its folder on PATH.",
         code="claude_not_found",
     )
+
+
+def refuse_sudo(site: Site, scopes: Iterable[Scope]) -> None:
+    """See to it that no file is made in another user's home, which then could not change it.
+
+    Args:
+        site: Where Claude Code keeps things.
+        scopes: What is going to be changed.
+
+    Raises:
+        Forbidden: ``wrong_user``: ``sudo`` runs this on what belongs to its caller.
+    """
+    if not (caller := caller_of_sudo()):
+        return
+    for path in (site.state, locate().data, *map(site.settings, scopes)):
+        folder = next(one for one in (path, *path.parents) if one.exists())
+        if folder.stat().st_uid != os.geteuid():
+            raise Forbidden(
+                f"{folder} is not of the user that sudo runs this as. Nothing was changed.",
+                f"Run it as {caller}, without sudo: it needs no rights but those of its user.",
+                code="wrong_user",
+            )
 
 
 def is_ours(entry: dict[str, Any]) -> bool:

@@ -56,10 +56,11 @@ _CAUSES: Final = (
             "error sending request",
             "No matching distribution found",
             "Could not find a version",
+            "No solution found",
         ),
         "registry_unreachable",
         "The package registry could not be reached, so the libraries are not installed.",
-        "Check network and proxy (HTTPS_PROXY, PIP_INDEX_URL). The next session tries again.",
+        "Check network, proxy and registry (HTTPS_PROXY, PIP_INDEX_URL, for uv UV_DEFAULT_INDEX).",
     ),
 )
 
@@ -151,6 +152,9 @@ class Environment:
         Raises:
             OSError: nothing can be written to the data folder.
         """
+        # Not at the top: the process that is started here finds no modules of ours.
+        from claudemesh_mcp.routes.places import environment
+
         for _ in range(_TRIES):
             if (handle := self._take_lock()) is not None:
                 break
@@ -167,6 +171,8 @@ class Environment:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
+                # With the certificates of the system uv, like pip, passes a company's proxy.
+                env={"UV_SYSTEM_CERTS": "1", **environment()},
                 start_new_session=True,
                 # It goes on to hold the lock, without a moment in which nobody does.
                 pass_fds=[handle],
@@ -225,7 +231,7 @@ class Environment:
             pip = [sys.executable, "-I", str(pip), "--python", str(self.python), "install"]
             quick = ["--disable-pip-version-check", "--retries", "1", "--timeout", "20"]
             install = [*pip, "--no-input", "--compile", *quick]
-        elif uv := shutil.which("uv"):
+        elif uv := _uv():
             self._run([uv, "venv", "--python", sys.executable, str(self.folder)])
             install = [uv, "pip", "install", "--python", str(self.python), "--compile-bytecode"]
         else:
@@ -308,6 +314,12 @@ def _bundled_pip() -> Path | None:
     folders = (Path(ensurepip.__file__).with_name("_bundled"), Path("/usr/share/python-wheels"))
     wheels = [wheel for folder in folders for wheel in folder.glob("pip-*.whl")]
     return wheels[0] / "pip" if wheels else None
+
+
+def _uv() -> str | None:
+    """Find uv, but not where a relative entry of PATH leads."""
+    folders = filter(os.path.isabs, os.get_exec_path())
+    return shutil.which("uv", path=os.pathsep.join(folders))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -60,6 +60,10 @@ def test_with_a_damaged_note_and_nobody_about_it_a_retry_is_offered(
             "registry_unreachable",
         ),
         ("ERROR: No matching distribution found for attrs==26.1.0", "registry_unreachable"),
+        (
+            "  cause: Because there is no version of attrs==26.1.0\nerror: No solution found when",
+            "registry_unreachable",
+        ),
         ("error: command 'gcc' failed with exit code 1", "setup_failed"),
         ("", "setup_failed"),
     ],

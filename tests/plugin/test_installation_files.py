@@ -24,6 +24,7 @@ from claudemesh_mcp.installation.steps import Edit, Place
 from claudemesh_mcp.plugin.entries import EVENTS
 from claudemesh_wire.errors import Conflict
 from tests.support.claude.desk import Desk
+from tests.support.owners import somebody_elses
 from tests.support.shell import LIMIT_S, Done, Shell
 
 # Takes the terminal as its own, so that what is typed there reaches it as from a user.
@@ -299,3 +300,66 @@ def test_without_a_client_the_hooks_go_and_the_server_is_named(desk: Desk) -> No
     done = desk.run("uninstall", "--json")
     assert (done.code, done.error["code"]) == (3, "claude_not_found")
     assert not desk.settings["user"].exists()
+
+
+def at_home(desk: Desk) -> dict[str, str]:
+    """The variables with which the project is the user's home, and its settings the user's own."""
+    return {"HOME": str(desk.project), "CLAUDE_CONFIG_DIR": str(desk.project / ".claude")}
+
+
+@pytest.mark.parametrize("words", [(), ("--plugin",), ("--dry-run",)])
+def test_a_project_whose_settings_are_the_users_is_refused(
+    desk: Desk, words: tuple[str, ...]
+) -> None:
+    done = desk.run("install", "--scope", "project", "--json", *words, **at_home(desk))
+    assert (done.code, done.error["code"]) == (1, "project_is_home")
+    assert "--scope user" in done.error["hint"]
+    assert asked(desk) == []
+    assert not desk.settings["project"].exists()
+
+
+def test_in_the_home_an_installation_for_the_user_is_one_and_taken_back_once(desk: Desk) -> None:
+    assert desk.run("install", "--scope", "user", **at_home(desk)).code == 0
+    assert set(desk.told("project")["hooks"]) == set(EVENTS)
+    steps = desk.run("uninstall", "--json", "--dry-run", **at_home(desk)).json["steps"]
+    assert [one["edit"] for one in steps] == [str(desk.settings["project"])]
+    done = desk.run("uninstall", "--scope", "project", "--json", **at_home(desk))
+    assert done.json["steps"] == []
+    assert "hooks" in desk.told("project")
+    assert desk.run("uninstall", **at_home(desk)).code == 0
+    assert not desk.settings["project"].exists()
+
+
+def test_in_the_home_a_server_of_the_folder_is_taken_out_and_the_users_note_stays(
+    desk: Desk,
+) -> None:
+    assert desk.run("install", "--scope", "user", **at_home(desk)).code == 0
+    before = (desk.shell.home / "installed.json").read_bytes()
+    entry = {"command": "claudemesh", "args": ["mcp"]}
+    (desk.project / ".mcp.json").write_text(json.dumps({"mcpServers": {"claudemesh": entry}}))
+    steps = desk.run("uninstall", "--scope", "project", "--json", **at_home(desk)).json["steps"]
+    assert steps == [{"run": "claude mcp remove --scope project claudemesh"}]
+    assert (desk.shell.home / "installed.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+@pytest.mark.parametrize("place", ["config", "project"])
+def test_sudo_on_what_belongs_to_its_caller_is_refused(
+    desk: Desk, command: str, place: str
+) -> None:
+    theirs = somebody_elses(desk.config if place == "config" else desk.project)
+    told = {"CLAUDE_CONFIG_DIR": str(theirs)} if place == "config" else {}
+    done = desk.run(command, "--scope", "project", "--json", SUDO_USER="ada", **told)
+    assert (done.code, done.error["code"]) == (4, "wrong_user")
+    assert "ada" in done.error["hint"]
+    assert asked(desk) == []
+    assert not desk.shell.home.exists()
+
+
+def test_root_may_install_for_itself_and_in_a_container_on_a_home_that_is_not_its(
+    desk: Desk,
+) -> None:
+    assert desk.run("install", SUDO_USER="ada").code == 0
+    assert desk.run("uninstall", SUDO_USER="ada").code == 0
+    somebody_elses(desk.config)
+    assert desk.run("install").code == 0

@@ -5,8 +5,10 @@ Each test starts it as Claude Code does, with a data folder of its own and a Pyt
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from claudemesh_mcp.offer import INSTRUCTIONS
 from claudemesh_wire import VERSION
 from tests.support.documents import definitions
-from tests.support.plugin import Plugin, a_registry, a_socket, copy_plugin
+from tests.support.plugin import Plugin, a_registry, a_socket, base_python, copy_plugin
 from tests.support.shell import Shell
 
 ALL = {tool["name"] for tool in definitions()}
@@ -46,6 +48,20 @@ def holds(path: Path, words: bytes) -> bool:
     with suppress(OSError):
         return words in path.read_bytes()
     return False
+
+
+def without_venv(plugin: Plugin) -> None:
+    """Give the user a Python as Debian has it, which can't make an environment."""
+    plugin.environment()
+    python = plugin.folder / "bin" / "python3"
+    whole = Path(base_python())
+    library = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    (plugin.folder / library).mkdir(parents=True)
+    for part in (whole.parents[1] / library).iterdir():
+        if part.name not in {"ensurepip", "site-packages"}:
+            (plugin.folder / library / part.name).symlink_to(part)
+    python.unlink()
+    shutil.copy(whole, python)
 
 
 def test_without_a_registry_the_session_is_answered_and_told_what_to_do(plugin: Plugin) -> None:
@@ -155,6 +171,55 @@ def test_a_program_that_the_project_brings_is_not_run(plugin: Plugin) -> None:
         client.greet()
         assert client.tools() == ["setup_status"]
     assert not (plugin.folder / "ran").exists()
+
+
+@pytest.mark.parametrize("entry", [".", "", "tools", "./tools", "../project/tools"])
+@pytest.mark.parametrize("has_python", [True, False])
+def test_nothing_that_the_project_brings_is_run_in_the_search_for_a_python(
+    plugin: Plugin, entry: str, *, has_python: bool
+) -> None:
+    tools = plugin.environment()["PATH"]
+    if not has_python:
+        (plugin.folder / "bin" / "python3").unlink()
+    for folder in (plugin.project, plugin.project / "tools"):
+        folder.mkdir(exist_ok=True)
+        for name in ("python3.13", "python3", "uv", "mkdir", "mv", "claudemesh"):
+            brought = folder / name
+            brought.write_text(f"#!/bin/sh\n: >'{plugin.folder}/ran'; echo '{brought}'\n", "utf-8")
+            brought.chmod(0o755)
+    for words in (("hook", "Stop"), ("monitor",), ("server",)):
+        plugin.run(*words, PATH=f"{entry}:{tools}")
+    assert (plugin.data / "python").exists() == has_python
+    assert not (plugin.folder / "ran").exists()
+
+
+def test_uv_is_asked_for_a_python_where_no_project_has_settings_for_it(plugin: Plugin) -> None:
+    found = plugin.program("found", "exit 0")
+    plugin.program("uv", f"pwd >'{plugin.folder}/asked in'; echo '{found}'")
+    (plugin.folder / "bin" / "python3").unlink()
+    plugin.run("hook", "Stop")
+    assert (plugin.folder / "asked in").read_text("utf-8") == "/\n"
+    assert (plugin.data / "python").read_text("utf-8") == f"{found}\n"
+
+
+def test_what_it_starts_has_the_path_that_it_was_given(plugin: Plugin) -> None:
+    tools = plugin.environment()["PATH"]
+    (plugin.folder / "bin" / "python3").unlink()
+    plugin.program("claudemesh", 'echo "$PATH" "$@"')
+    done = plugin.run("server", PATH=f".:{tools}")
+    assert done.stdout == f".:{tools} mcp\n".encode()
+
+
+def test_uv_where_python_has_no_venv_is_given_the_certificates_of_the_system(
+    plugin: Plugin,
+) -> None:
+    without_venv(plugin)
+    plugin.program("uv", 'echo "$UV_SYSTEM_CERTS: $*" >&2; exit 1')
+    with plugin.server() as client:
+        client.greet()
+        told = client.call("setup_status", wait_s=60)
+    assert (told["state"], told["error"]["code"]) == ("failed", "setup_failed")
+    assert Path(told["log"]).read_text("utf-8").startswith("1: venv --python ")
 
 
 def test_nobody_else_looks_into_the_data_folder_or_writes_there(plugin: Plugin) -> None:

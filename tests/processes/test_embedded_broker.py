@@ -1,6 +1,7 @@
 """Launcher and broker keep the same contract: the real broker is started, refused, replaced."""
 
 import os
+import select
 import signal
 import socket
 import sqlite3
@@ -13,7 +14,7 @@ import pytest
 
 from claudemesh_mcp.config import Paths, broker_environment
 from claudemesh_mcp.home import Home, atomic_write, file_lock
-from claudemesh_mcp.launcher import BrokerInfo, Launcher
+from claudemesh_mcp.launcher import BrokerInfo, Clock, Launcher
 from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.errors import MeshError
 from tests.support.sessions import launching, pid_from
@@ -85,6 +86,74 @@ def test_eight_sessions_on_an_empty_home_share_one_broker(home: Home) -> None:
     finally:
         for each in sessions:
             each.communicate()
+
+
+class Slow:
+    """A broker that has been started and gets no further than to its file of settings.
+
+    Args:
+        home: Its home.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._file = home.broker / "broker.toml"
+        os.mkfifo(self._file)
+        self._handle = -1
+        self.is_waited_for = False
+
+    def await_start(self) -> None:
+        """Wait until it wants to read its settings."""
+        self._handle = os.open(self._file, os.O_WRONLY)
+
+    def ended(self) -> bool:
+        """Wait until nobody wants to read its settings any more."""
+        poll = select.poll()
+        poll.register(self._handle, 0)
+        return bool(poll.poll(LIMIT_S * 1000))
+
+    async def go_on(self, pause_s: float) -> None:
+        """Let it go on; a launcher that waits calls this for its first pause."""
+        if not self.is_waited_for:
+            self.is_waited_for = True
+            self._file.unlink()
+            os.close(self._handle)
+        await anyio.sleep(pause_s)
+
+
+@pytest.fixture
+def begun(home: Home) -> Slow:
+    """Give a broker that a session began to start before it was killed."""
+    slow = Slow(home)
+    with launching(home) as session:
+        slow.await_start()
+        os.killpg(session.pid, signal.SIGKILL)
+    return slow
+
+
+async def test_stopping_waits_for_a_broker_that_a_dead_session_began_to_start(
+    home: Home, begun: Slow
+) -> None:
+    launcher = Launcher(home, clock=Clock(sleep=begun.go_on))
+    with anyio.fail_after(LIMIT_S):
+        assert await launcher.stop(LIMIT_S)
+    assert begun.is_waited_for
+    with file_lock(home.run / "start.lock", 0), file_lock(home.broker / "lock", 0):
+        assert Launcher(home).find() is None
+
+
+async def test_the_next_session_gets_the_broker_that_a_dead_one_began_to_start(
+    home: Home, begun: Slow
+) -> None:
+    launcher = Launcher(home, ["/nowhere/claudemesh"], Clock(sleep=begun.go_on))
+    with anyio.fail_after(LIMIT_S):
+        assert (await launcher.ensure()).version == VERSION
+
+
+async def test_a_start_that_comes_to_no_end_is_ended_by_force(home: Home, begun: Slow) -> None:
+    with anyio.fail_after(LIMIT_S):
+        assert await Launcher(home).stop(0, force=True)
+    assert begun.ended()
+    assert not begun.is_waited_for
 
 
 async def test_a_corrupted_database_is_refused_and_left_alone(home: Home) -> None:

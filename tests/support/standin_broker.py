@@ -1,7 +1,8 @@
 """A process that keeps the launcher's side of the contract, or breaks it in one chosen way.
 
 The real broker can't be old, deaf or beaten on demand. Only the standard library, so that it is up
-at once. Arguments: data folder, run folder, version, way.
+at once. Arguments: data folder, run folder, version, way; the launcher adds `--start-lock` with the
+descriptor of the lock that a broker keeps until it holds its data.
 """
 
 import base64
@@ -36,7 +37,7 @@ def refuse(run: Path) -> None:
 
 def be_beaten(run: Path) -> None:
     """End as a broker does that finds another one on its data, which is up a little later."""
-    command = [sys.executable, *sys.argv[:-1], "announced"]
+    command = [sys.executable, *sys.argv[:4], "announced"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as winner:
         assert winner.stdout is not None
         winner.stdout.readline()
@@ -48,6 +49,8 @@ def hold(data: Path) -> None:
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
+    if "--start-lock" in sys.argv:
+        os.close(int(sys.argv[-1]))
 
 
 def serve(data: Path, run: Path, version: str) -> None:

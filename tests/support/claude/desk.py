@@ -68,7 +68,7 @@ class Desk:
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
         }
-        return self.shell.environment(**own, **more)
+        return self.shell.environment(**(own | more))
 
     def run(self, *words: str, **more: str) -> Done:
         """Run `claudemesh` in the project."""
