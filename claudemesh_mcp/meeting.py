@@ -19,7 +19,7 @@ import anyio.to_thread
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.project import as_text
-from claudemesh_mcp.routes import bells, facts, records, waking
+from claudemesh_mcp.routes import bells, facts, records, rests, waking
 from claudemesh_mcp.routes.facts import Mode
 from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.records import Record
@@ -114,6 +114,14 @@ class Meeting:
         if self._is_open and (is_renamed or not is_there):
             self._record = self._record._replace(handle=self._peer.handle)
             await _attempt(partial(records.write, self._data, self._record))
+
+    async def take_rest(self) -> None:
+        """Take in the end of a turn that a hook could not note, while the file was locked."""
+        data, record = self._data, self._record
+        found = await self._peer.file.read(lambda _: rests.left(data, record))
+        if found:
+            await self._peer.file.write(partial(rests.note, record=record, found=found))
+            await _attempt(partial(rests.drop, data, record, found))
 
     async def close(self) -> None:
         """Take back what was said of this server; the alias stays, for whoever resumes."""

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 from claudemesh_mcp.routes import facts, offers, records
 from claudemesh_mcp.routes.door import change, now_ms, open_file
-from claudemesh_mcp.routes.events import EVENTS, Event, is_quiet
+from claudemesh_mcp.routes.events import EVENTS, Event, Shows, is_quiet
 from claudemesh_mcp.routes.offers import Look, Offer
 from claudemesh_mcp.routes.places import Caller, Places
 
@@ -45,18 +45,44 @@ def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
         record = records.find_by_session(where.data, session)
     if record is None or not session:
         return
-    sql = open_file(record.file)
+    event = Event(told, session, record, where.data, caller.is_attended, now_ms())
+    try:
+        asked = _ask(name, event)
+    except sqlite3.OperationalError:
+        if name == _STOP:
+            _remember(event)
+        raise
+    if asked is not None:
+        sql, shows = asked
+        with closing(sql):
+            if shows is not None:
+                _print(sql, name, shows)
+
+
+def _ask(name: str, event: Event) -> tuple[sqlite3.Connection, Shows] | None:
+    """Change the file by an event; gives it with what is to be shown, none if it is not known."""
+    sql = open_file(event.record.file)
     if sql is None:
-        return
-    with closing(sql):
-        at_ms = facts.corrected(sql, now_ms())
-        event = Event(told, session, record, where.data, caller.is_attended, at_ms)
+        return None
+    try:
+        if os.path.exists(records.rest(event.data, event.record)):
+            from claudemesh_mcp.routes import rests
+
+            rests.take(sql, event.data, event.record)
+        event = event._replace(now_ms=facts.corrected(sql, event.now_ms))
         if name == _TOOL and is_quiet(sql, event):
-            return
+            return sql, None
         with change(sql):
-            shows = EVENTS[name](sql, event)
-        if shows is not None:
-            _print(sql, name, shows)
+            return sql, EVENTS[name](sql, event)
+    except BaseException:
+        sql.close()
+        raise
+
+
+def _remember(event: Event) -> None:
+    from claudemesh_mcp.routes import rests
+
+    rests.leave(event.data, event.record, event.session)
 
 
 def _read(said: bytes) -> Mapping[str, Any]:

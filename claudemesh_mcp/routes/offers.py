@@ -181,13 +181,27 @@ def has_unproven(sql: sqlite3.Connection) -> bool:
     return bool(_printed(sql))
 
 
-def evidence_of_end(sql: sqlite3.Connection, session: str, client: str, now_ms: int) -> int:
+def evidence_of_end(
+    sql: sqlite3.Connection,
+    session: str,
+    client: str,
+    now_ms: int,
+    ended_ms: int = openrows.FAR_MS,
+) -> int:
     """Take the end of a turn: its last request had all that was printed before.
+
+    Args:
+        sql: The peer file.
+        session: The session.
+        client: Its client.
+        now_ms: The time.
+        ended_ms: When the turn ended, if that was not now.
 
     Returns:
         How many rows are seen by that.
     """
-    return _see(sql, _printed_for(sql, session, client), now_ms)
+    rows = [row for row in _printed_for(sql, session, client) if row["printed_ms"] <= ended_ms]
+    return _see(sql, rows, now_ms)
 
 
 def evidence_of_tool(

@@ -62,6 +62,11 @@ def place(data: Folder, pid: int, kind: str = "json") -> str:
     return os.path.join(clients(data), f"{pid}.{kind}")
 
 
+def rest(data: Folder, record: Record) -> str:
+    """Give the path of the file that says of a turn that it ended, if its peer's file could not."""
+    return place(data, record.pid, f"{record.peer}.rest")
+
+
 def write(data: Folder, record: Record) -> None:
     """Say which peer a client's session is; of two servers of one client the latest wins.
 

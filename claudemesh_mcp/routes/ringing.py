@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from typing import Final
 
-from claudemesh_mcp.routes import bells, facts, records
+from claudemesh_mcp.routes import bells, facts, records, rests
 from claudemesh_mcp.routes.bells import Bell, Health
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.places import Caller, Places
@@ -96,6 +96,8 @@ class Place:
         if version == self._version and time.monotonic() < self._next_s:
             return None
         self._version, self._next_s = version, time.monotonic() + _AGAIN_S
+        if self._record is not None:
+            rests.take(sql, self.where.data, self._record)
         at_ms = facts.corrected(sql, now_ms())
         # First what asks for no process: mostly there is nothing to ring for.
         if not (bells.has_reason(sql, at_ms) and self._has_server):
