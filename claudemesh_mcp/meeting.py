@@ -70,6 +70,7 @@ class Meeting:
             handle=peer.handle,
             mesh=peer.identity.mesh_name,
             member=peer.identity.member,
+            mesh_id=peer.identity.mesh,
         )
         self._is_open = False
 
@@ -103,11 +104,8 @@ class Meeting:
         await self._peer.file.write(partial(facts.put, key=facts.CHANNEL, value=word))
 
     async def remain(self) -> None:
-        """Write the record again if the handle is another now, or if nobody's record is there.
-
-        Another server of the client, for another mesh, may have taken its place and left.
-        """
-        path = Path(records.place(self._data, self._record.pid))
+        """Write the record again if the handle is another now, or if it is not there."""
+        path = Path(records.path_of(self._data, self._record))
         # Asked in the thread of the peer's file, which waits for disks anyway.
         is_there = await self._peer.file.read(lambda _: path.exists())
         is_renamed = self._record.handle != self._peer.handle
@@ -134,12 +132,13 @@ class Meeting:
     def _appear(self) -> None:
         records.sweep(self._data)
         if not self._is_anothers(self._starter.session):
-            records.alias(self._data, self._starter.session, self._peer.id)
+            mesh = self._record.mesh_id
+            records.alias(self._data, self._starter.session, self._peer.id, mesh)
         records.write(self._data, self._record)
 
     def _is_anothers(self, session: str) -> bool:
         """Tell whether a session is of another client that lives: this one's peer is its fork."""
-        owner = records.peer_of(self._data, session)
+        owner = records.peer_of(self._data, session, self._record.mesh_id)
         if owner is None or owner == self._peer.id:
             return False
         record = records.of_peer(self._data, owner)

@@ -33,11 +33,11 @@ def claude_anchor(identity: Identity, session: str, *, may_fork: bool) -> str:
 
 def _aliased(identity: Identity, session: str) -> str | None:
     """Give the peer of the alias, if this home has its keys in this mesh."""
-    peer = records.peer_of(identity.home.data, session)
+    peer = records.peer_of(identity.home.data, session, identity.mesh)
     try:
         known = read_device(identity, peer) if peer else None
     except MeshError:
-        # Of another mesh, perhaps: one client may have a server for each.
+        # Of another mesh, perhaps: an earlier version had one alias for all of a session's.
         return None
     return peer if known is not None else None
 

@@ -14,7 +14,7 @@ from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.offers import BUSY, Look, Offer
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import Living
-from claudemesh_mcp.routes.settings import NOW, STALE_MS, Moment
+from claudemesh_mcp.routes.settings import NOW, OUTPUT_CHARACTERS, STALE_MS, Moment
 from claudemesh_mcp.routes.transcript import are_of_two_replies
 
 _MACHINES: Final = ("<task-notification", "<channel", "<system-reminder", "[SYSTEM NOTIFICATION")
@@ -32,6 +32,8 @@ class Event(NamedTuple):
         data: The home.
         is_attended: Whether somebody sits at it.
         now_ms: The time.
+        room: How many characters may be shown.
+        mesh: What the mesh is called, where the client is in several.
     """
 
     told: Mapping[str, Any]
@@ -40,6 +42,8 @@ class Event(NamedTuple):
     data: Folder
     is_attended: bool
     now_ms: int
+    room: int = OUTPUT_CHARACTERS
+    mesh: str = ""
 
     @property
     def client(self) -> str:
@@ -54,7 +58,14 @@ class Event(NamedTuple):
     def look(self, moment: Moment, route: str = "", after: str = "") -> Look:
         """Look at the inbox."""
         return Look(
-            moment, self.session, self.client, self.record.member, route or moment.value, after
+            moment,
+            self.session,
+            self.client,
+            self.record.member,
+            route or moment.value,
+            after,
+            self.room,
+            self.mesh,
         )
 
 
@@ -76,11 +87,11 @@ def started(sql: sqlite3.Connection, event: Event) -> Shows:
 
 def _hand_over_alias(event: Event, forked_from: str) -> None:
     """Let the session of now find this peer again, unless it has a peer of its own."""
-    peer = event.record.peer
-    if records.peer_of(event.data, event.session) is None:
-        records.alias(event.data, event.session, peer)
-    if forked_from != event.session and records.peer_of(event.data, forked_from) == peer:
-        records.unalias(event.data, forked_from)
+    data, peer, mesh = event.data, event.record.peer, event.record.mesh_id
+    if records.peer_of(data, event.session, mesh) is None:
+        records.alias(data, event.session, peer, mesh)
+    if forked_from != event.session and records.peer_of(data, forked_from, mesh) == peer:
+        records.unalias(data, forked_from, mesh)
 
 
 def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
@@ -148,6 +159,12 @@ def stopped(sql: sqlite3.Connection, event: Event) -> Shows:
     facts.put(sql, facts.CONTINUED, facts.get_int(sql, facts.CONTINUED) + 1)
     _note_activity(sql, event, Activity.WORKING)
     return shown
+
+
+def goes_on(sql: sqlite3.Connection, event: Event) -> None:
+    """Take back the end of a turn: messages of another mesh of this client go on with it."""
+    facts.put(sql, facts.CONTINUED, facts.get_int(sql, facts.CONTINUED) + 1)
+    _note_activity(sql, event, Activity.WORKING)
 
 
 def ended(sql: sqlite3.Connection, event: Event) -> Shows:

@@ -52,6 +52,8 @@ class Look(NamedTuple):
         member: The id of the home's own member.
         route: What a receipt calls the way by which this is shown.
         after: The tool call behind which it is; ``BUSY``, or nothing.
+        room: How many characters there are for it.
+        mesh: What the mesh is called, if that is to be said.
     """
 
     moment: Moment
@@ -60,6 +62,8 @@ class Look(NamedTuple):
     member: str
     route: str
     after: str = ""
+    room: int = OUTPUT_CHARACTERS
+    mesh: str = ""
 
 
 class Offer(NamedTuple):
@@ -96,7 +100,7 @@ def offer(sql: sqlite3.Connection, look: Look, now_ms: int, *, released: int = 0
     rows = _candidates(sql, look, shown, now_ms)
     nonce = os.urandom(8).hex()
     tokens = tokens_left(sql, now_ms) if shown.is_pushed else TOKENS_PER_HOUR
-    limits = frames.Limits(OUTPUT_CHARACTERS - _SPARE, tokens)
+    limits = frames.Limits(look.room - _SPARE, tokens)
     framed = frames.fit(rows, nonce, look.member, limits)
     if not framed.rows:
         return None
@@ -105,13 +109,14 @@ def offer(sql: sqlite3.Connection, look: Look, now_ms: int, *, released: int = 0
     openrows.hand_over(sql, [row["row"] for row in framed.rows], holder, now_ms)
     waiting = len(rows) if shown.is_pushed else _open(sql, now_ms) + len(framed.rows)
     remark = frames.remark(waiting - len(framed.rows), released)
-    parts = [frames.heading(len(framed.rows), nonce), *framed.parts, *([remark] if remark else [])]
+    heading = frames.heading(len(framed.rows), nonce, look.mesh)
+    parts = [heading, *framed.parts, *([remark] if remark else [])]
     return Offer("\n\n".join(parts), holder)
 
 
 def _count_only(sql: sqlite3.Connection, look: Look, now_ms: int) -> Offer | None:
     count = _open(sql, now_ms) if look.moment in {Moment.SESSION, Moment.PROMPT} else 0
-    return Offer(frames.count_only(count), "") if count else None
+    return Offer(frames.count_only(count, look.mesh), "") if count else None
 
 
 def _open(sql: sqlite3.Connection, now_ms: int) -> int:

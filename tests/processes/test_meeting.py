@@ -92,14 +92,16 @@ async def test_a_session_that_another_client_still_has_is_forked(live: Live, ses
     for one in (ada, fork):
         assert [message["id"] for message in await one.read(1)] == [sent["id"]]
     # Who goes on with the session later is who had it first, with all that waits there.
-    assert records.peer_of(live.home.data, session) == peer
+    (mesh,) = {one["mesh_id"] for one in told(live)}
+    assert records.peer_of(live.home.data, session, mesh) == peer
 
 
 async def test_an_alias_of_a_peer_that_this_home_lacks_is_none(live: Live) -> None:
     ada = await live.join("ada", session="one")
     before = await who(ada)
+    (mesh,) = {one["mesh_id"] for one in told(live)}
     assert await ada.end() == 0
-    records.alias(live.home.data, "one", "p_" + "a" * 26)
+    records.alias(live.home.data, "one", "p_" + "a" * 26, mesh)
     assert await who(await live.join("ada", session="one")) == before
 
 

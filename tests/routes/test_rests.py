@@ -1,7 +1,6 @@
 """The end of a turn that meets a locked file is remembered, and taken in by whoever comes next."""
 
 import json
-import os
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -124,7 +123,7 @@ def test_one_whose_client_is_gone_is_swept(bob: Beside) -> None:
     rests.leave(bob.home, record._replace(pid=2**22 + 1, start=1), SESSION)
     records.sweep(bob.home)
     left = [path.name for path in Path(records.clients(bob.home)).iterdir()]
-    assert left == [f"{os.getpid()}.json"]
+    assert left == [Path(records.path_of(bob.home, record)).name]
 
 
 def test_an_event_that_another_file_refuses_is_not_taken_for_an_end(bob: Beside) -> None:

@@ -60,16 +60,22 @@ class Beside:
         home: The home.
         sql: The peer's file, as its server has it open.
         environ: What the client gives its hooks.
+        peer: The peer.
+        mesh: What its mesh is called.
+        mesh_id: Its id.
     """
 
     home: Path
     sql: sqlite3.Connection
     environ: dict[str, str] = field(default_factory=dict)
+    peer: str = PEER
+    mesh: str = "local"
+    mesh_id: str = "mesh_local"
 
     @property
     def file(self) -> Path:
         """The peer's file."""
-        return self.home / "sessions" / PEER / "peer.db"
+        return self.home / "sessions" / self.peer / "peer.db"
 
     @property
     def client(self) -> str:
@@ -88,12 +94,13 @@ class Beside:
             "pid": os.getpid(),
             "start": started(os.getpid()),
             "server": os.getpid(),
-            "peer": PEER,
+            "peer": self.peer,
             "file": str(self.file),
             "session": SESSION,
             "handle": "bob",
-            "mesh": "local",
+            "mesh": self.mesh,
             "member": OWN,
+            "mesh_id": self.mesh_id,
         }
         record = Record(**told | changes)
         records.write(self.home, record)
@@ -200,12 +207,14 @@ class Beside:
 
 
 @contextmanager
-def beside(home: Path) -> Iterator[Beside]:
-    """Open a home with one peer, its client's record written."""
-    folder = home / "sessions" / PEER
+def beside(
+    home: Path, peer: str = PEER, mesh: str = "local", mesh_id: str = "mesh_local"
+) -> Iterator[Beside]:
+    """Open a home with a peer, its client's record written."""
+    folder = home / "sessions" / peer
     folder.mkdir(parents=True, mode=0o700)
     with closing(peerfile._connect(folder / "peer.db")) as sql:
-        opened = Beside(home, sql)
+        opened = Beside(home, sql, peer=peer, mesh=mesh, mesh_id=mesh_id)
         opened.environ = {
             "PATH": os.defpath,
             "CLAUDEMESH_HOME": str(home),
