@@ -16,6 +16,7 @@ from typing import Final
 
 import anyio.to_thread
 
+from claudemesh_mcp.ancestors import client_pid
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.project import as_text
@@ -43,9 +44,9 @@ class Starter:
 
     @classmethod
     def of_this_process(cls, settings: Settings) -> "Starter":
-        """Say who started this process, by its parent: asked before that one can have ended."""
+        """Say who started this process: asked before that one can have ended."""
         session = as_text(settings.session_id or "")
-        return cls(Living.now(os.getppid()), session, settings.is_attended)
+        return cls(Living.now(client_pid(session)), session, settings.is_attended)
 
 
 class Meeting:

@@ -5,10 +5,10 @@ and the SessionStart hook keep (``routes/records.py``), else by the id alone. Wh
 session that another client still has is somebody else: a fork.
 """
 
-import os
 import secrets
 from typing import Final
 
+from claudemesh_mcp.ancestors import client_pid
 from claudemesh_mcp.home import Home, try_lock
 from claudemesh_mcp.identity import Identity, read_device
 from claudemesh_mcp.routes import records
@@ -26,7 +26,7 @@ def claude_anchor(identity: Identity, session: str, *, may_fork: bool) -> str:
         may_fork: Whether it is to be present itself, and not one that only asks beside it.
     """
     anchor = _aliased(identity, session) or f"claude:{session}"
-    if may_fork and _is_anothers(identity.home, identity.peer(anchor)):
+    if may_fork and _is_anothers(identity.home, identity.peer(anchor), session):
         return f"fork:{session}:{secrets.token_hex(16)}"
     return anchor
 
@@ -42,14 +42,14 @@ def _aliased(identity: Identity, session: str) -> str | None:
     return peer if known is not None else None
 
 
-def _is_anothers(home: Home, peer: str) -> bool:
+def _is_anothers(home: Home, peer: str, session: str) -> bool:
     """Tell whether a peer is the session of another living client than the one that started us.
 
     A server that its client has given up needs a moment to end: it is replaced, as one that the
     same client starts anew.
     """
     record = records.of_peer(home.data, peer)
-    return record is not None and record.pid != os.getppid() and _is_held(home, peer)
+    return record is not None and record.pid != client_pid(session) and _is_held(home, peer)
 
 
 def _is_held(home: Home, peer: str) -> bool:
