@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from claudemesh_mcp import peerfile, routes
+from claudemesh_mcp import outbox, peerfile, routes
+from claudemesh_mcp.outbox import Audience
 from claudemesh_mcp.routes import facts, records
 from claudemesh_mcp.routes.processes import Living, started
 from claudemesh_mcp.routes.records import Record
@@ -136,13 +137,14 @@ class Beside:
         )
         return cursor.lastrowid or 0
 
-    def sent(self, message: str) -> None:
-        """Let the session have sent a message."""
+    def sent(self, message: str, *to: str, state: str = "accepted") -> None:
+        """Let the session have sent a message to peers, or to ada."""
+        audience = tuple(Audience(peer, "ada", OWN, e2e=True) for peer in to or ("p_ada",))
         self.sql.execute(
             "INSERT INTO outbox (id, conv, seq, request_hash, addresses, header_hash, audience,"
             " resolved_ms, ttl_ms, created_ms, sealings, state)"
-            " VALUES (?, 'd_', 1, x'', '[]', x'', '[]', 0, 0, 0, 1, 'accepted')",
-            (message,),
+            " VALUES (?, 'd_', 1, x'', '[]', x'', ?, 0, 0, 0, 1, ?)",
+            (message, outbox._audience_text(audience), state),
         )
 
     def row(self, number: int) -> sqlite3.Row:
