@@ -122,6 +122,7 @@ def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
     """Come to a tool boundary."""
     _begin(sql, event)
     call = event.text("tool_use_id")
+    is_first = not facts.get_int(sql, facts.ACTIVITY_MS)
 
     def are_apart(other: str) -> bool:
         return are_of_two_replies(event.text("transcript_path"), other, call)
@@ -130,7 +131,14 @@ def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
     offers.evidence_of_tool(sql, who, are_apart, event.now_ms)
     _note_activity(sql, event, Activity.WORKING)
     bells.overtake(sql, event.now_ms, by_human=False)
-    return _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
+    if not is_first:
+        return _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
+    # The turn's prompt came before the server's record was there, as in any run of `claude -p`:
+    # what it would have shown is shown now.
+    facts.put(sql, facts.PROMPT_MS, event.now_ms)
+    released = waking.release_excess(sql, event.now_ms)
+    late = event.look(Moment.PROMPT, Moment.TOOL.value, call or BUSY)
+    return _show(sql, event, late, released)
 
 
 def is_quiet(sql: sqlite3.Connection, event: Event) -> bool:

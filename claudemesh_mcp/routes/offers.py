@@ -130,7 +130,13 @@ def _candidates(
     if look.moment is Moment.BELL:
         return _rung_for(sql, shown, now_ms)
     if not shown.causes_turn:
-        return openrows.open_by_priority(sql, now_ms, shown.priorities, _MOST)
+        there = openrows.open_by_priority(sql, now_ms, shown.priorities, _MOST)
+        if look.route != Moment.TOOL.value or look.moment is Moment.TOOL:
+            return there
+        # Late for a prompt, and in time for what a tool boundary shows.
+        urgent = openrows.open_by_priority(sql, now_ms, SHOWN[Moment.TOOL].priorities, _MOST)
+        known = {row["row"] for row in urgent}
+        return [*urgent, *(row for row in there if row["row"] not in known)]
     if facts.get_int(sql, facts.CONTINUED) >= CONTINUATIONS or not wakes_left(sql, now_ms):
         return []
     return hold_excess(sql, waking_rows(sql, now_ms, attended=attended), now_ms)
