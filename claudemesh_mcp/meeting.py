@@ -8,6 +8,7 @@ written by the functions of ``routes/``, which the programs that read it share.
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from claudemesh_mcp.ancestors import client_pid
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.project import as_text
+from claudemesh_mcp.resuming import forget_unused
 from claudemesh_mcp.routes import bells, facts, records, rests, waking
 from claudemesh_mcp.routes.facts import Mode
 from claudemesh_mcp.routes.processes import Living
@@ -132,6 +134,7 @@ class Meeting:
 
     def _appear(self) -> None:
         records.sweep(self._data)
+        forget_unused(self._data, time.time())
         if not self._is_anothers(self._starter.session):
             mesh = self._record.mesh_id
             records.alias(self._data, self._starter.session, self._peer.id, mesh)

@@ -6,6 +6,8 @@ session that another client still has is somebody else: a fork.
 """
 
 import secrets
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from claudemesh_mcp.ancestors import client_pid
@@ -15,6 +17,9 @@ from claudemesh_mcp.routes import records
 from claudemesh_wire.errors import MeshError
 
 LOCK: Final = "attached.lock"
+ALIAS_KEPT_S: Final = 60 * 24 * 3600
+"""A peer that was not seen for half of that is archived."""
+_LONGEST_NAME: Final = 64
 
 
 def claude_anchor(identity: Identity, session: str, *, may_fork: bool) -> str:
@@ -29,6 +34,31 @@ def claude_anchor(identity: Identity, session: str, *, may_fork: bool) -> str:
     if may_fork and _is_anothers(identity.home, identity.peer(anchor), session):
         return f"fork:{session}:{secrets.token_hex(16)}"
     return anchor
+
+
+def forget_unused(data: Path, now_s: float) -> None:
+    """Remove the aliases of sessions that nobody has gone on with for long, nor with their peers.
+
+    Without its alias a session's id still leads to the peer that it began as; a peer's file and
+    keys stay.
+    """
+    sessions = data / "sessions"
+    for alias in [*Path(records.aliases(data)).glob("*")]:
+        with suppress(OSError, ValueError):
+            if now_s - alias.stat().st_mtime < ALIAS_KEPT_S:
+                continue
+            # Changed as long as the peer is in use, however long ago its session began.
+            peer = sessions / alias.read_text("ascii", "replace").strip()[:_LONGEST_NAME]
+            used = [_changed_s(peer / name) for name in ("peer.db", "peer.db-wal")]
+            if now_s - max(used) >= ALIAS_KEPT_S:
+                alias.unlink()
+
+
+def _changed_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _aliased(identity: Identity, session: str) -> str | None:

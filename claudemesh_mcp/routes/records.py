@@ -142,6 +142,11 @@ def of_peer(data: Folder, peer: str) -> Record | None:
     return next((one for one in _all(data) if one.peer == peer and one.client.is_alive), None)
 
 
+def aliases(data: Folder) -> str:
+    """Give the folder of the aliases in a home."""
+    return os.path.join(os.fspath(data), "sessions", "aliases")
+
+
 def alias(data: Folder, session: str, peer: str, mesh: str = "") -> None:
     """Say which peer a Claude session belongs to from now on.
 
@@ -202,7 +207,7 @@ def _alias(data: Folder, session: str, mesh: str) -> str:
 
     word = f"{session}\n{mesh}" if mesh else session
     digest = sha256(word.encode("utf-8", "surrogatepass")).hexdigest()
-    return os.path.join(os.fspath(data), "sessions", "aliases", digest)
+    return os.path.join(aliases(data), digest)
 
 
 def _all(data: Folder) -> Iterator[Record]:

@@ -1,6 +1,7 @@
 """Where the hooks of a client find its session, and which peer a session's id leads back to."""
 
 import json
+import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -126,3 +127,13 @@ async def test_a_new_handle_is_in_the_record(live: Live) -> None:
     with anyio.fail_after(LIMIT_S):
         while [one["handle"] for one in told(live)] != ["grace"]:
             await ada.call("search_peers", query="grace")
+
+
+async def test_a_session_that_starts_removes_aliases_that_nobody_used_for_long(live: Live) -> None:
+    records.alias(live.home.data, "long ago", "p_" + "a" * 26, "a mesh")
+    (alias,) = (live.home.sessions / "aliases").glob("*")
+    os.utime(alias, (0, 0))
+    await live.join("ada", session="one")
+    assert not alias.exists()
+    (mesh,) = {one["mesh_id"] for one in told(live)}
+    assert records.peer_of(live.home.data, "one", mesh) is not None

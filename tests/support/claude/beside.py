@@ -15,6 +15,7 @@ from typing import Any, Final
 import anyio
 
 from claudemesh_mcp import routes
+from claudemesh_mcp.plugin import entries
 from claudemesh_mcp.routes import records
 from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
@@ -59,7 +60,7 @@ def a_plugin(
         event: [{"hooks": [_run(list(faults.get(event, hook(event))))]}] for event in events
     }
     for event in ("SessionStart", "Stop") if "rewake" in wakers else ():
-        waits = {"asyncRewake": True, "timeout": 3600, "rewakeSummary": MONITOR}
+        waits = {"asyncRewake": True, "timeout": entries.WAIT_S, "rewakeSummary": MONITOR}
         rewake = {**_run(hook("rewake")), **waits, "rewakeMessage": "claudemesh:"}
         hooks.setdefault(event, []).append({"hooks": [rewake]})
     (folder / "hooks").mkdir(parents=True)
