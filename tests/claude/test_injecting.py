@@ -60,6 +60,8 @@ async def printed(
     asking = Asking(room)
     words = a_plugin(plugin, events, faults=faults)
     async with asking.client.asking("Ask bob for the branch.", *words):
+        # The first tool boundary makes up for the prompt, which came before the server.
+        await asking.client.model.turned(2)
         sent = await answer(bob, **more)
         asking.asked.set()
     return asking.client, bob, sent
