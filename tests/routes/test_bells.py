@@ -185,47 +185,6 @@ def test_a_bell_that_nobody_answers_makes_its_route_silent_and_the_next_one_ring
     assert rings(bob, now + 3 * ANSWER_MS) == []
 
 
-def test_what_no_route_could_tell_is_rung_for_again_by_each_in_turn_and_ever_later(
-    bob: Beside, now: int
-) -> None:
-    bob.put(received_ms=now)
-    minutes = [
-        (second // 60, route)
-        for second in range(0, 3_600, 10)
-        for route in rings(bob, now + second * 1_000)
-    ]
-    first = [(0, MONITOR), (0, REWAKE), (0, CHANNEL)]
-    later = [(1, MONITOR), (3, REWAKE), (7, CHANNEL), (15, MONITOR), (31, REWAKE)]
-    assert minutes == [*first, *later]
-
-
-def test_a_route_that_is_the_only_one_rings_again_by_itself_for_what_it_lost(
-    bob: Beside, now: int
-) -> None:
-    only = {MONITOR}
-    bob.put(received_ms=now)
-    rings(bob, now, only)
-    answer(bob, MONITOR, now)
-    bob.sql.execute("UPDATE inbox SET state = 'seen'")
-    bob.put(received_ms=now + SOON)
-    assert rings(bob, now + SOON, only) == [MONITOR]
-    assert rings(bob, now + RETRY_MS, only) == []
-    assert rings(bob, now + SOON + RETRY_MS, only) == [MONITOR]
-    answer(bob, MONITOR, now + SOON + RETRY_MS)
-    assert bells.health(bob.sql, MONITOR, now + HOUR_MS) is Health.REACHES
-
-
-def test_a_route_that_nobody_hears_costs_no_more_turns_than_an_hour_has(
-    bob: Beside, now: int
-) -> None:
-    rung = 0
-    for minute in range(60):
-        at = now + minute * 60_000
-        bob.put(received_ms=at)
-        rung += len(rings(bob, at, {MONITOR}))
-    assert rung == 12
-
-
 def test_a_silent_route_is_tried_again_with_the_next_message_after_a_minute(
     bob: Beside, now: int
 ) -> None:
