@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.claude.asked import Place
-from tests.support.claude.beside import EVENTS, Faults, a_plugin, killed, meshed
+from tests.support.claude.beside import EVENTS, SPOILT, Faults, a_plugin, killed, meshed, spoilt
 from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule, mesh
@@ -130,6 +132,34 @@ async def test_what_is_for_now_comes_with_the_next_tool_boundary(
         await terminal.leave()
 
 
+@pytest.mark.parametrize("how", SPOILT)
+async def test_without_the_hook_of_a_tool_boundary_nothing_comes_with_it_nor_is_seen(
+    room: Room, tmp_path: Path, how: str
+) -> None:
+    bob = await room.live.join("bob")
+    looked = threading.Event()
+    ada = meshed(
+        room,
+        "ada",
+        Rule("Look around", mesh("search_peers"), until=looked),
+        Rule('"peers"', "Looked."),
+        ENABLE_TOOL_SEARCH="false",
+    )
+    words = a_plugin(tmp_path / "plugin", **spoilt(how, "PostToolUse", "Stop"))
+    async with at_terminal(ada, *words) as terminal:
+        await room.present("ada")
+        await terminal.type("Look around.")
+        await ada.model.turned(1)
+        sent = await bob.call("send", to="ada", text=ANSWER, priority="now")
+        await bob.reached("delivered", sent)
+        looked.set()
+        await terminal.shows("Looked.")
+        await terminal.leave()
+    assert ada.model.arrivals(ANSWER) == []
+    assert len(ada.model.turns) == 2
+    assert await status(bob, sent) == "delivered"
+
+
 async def test_a_second_call_of_the_same_reply_proves_nothing(room: Room, tmp_path: Path) -> None:
     bob = await room.live.join("bob")
     looked, ended = threading.Event(), threading.Event()
@@ -178,6 +208,53 @@ async def test_a_turn_at_a_terminal_goes_on_with_what_is_next(room: Room, tmp_pa
     arrival = asking.client.model.arrival(ANSWER)
     assert set(arrival.places) == {Place.USER, Place.SYSTEM}
     assert len(asking.client.model.turns) == 3
+
+
+@pytest.mark.parametrize("how", SPOILT)
+async def test_a_turn_at_a_terminal_without_its_stop_hook_ends_and_has_seen_nothing(
+    room: Room, tmp_path: Path, how: str
+) -> None:
+    bob = await room.live.join("bob")
+    asking = Asking(room)
+    words = a_plugin(tmp_path / "plugin", **spoilt(how, "Stop"))
+    async with at_terminal(asking.client, *words) as terminal:
+        sent = await turn_with_bob(room, terminal, asking)
+        await terminal.shows("Asked.")
+        await terminal.leave()
+    assert asking.client.model.arrivals(ANSWER) == []
+    assert len(asking.client.model.turns) == 2
+    assert await status(bob, sent) == "delivered"
+
+
+@pytest.mark.parametrize("how", SPOILT)
+async def test_a_session_is_told_that_nothing_was_seen_by_one_whose_hooks_bring_nothing(
+    room: Room, tmp_path: Path, how: str
+) -> None:
+    ada = meshed(
+        room,
+        "ada",
+        Rule("Ask bob", mesh("send", to="bob", text=QUESTION)),
+        Rule("Did he see it", lambda _: mesh("message_status", id=asked_id(ada))),
+        Rule('"status":"delivered"', "He has not seen it."),
+        Rule(ACCEPTED, "Asked."),
+        ENABLE_TOOL_SEARCH="false",
+    )
+    bob = meshed(room, "bob")
+    words = a_plugin(tmp_path / "ada")
+    bad = a_plugin(tmp_path / "bob", **spoilt(how, "UserPromptSubmit", "Stop"))
+    async with at_terminal(ada, *words) as at_ada, at_terminal(bob, *bad) as at_bob:
+        await room.present("ada", "bob")
+        await at_ada.type("Ask bob for the branch.")
+        # The bell wakes bob; what it is for is not before his model.
+        await bob.model.arrived("1 message from ada.")
+        await at_bob.shows("Good.")
+        await at_ada.type("Did he see it?")
+        await at_ada.shows("He has not seen it.")
+        await at_ada.leave()
+        await at_bob.leave()
+    assert bob.model.arrivals(QUESTION) == []
+    (told,) = [one for one in ada.model.turns[-1].fresh if one.place is Place.RESULT]
+    assert '"seen"' not in told.text
 
 
 async def test_two_sessions_converse_by_hooks_alone_and_each_is_told_what_was_seen(

@@ -6,9 +6,13 @@ What has arrived is read from the requests of the client; each proof has its neg
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.claude.asked import Place
 from tests.support.claude.beside import (
     EVENTS,
+    IDLE,
+    SILENT,
     a_plugin,
     end_leases,
     file_of,
@@ -24,8 +28,6 @@ from tests.support.live import LiveSession
 
 TEXT = "Two herons."
 RUNG = "SELECT 1 FROM bells"
-SILENT = "SELECT 1 FROM bells WHERE rung_ms < strftime('%s', 'now') * 1000 - 10000"
-IDLE = "SELECT 1 FROM facts WHERE key = 'route.activity' AND value = 'idle'"
 
 
 def a_client(room: Room) -> Claude:
@@ -99,14 +101,29 @@ async def test_a_monitor_that_nobody_hears_leaves_the_waking_to_a_rewake_hook(
         await terminal.leave()
 
 
-async def test_what_a_monitor_said_that_nobody_hears_is_not_seen(
+@pytest.mark.parametrize("waker", ["deaf", "dying"])
+async def test_what_a_waker_said_that_nobody_hears_wakes_nobody_and_is_not_seen(
+    room: Room, tmp_path: Path, waker: str
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=[waker])) as terminal:
+        sent = await send(room, bob)
+        await until_told(file_of(room, terminal.pid), SILENT)
+        assert (ada.model.turns, await status(bob, sent)) == ([], "delivered")
+        await assert_shown_with_a_prompt(terminal, bob, sent)
+        await terminal.leave()
+
+
+async def test_where_no_waker_is_heard_both_have_rung_and_the_session_sleeps_on(
     room: Room, tmp_path: Path
 ) -> None:
     bob = await room.live.join("bob")
     ada = a_client(room)
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["deaf"])) as terminal:
+    words = a_plugin(tmp_path / "plugin", wakers=["deaf", "dying"])
+    async with at_terminal(ada, *words) as terminal:
         sent = await send(room, bob)
-        await until_told(file_of(room, terminal.pid), SILENT)
+        await until_told(file_of(room, terminal.pid), f"{SILENT} AND route = 'rewake'")
         assert (ada.model.turns, await status(bob, sent)) == ([], "delivered")
         await assert_shown_with_a_prompt(terminal, bob, sent)
         await terminal.leave()
