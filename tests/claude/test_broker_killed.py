@@ -7,7 +7,6 @@ negative beside it.
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -19,15 +18,10 @@ from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule, mesh
 from tests.support.claude.terminal import at_terminal
-from tests.support.live import LIMIT_S, LiveSession
+from tests.support.live import LIMIT_S
 
 TEXT = "Two herons."
 LOOK_AGAIN_S = 0.05
-
-
-async def status(bob: LiveSession, sent: dict[str, Any]) -> str:
-    (row,) = (await bob.call("message_status", id=sent["id"]))["recipients"]
-    return row["status"]
 
 
 def a_client(room: Room) -> Claude:
@@ -99,7 +93,7 @@ async def test_what_no_broker_takes_is_before_no_model_until_one_runs_again(
             room.live.kill_broker()
             await terminal.prompt("Is there news?")
             await terminal.shows("Good.")
-            assert (ada.model.arrivals(TEXT), await status(bob, sent)) == ([], "pending")
+            assert (ada.model.arrivals(TEXT), await bob.how_far(sent)) == ([], "pending")
         arrival = await ada.model.arrived(TEXT)
         assert arrival.place is Place.SYSTEM
         assert arrival.asked is ada.model.turns[1]
@@ -125,7 +119,7 @@ async def test_behind_a_killed_broker_nothing_is_seen_where_the_hooks_bring_noth
         await ada.model.turned(2)
         await terminal.leave()
     assert ada.model.arrivals(TEXT) == []
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
 
 async def restarted(room: Room) -> None:

@@ -40,11 +40,6 @@ def tool(name: str, **arguments: object) -> Call:
     return Call(f"mcp__{NAME}__{name}", arguments)
 
 
-async def status(bob: LiveSession, sent: dict[str, Any]) -> str:
-    (row,) = (await bob.call("message_status", id=sent["id"]))["recipients"]
-    return row["status"]
-
-
 def claude(client: Claude, *words: str) -> str:
     """Run a command of the client; gives what it printed."""
     done = subprocess.run(
@@ -174,7 +169,7 @@ async def test_an_installed_plugin_whose_hooks_bring_nothing_has_let_nothing_be_
     assert set(model.turns[-1].tools) >= TOOLS
     assert [one.place for one in model.turns[-1].fresh if '"peers"' in one.text] == [Place.RESULT]
     assert model.arrivals("Two herons.") == []
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
 
 async def test_the_monitor_of_an_installed_plugin_wakes_an_idle_session(room: Room) -> None:
@@ -204,12 +199,12 @@ async def test_an_installed_plugin_whose_monitor_is_silent_wakes_nobody_and_noth
         await room.present("ada")
         sent = await bob.call("send", to="ada", text="Two herons.")
         await until_told(file_of(room, terminal.pid), f"{SILENT} AND route = 'monitor'")
-        assert (ada.model.turns, await status(bob, sent)) == ([], "delivered")
+        assert (ada.model.turns, await bob.how_far(sent)) == ([], "delivered")
         asked = await terminal.prompt("Is there news?")
         assert ada.model.arrival("Two herons.").asked is asked
         await terminal.leave()
     # There is no hook that would tell the end of that turn.
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
 
 async def test_a_first_start_without_a_registry_harms_no_session_and_goes_on_with_one(

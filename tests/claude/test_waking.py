@@ -10,7 +10,6 @@ import pytest
 
 from tests.support.claude.asked import Place
 from tests.support.claude.beside import (
-    EVENTS,
     IDLE,
     SILENT,
     a_plugin,
@@ -18,6 +17,7 @@ from tests.support.claude.beside import (
     file_of,
     killed,
     meshed,
+    spoilt,
     until_told,
 )
 from tests.support.claude.client import Claude
@@ -40,19 +40,11 @@ async def send(room: Room, bob: LiveSession, **more: Any) -> dict[str, Any]:
     return await bob.call("send", to="ada", text=TEXT, **more)
 
 
-async def status(bob: LiveSession, sent: dict[str, Any]) -> str:
-    (row,) = (await bob.call("message_status", id=sent["id"]))["recipients"]
-    return row["status"]
-
-
-async def assert_shown_with_a_prompt(terminal: Terminal, bob: LiveSession, sent: Any) -> str:
-    """Let the human send a prompt: now the text comes, and is seen; gives its block."""
-    await terminal.type("Is there news?")
-    arrival = await terminal.client.model.arrived(TEXT)
-    assert arrival.asked.places_of("Is there news?") == [Place.USER]
+async def assert_shown_with_a_prompt(terminal: Terminal, bob: LiveSession, sent: Any) -> None:
+    """Let the human send a prompt: now the text comes, and is seen."""
+    asked = await terminal.prompt("Is there news?")
+    assert (await terminal.client.model.arrived(TEXT)).asked is asked
     assert (await bob.reached("seen", sent))["route"] == "prompt"
-    (block,) = [one for one in arrival.asked.fresh if TEXT in one.text]
-    return block.text
 
 
 async def test_an_idle_session_is_woken_by_its_monitor(room: Room, tmp_path: Path) -> None:
@@ -110,7 +102,7 @@ async def test_what_a_waker_said_that_nobody_hears_wakes_nobody_and_is_not_seen(
     async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=[waker])) as terminal:
         sent = await send(room, bob)
         await until_told(file_of(room, terminal.pid), SILENT)
-        assert (ada.model.turns, await status(bob, sent)) == ([], "delivered")
+        assert (ada.model.turns, await bob.how_far(sent)) == ([], "delivered")
         await assert_shown_with_a_prompt(terminal, bob, sent)
         await terminal.leave()
 
@@ -124,7 +116,7 @@ async def test_where_no_waker_is_heard_both_have_rung_and_the_session_sleeps_on(
     async with at_terminal(ada, *words) as terminal:
         sent = await send(room, bob)
         await until_told(file_of(room, terminal.pid), f"{SILENT} AND route = 'rewake'")
-        assert (ada.model.turns, await status(bob, sent)) == ([], "delivered")
+        assert (ada.model.turns, await bob.how_far(sent)) == ([], "delivered")
         await assert_shown_with_a_prompt(terminal, bob, sent)
         await terminal.leave()
 
@@ -134,8 +126,8 @@ async def test_without_a_prompt_hook_a_bell_brings_no_text_and_nothing_is_seen(
 ) -> None:
     bob = await room.live.join("bob")
     ada = a_client(room)
-    events = [event for event in EVENTS if event not in {"UserPromptSubmit", "Stop"}]
-    words = a_plugin(tmp_path / "plugin", events, wakers=["monitor"])
+    removed = spoilt("removed", "UserPromptSubmit", "Stop")
+    words = a_plugin(tmp_path / "plugin", wakers=["monitor"], **removed)
     async with at_terminal(ada, *words) as terminal:
         sent = await send(room, bob)
         bell = await ada.model.arrived("1 message from bob.")
@@ -143,7 +135,7 @@ async def test_without_a_prompt_hook_a_bell_brings_no_text_and_nothing_is_seen(
         await terminal.shows("Good.")
         await terminal.leave()
     assert ada.model.arrivals(TEXT) == []
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
 
 async def test_a_prompt_hook_killed_behind_its_offer_has_shown_nothing(
@@ -158,7 +150,7 @@ async def test_a_prompt_hook_killed_behind_its_offer_has_shown_nothing(
         await ada.model.arrived("1 message from bob.")
         file = file_of(room, terminal.pid)
         await until_told(file, IDLE)
-        assert (ada.model.arrivals(TEXT), await status(bob, sent)) == ([], "delivered")
+        assert (ada.model.arrivals(TEXT), await bob.how_far(sent)) == ([], "delivered")
         end_leases(file)
         arrival = await ada.model.arrived(TEXT)
         (block, *_) = [one for one in arrival.asked.fresh if TEXT in one.text]

@@ -128,6 +128,14 @@ def file_of(room: Room, client_pid: int) -> Path:
     return Path(record.file)
 
 
+async def until_met(room: Room, client_pid: int) -> None:
+    """Wait until the hooks of a client find its session."""
+    with anyio.fail_after(LIMIT_S):
+        # Another process's file gives no sign here.
+        while records.find(room.live.home.data, client_pid) is None:  # noqa: ASYNC110
+            await anyio.sleep(_LOOK_AGAIN_S)
+
+
 def told_in(file: Path, question: str) -> list[tuple[Any, ...]]:
     """Ask a peer's file something."""
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as sql:
