@@ -6,6 +6,7 @@ What has arrived is read from the requests of the client; each proof has its neg
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from tests.support.claude.asked import Place
@@ -18,9 +19,10 @@ from tests.support.claude.beside import (
     killed,
     meshed,
     spoilt,
+    until_met,
     until_told,
 )
-from tests.support.claude.client import Claude
+from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule
 from tests.support.claude.terminal import Terminal, at_terminal
@@ -60,6 +62,35 @@ async def test_an_idle_session_is_woken_by_its_monitor(room: Room, tmp_path: Pat
         await terminal.leave()
     assert len(ada.model.arrivals(TEXT)) == 1
     assert len(ada.model.turns) == 1
+
+
+async def test_the_routes_of_a_session_are_shown_as_they_were_proven(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["monitor"])) as terminal:
+        await room.present("ada")
+        await until_met(room, terminal.pid)
+        # A turn of its human's proves the hooks, and costs no request more; no bell has come back.
+        await terminal.prompt("Good morning.")
+        assert await shown(bob, "hooks") == ["hooks"]
+        await until_told(file_of(room, terminal.pid), IDLE)
+        assert len(ada.model.turns) == 1
+        await bob.call("send", to="ada", text=TEXT)
+        await ada.model.arrived(TEXT)
+        assert await shown(bob, "monitor") == ["hooks", "monitor"]
+        await terminal.leave()
+    assert len(ada.model.turns) == 2
+
+
+async def shown(bob: LiveSession, route: str) -> list[str]:
+    """Wait until a route of ada's is shown to others; gives all of hers."""
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            (ada,) = (await bob.call("search_peers", query="ada", detail=True))["peers"]
+            if route in ada["routes"]:
+                return ada["routes"]
 
 
 async def test_without_a_monitor_a_rewake_hook_wakes_it_again_and_again(
