@@ -125,6 +125,11 @@ class LiveSession:
                 messages += shown["messages"]
         return messages
 
+    async def how_far(self, sent: dict[str, Any]) -> str:
+        """Ask what status a message has with its one recipient."""
+        (row,) = (await self.call("message_status", id=sent["id"]))["recipients"]
+        return row["status"]
+
     async def reached(self, status: str, sent: dict[str, Any]) -> dict[str, Any]:
         """Wait until a message's one recipient has a status; gives its row."""
         with anyio.fail_after(LIMIT_S):

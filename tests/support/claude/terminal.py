@@ -17,6 +17,7 @@ from typing import Final
 
 import anyio
 
+from tests.support.claude.asked import Asked, Place
 from tests.support.claude.client import LIMIT_S, Claude
 
 WIDTH: Final = 160
@@ -91,6 +92,13 @@ class Terminal:
         self.tmux("send-keys", "-l", text)
         await self.shows(text[:40])
         self.press("Enter")
+
+    async def prompt(self, text: str) -> Asked:
+        """Type a prompt; gives the request by which the model has it, as what its user said."""
+        await self.type(text)
+        arrival = await self.client.model.arrived(text)
+        assert arrival.place is Place.USER
+        return arrival.asked
 
     def press(self, *keys: str) -> None:
         """Press keys, by their names in tmux."""
