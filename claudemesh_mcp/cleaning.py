@@ -84,7 +84,7 @@ _OPENERS: Final = "<\uff1c\ufe64"
 # Right behind a word these alone are type parameters; with attributes they are none.
 _TYPES: Final = "messages?|channel|system|human|user|assistant|invoke"
 _TAG: Final = (
-    f"[{_OPENERS}](?="
+    f"(?i)[{_OPENERS}](?="
     f"[\\s\\\\]{{0,3}}[/\uff0f]\\s{{0,3}}(?:{_FRAMES})(?![\\w.:-])"
     f"|(?:{_FRAMES})(?:\\s+[\\w:-]+\\s*=|\\s*[/\uff0f]\\s*[>\uff1e])"
     f"|(?!(?<=\\w[{_OPENERS}])(?:{_TYPES})[\\s>\uff1e])"
@@ -106,7 +106,8 @@ _FRAME_STARTS: Final = (
     *("new-diagnostics", "ide_", "local-command-", "command-", "bash-", "persisted-output"),
     *("untrusted", "|"),
 )
-_BEFORE_NAME: Final = " \n\t\\/\uff0f"
+_WIDTHS: Final = "".join(map(chr, range(0x2000, 0x200B)))
+_BEFORE_NAME: Final = f" \n\t\\/\uff0f\xa0\u1680\u202f\u205f\u3000{_WIDTHS}"
 # To a pattern that ignores case these are ASCII letters; `lower` leaves some of them.
 _FOLDED: Final = str.maketrans("\u0130\u0131\u017f\u212a", "iisk")
 _LINES: Final = str.maketrans("", "", "\n\t")
@@ -122,13 +123,6 @@ class Cleaned(NamedTuple):
     stripped: int
 
 
-class _Patterns(NamedTuple):
-    unseen: Pattern[str]
-    tag: Pattern[str]
-    turn: Pattern[str]
-    white: Pattern[str]
-
-
 class CleanedValue(NamedTuple):
     """A JSON value that is safe to show, and how many characters that took."""
 
@@ -141,8 +135,24 @@ def clean(text: str) -> Cleaned:
 
     Cleaning twice changes nothing more, and the text never gets longer.
     """
-    if _is_plain(text):
-        return Cleaned(text, 0)
+    stripped = tags = turns = 0
+    # Asked before each pattern, because to make one takes as long as half a hook.
+    if not _is_all_seen(text):
+        text, stripped = _take_out_unseen(text)
+    if _may_open_frame(text):
+        text, tags = _pattern(_TAG).subn(_HARMLESS_OPENER, text)
+    if any(turn in text for turn in _TURNS):
+        text, turns = _pattern(_TURN).subn(f"\\1{_HARMLESS_COLON}", text)
+    return Cleaned(text, stripped + tags + turns)
+
+
+def _is_all_seen(text: str) -> bool:
+    if not text.translate(_LINES).isprintable():
+        return False
+    return text.isascii() or (max(text) < _TAGS and _PRINTABLE_UNSEEN.isdisjoint(text))
+
+
+def _take_out_unseen(text: str) -> Cleaned:
     stripped = 0
 
     def unseen(match: Match[str]) -> str:
@@ -155,19 +165,8 @@ def clean(text: str) -> Cleaned:
         stripped += len(match[0])
         return "\n" if kind == "line" else ""
 
-    patterns = _patterns()
-    text = patterns.unseen.sub(unseen, text)
-    text, tags = patterns.tag.subn(_HARMLESS_OPENER, text)
-    text, turns = patterns.turn.subn(f"\\1{_HARMLESS_COLON}", text)
-    return Cleaned(text, stripped + tags + turns)
-
-
-def _is_plain(text: str) -> bool:
-    """Tell without the patterns, which take as long as a hook, that there is nothing to clean."""
-    if any(turn in text for turn in _TURNS) or not text.translate(_LINES).isprintable():
-        return False
-    is_seen = text.isascii() or (max(text) < _TAGS and _PRINTABLE_UNSEEN.isdisjoint(text))
-    return is_seen and not _may_open_frame(text)
+    text = _pattern(_UNSEEN).sub(unseen, text)
+    return Cleaned(text, stripped)
 
 
 def _may_open_frame(text: str) -> bool:
@@ -182,22 +181,17 @@ def _may_open_frame(text: str) -> bool:
 
 
 @cache
-def _patterns() -> _Patterns:
-    # With the first text that needs them: many a session meets none, and they take 0.4 MiB.
+def _pattern(pattern: str) -> Pattern[str]:
+    # With the first text that needs it: many a session meets none, and they take 0.4 MiB.
     import re
 
-    return _Patterns(
-        unseen=re.compile(_UNSEEN),
-        tag=re.compile(_TAG, re.IGNORECASE),
-        turn=re.compile(_TURN),
-        white=re.compile(_WHITE),
-    )
+    return re.compile(pattern)
 
 
 def clean_line(text: str) -> Cleaned:
     """Clean a text that belongs on one line: line ends and tabs become single spaces."""
     # What is printable has none of them.
-    one_line = text if text.isprintable() else _patterns().white.sub(" ", text)
+    one_line = text if text.isprintable() else _pattern(_WHITE).sub(" ", text)
     cleaned = clean(one_line)
     return Cleaned(cleaned.text.strip(), cleaned.stripped)
 
