@@ -3,18 +3,21 @@
 ``hook.py`` calls it with what the client said; ``events.py`` knows what each event changes.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
-from typing import Any, Final, cast
 
-from claudemesh_mcp.routes import facts, offers, records
+from claudemesh_mcp.plain import TYPE_CHECKING, cast, closing
+from claudemesh_mcp.routes import facts, jsontext, offers, records
 from claudemesh_mcp.routes.door import change, now_ms, open_file
 from claudemesh_mcp.routes.events import EVENTS, Event, is_quiet
 from claudemesh_mcp.routes.offers import Look, Offer
 from claudemesh_mcp.routes.places import Caller, Places
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _STOP: Final = "Stop"
 _TOOL: Final = "PostToolUse"
@@ -60,7 +63,7 @@ def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
 
 
 def _read(said: bytes) -> Mapping[str, Any]:
-    told: Any = json.loads(said)
+    told: Any = jsontext.read(said)
     # What is no object tells nothing, not even whose event it is.
     return cast("Mapping[str, Any]", told) if isinstance(told, dict) else {"agent_id": "unknown"}
 
@@ -74,7 +77,7 @@ def _session(told: Mapping[str, Any], caller: Caller) -> str:
 
 def _print(sql: sqlite3.Connection, name: str, shows: tuple[Look, Offer]) -> None:
     shown, made = shows
-    _write_whole(json.dumps(_output(name, made.text)).encode())
+    _write_whole(jsontext.write(_output(name, made.text)).encode())
     if made.holder:
         # A power cut behind this loses a note by which nothing is shown twice unmarked.
         sql.execute("PRAGMA synchronous = NORMAL")

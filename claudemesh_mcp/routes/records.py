@@ -5,20 +5,25 @@ The server writes a record of its client when its peer is open, by ``write``; ho
 ``opening.py`` resumes it in a new client. Folders are made on first use; every file is private.
 """
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, suppress
+from claudemesh_mcp.routes import jsontext
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import Living, replace_file
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 VERSION: Final = 1
 _PEER: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _PEER_LENGTH: Final = 28
 _OTHERS_WRITE: Final = 0o022
 _RECORD_BYTES: Final = 65_536
+_NUMBERS: Final = ("pid", "start", "server")
 
 
 class Record(NamedTuple):
@@ -68,6 +73,8 @@ def write(data: Folder, record: Record) -> None:
     Raises:
         OSError: the disk refuses.
     """
+    import json
+
     told = {"v": VERSION, **record._asdict()}
     replace_file(place(data, record.pid), json.dumps(told).encode())
 
@@ -132,8 +139,8 @@ def peer_of(data: Folder, session: str) -> str | None:
     if not session:
         return None
     try:
-        with open(_alias(data, session), encoding="ascii", errors="replace") as file:
-            told = file.read(64).strip()
+        with open(_alias(data, session), "rb") as file:
+            told = file.read(64).decode("ascii", "replace").strip()
     except OSError:
         return None
     is_peer = len(told) == _PEER_LENGTH and told.startswith("p_") and set(told[2:]) <= _PEER
@@ -153,11 +160,20 @@ def _is_own(data: Folder) -> bool:
 
 
 def _alias(data: Folder, session: str) -> str:
-    # Imported here: a hook needs it at the start of a session only.
+    digest = _sha256()(session.encode("utf-8", "surrogatepass")).hexdigest()
+    return os.path.join(os.fspath(data), "sessions", "aliases", digest)
+
+
+def _sha256() -> Callable[[bytes], Any]:
+    """Give what `hashlib` has without OpenSSL, which takes as long to load as SQLite."""
+    for name in ("_sha2", "_sha256"):  # Since Python 3.12, and before.
+        try:
+            return __import__(name).sha256
+        except (ImportError, AttributeError):
+            continue
     from hashlib import sha256
 
-    digest = sha256(session.encode("utf-8", "surrogatepass")).hexdigest()
-    return os.path.join(os.fspath(data), "sessions", "aliases", digest)
+    return sha256
 
 
 def _all(data: Folder) -> Iterator[Record]:
@@ -183,8 +199,10 @@ def _read(path: str) -> Record | None:
     """Read a record; a damaged one counts as none, and its server writes it anew when it starts."""
     try:
         with open(path, "rb") as file:
-            told: Any = json.loads(file.read(_RECORD_BYTES))
-        fields = {name: kind(told[name]) for name, kind in Record.__annotations__.items()}
+            told: Any = jsontext.read(file.read(_RECORD_BYTES))
+        fields: dict[str, Any] = {
+            name: (int if name in _NUMBERS else str)(told[name]) for name in Record._fields
+        }
         return Record(**fields)
     except (OSError, ValueError, TypeError, LookupError):
         return None

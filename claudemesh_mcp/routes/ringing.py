@@ -4,20 +4,25 @@
 an older one, and both leave when the client is gone, which may be without a word.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import sqlite3
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from typing import Final
 
+from claudemesh_mcp.plain import TYPE_CHECKING
 from claudemesh_mcp.routes import bells, facts, records
 from claudemesh_mcp.routes.bells import Bell, Health
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.places import Caller, Places
 from claudemesh_mcp.routes.processes import Claim, Living, claim, holder
 from claudemesh_mcp.routes.records import Record
+
+if TYPE_CHECKING:
+    from typing import Final
 
 TICK_MS: Final = 250
 _AGAIN_S: Final = 1.0
