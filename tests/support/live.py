@@ -44,6 +44,11 @@ echo $? >"$0"
 """
 
 
+async def a_moment() -> None:
+    """Let other processes work: to be asked all the time would keep them from it."""
+    await anyio.sleep(0.05)
+
+
 @dataclass(eq=False)
 class LiveSession:
     """A session's process, and the client that started it."""
@@ -138,6 +143,7 @@ class LiveSession:
                 (row,) = told["recipients"]
                 if row["status"] == status:
                     return row
+                await a_moment()
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the process."""

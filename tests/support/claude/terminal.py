@@ -19,6 +19,7 @@ import anyio
 
 from tests.support.claude.asked import Asked, Place
 from tests.support.claude.client import LIMIT_S, Claude
+from tests.support.live import a_moment
 
 WIDTH: Final = 160
 HEIGHT: Final = 50
@@ -84,6 +85,8 @@ class Terminal:
                 await anyio.wait_readable(self._output)
                 with suppress(BlockingIOError):
                     os.read(self._output, 65_536)
+                # It draws many times a second while it works.
+                await a_moment()
             return screen
         raise AssertionError(f"No {what} after {LIMIT_S} s; the screen:\n{self.screen}")
 
@@ -113,7 +116,7 @@ class Terminal:
         """Wait until the client is gone."""
         with anyio.fail_after(LIMIT_S):
             while self.tmux("display-message", "-p", "#{pane_dead}").strip() != "1":
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
 
     def start(self, *words: str) -> None:
         """Start the client on the screen."""
