@@ -265,6 +265,23 @@ check() {  # check NAME COMMAND...: runs it, and remembers when it failed.
   "$@" || failed="${failed:+$failed, }$name"
 }
 
+begin() {  # begin NAME COMMAND...: runs it beside what follows, until `finish`.
+  beside=$1
+  shift
+  say "$beside, beside what follows"
+  set -m  # A group of its own: to be ended with all that it starts.
+  "$@" </dev/null >"$work/beside" 2>&1 &
+  job=$!
+  set +m
+}
+
+finish() {
+  say "$beside"
+  wait "$job" || failed="${failed:+$failed, }$beside"
+  job=
+  cat "$work/beside"
+}
+
 # What decides over a message's fate is covered to the last branch.
 fully_covered="*/claudemesh_wire/envelope.py,*/claudemesh_wire/keys.py,*/claudemesh_wire/membership.py"
 fully_covered="$fully_covered,*/claudemesh_wire/certificate.py,*/claudemesh_broker/delivery.py"
@@ -292,8 +309,8 @@ run_tests() {
   failed=
   check "ruff check" ruff check
   check "ruff format" ruff format --check
-  check "pyright" pyright --pythonpath "$tools/python"
   check "import contracts" lint-imports --no-cache --no-logo
+  begin "pyright" pyright --pythonpath "$tools/python"  # Tests leave a processor idle at times.
   if [ $# -gt 0 ]; then
     check "pytest" pytest -o cache_dir="$cache/pytest" "$@"
   else
@@ -303,6 +320,7 @@ run_tests() {
     rm -f "$cache"/coverage.*  # The unfinished ones of processes that a test killed.
     check "full coverage" coverage report --include="$fully_covered" --fail-under=100
   fi
+  finish
   [ -z "$failed" ] || die "failed: $failed"
   say "all checks passed"
 }
@@ -310,7 +328,8 @@ run_tests() {
 # ----------------------------------------------------------------------------------------------
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+job=
+trap '[ -z "$job" ] || kill -- "-$job" 2>/dev/null; rm -rf "$work"' EXIT
 
 case ${1:-} in
   '') install ;;

@@ -10,9 +10,15 @@ What people write stays: code, indentation, emoji made of several characters, ri
 scripts, joiners where a script needs them.
 """
 
-import re
+from __future__ import annotations
+
 from functools import cache
-from typing import Any, Final, NamedTuple, cast
+
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from re import Match, Pattern
+    from typing import Any, Final
 
 # Emoji, and the symbols that a variation selector turns into one.
 _EMOJI: Final = (
@@ -78,17 +84,34 @@ _OPENERS: Final = "<\uff1c\ufe64"
 # Right behind a word these alone are type parameters; with attributes they are none.
 _TYPES: Final = "messages?|channel|system|human|user|assistant|invoke"
 _TAG: Final = (
-    f"[{_OPENERS}](?="
+    f"(?i)[{_OPENERS}](?="
     f"[\\s\\\\]{{0,3}}[/\uff0f]\\s{{0,3}}(?:{_FRAMES})(?![\\w.:-])"
     f"|(?:{_FRAMES})(?:\\s+[\\w:-]+\\s*=|\\s*[/\uff0f]\\s*[>\uff1e])"
     f"|(?!(?<=\\w[{_OPENERS}])(?:{_TYPES})[\\s>\uff1e])"
     f"(?:{_FRAMES})(?:\\s[^<>\\n]{{0,200}})?\\s*[>\uff1e]"
     "|\\|[a-z_]{2,24}\\|>)"
 )
-_TURN: Final = re.compile("(\n[ \t]{0,16}\n[ \t]{0,16}(?:Human|Assistant)):")
+_TURN: Final = "(\n[ \t]{0,16}\n[ \t]{0,16}(?:Human|Assistant)):"
 _TURNS: Final = ("Human:", "Assistant:")
+# What of the invisible Python calls printable, and from where on all of it may be invisible.
+_PRINTABLE_UNSEEN: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
+    + "".join(map(chr, range(0xFE00, 0xFE10)))
+)
+_TAGS: Final = "\U000e0000"
+# How each of the frames' names begins, and what may stand between it and its opener.
+_FRAME_STARTS: Final = (
+    *("antml:", "mesh", "peer", "teammate", "channel", "cross-session", "task", "claudemesh"),
+    *("message", "system", "human", "user", "assistant", "function_", "invoke", "tool_"),
+    *("new-diagnostics", "ide_", "local-command-", "command-", "bash-", "persisted-output"),
+    *("untrusted", "|"),
+)
+_WIDTHS: Final = "".join(map(chr, range(0x2000, 0x200B)))
+_BEFORE_NAME: Final = f" \n\t\\/\uff0f\xa0\u1680\u202f\u205f\u3000{_WIDTHS}"
+# To a pattern that ignores case these are ASCII letters; `lower` leaves some of them.
+_FOLDED: Final = str.maketrans("\u0130\u0131\u017f\u212a", "iisk")
 _LINES: Final = str.maketrans("", "", "\n\t")
-_WHITE: Final = re.compile("[\n\t\r\u2028\u2029]+")
+_WHITE: Final = "[\n\t\r\u2028\u2029]+"
 _HARMLESS_OPENER: Final = "\u2039"
 _HARMLESS_COLON: Final = "\ua789"
 
@@ -112,11 +135,27 @@ def clean(text: str) -> Cleaned:
 
     Cleaning twice changes nothing more, and the text never gets longer.
     """
-    if _is_plain(text):
-        return Cleaned(text, 0)
+    stripped = tags = turns = 0
+    # Asked before each pattern, because to make one takes as long as half a hook.
+    if not _is_all_seen(text):
+        text, stripped = _take_out_unseen(text)
+    if _may_open_frame(text):
+        text, tags = _pattern(_TAG).subn(_HARMLESS_OPENER, text)
+    if any(turn in text for turn in _TURNS):
+        text, turns = _pattern(_TURN).subn(f"\\1{_HARMLESS_COLON}", text)
+    return Cleaned(text, stripped + tags + turns)
+
+
+def _is_all_seen(text: str) -> bool:
+    if not text.translate(_LINES).isprintable():
+        return False
+    return text.isascii() or (max(text) < _TAGS and _PRINTABLE_UNSEEN.isdisjoint(text))
+
+
+def _take_out_unseen(text: str) -> Cleaned:
     stripped = 0
 
-    def unseen(match: re.Match[str]) -> str:
+    def unseen(match: Match[str]) -> str:
         nonlocal stripped
         kind = match.lastgroup
         if kind == "kept":
@@ -126,29 +165,34 @@ def clean(text: str) -> Cleaned:
         stripped += len(match[0])
         return "\n" if kind == "line" else ""
 
-    unseen_pattern, tag_pattern = _patterns()
-    text = unseen_pattern.sub(unseen, text)
-    text, tags = tag_pattern.subn(_HARMLESS_OPENER, text)
-    text, turns = _TURN.subn(f"\\1{_HARMLESS_COLON}", text)
-    return Cleaned(text, stripped + tags + turns)
+    text = _pattern(_UNSEEN).sub(unseen, text)
+    return Cleaned(text, stripped)
 
 
-def _is_plain(text: str) -> bool:
-    """Tell without the patterns, which are slow to make, that there is nothing to clean."""
-    if not text.isascii() or "<" in text or any(turn in text for turn in _TURNS):
+def _may_open_frame(text: str) -> bool:
+    if not any(opener in text for opener in _OPENERS):
         return False
-    return text.translate(_LINES).isprintable()
+    folded = text.translate(_FOLDED).lower()
+    return any(
+        behind.lstrip(_BEFORE_NAME).startswith(_FRAME_STARTS)
+        for opener in _OPENERS
+        for behind in folded.split(opener)[1:]
+    )
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    # With the first text that needs them: many a session meets none, and they take 0.4 MiB.
-    return re.compile(_UNSEEN), re.compile(_TAG, re.IGNORECASE)
+def _pattern(pattern: str) -> Pattern[str]:
+    # With the first text that needs it: many a session meets none, and they take 0.4 MiB.
+    import re
+
+    return re.compile(pattern)
 
 
 def clean_line(text: str) -> Cleaned:
     """Clean a text that belongs on one line: line ends and tabs become single spaces."""
-    cleaned = clean(_WHITE.sub(" ", text))
+    # What is printable has none of them.
+    one_line = text if text.isprintable() else _pattern(_WHITE).sub(" ", text)
+    cleaned = clean(one_line)
     return Cleaned(cleaned.text.strip(), cleaned.stripped)
 
 

@@ -7,11 +7,16 @@ A row goes ``waiting → handed → seen``: handed is committed before anything 
 function is one change of a peer's file, and the standard library is all that this module imports.
 """
 
+from __future__ import annotations
+
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from claudemesh_mcp import reports, staleness
+from claudemesh_mcp.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 LEASE_MS: Final = 30_000
 FAR_MS: Final = 2**53
@@ -54,14 +59,14 @@ def hand_over(
         The rows as they stand now, without those that are not to be shown any more.
     """
     staleness.withhold(sql, now_ms)
-    handed: list[sqlite3.Row] = []
-    for row in rows:
-        handed += sql.execute(
-            f"UPDATE inbox SET {_OFFERED} WHERE row = ? AND state <> 'seen'"  # noqa: S608 - a constant
-            " RETURNING *",
-            (holder, now_ms + LEASE_MS, row),
-        ).fetchall()
-    return handed
+    chosen = list(rows)
+    marks = ", ".join("?" * len(chosen))
+    handed = sql.execute(
+        f"UPDATE inbox SET {_OFFERED} WHERE row IN ({marks}) AND state <> 'seen'"  # noqa: S608 - constants
+        " RETURNING *",
+        (holder, now_ms + LEASE_MS, *chosen),
+    ).fetchall()
+    return sorted(handed, key=lambda row: chosen.index(row["row"]))
 
 
 def open_by_priority(
@@ -108,6 +113,15 @@ def count_open(sql: sqlite3.Connection, now_ms: int, thread: str | None = None) 
             (now_ms, thread, thread),
         ).fetchall()
     )
+
+
+def count_all_open(sql: sqlite3.Connection, now_ms: int) -> int:
+    """Count the rows that could be handed out."""
+    (count,) = sql.execute(
+        f"SELECT count(*) FROM inbox WHERE {_OPEN}",  # noqa: S608 - a constant
+        (now_ms, None, None),
+    ).fetchone()
+    return int(count)
 
 
 def count_by_priority(

@@ -6,8 +6,14 @@ table is read record by record, and of the others only where they begin.
 Source: reftable(5), the format of versions 1 and 2.
 """
 
+from __future__ import annotations
+
 import os
-from typing import Final
+
+from claudemesh_mcp.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 _LIST: Final = "tables.list"
 _MOST_BYTES: Final = 64 * 1024 * 1024

@@ -4,9 +4,12 @@
 reports them. To note one takes the standard library alone.
 """
 
+from __future__ import annotations
+
 import sqlite3
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+
+from claudemesh_mcp.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from claudemesh_wire.envelope import Header
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     DueReports = dict[str, list[tuple[int, ReceiptItem]]]
 
 
-def due(sql: sqlite3.Connection) -> "DueReports":
+def due(sql: sqlite3.Connection) -> DueReports:
     """Give receipts not yet reported, by sender, each list at most one signature long."""
     from claudemesh_wire.receipts import MAX_BATCH, ReceiptItem
 
@@ -36,7 +39,7 @@ def due(sql: sqlite3.Connection) -> "DueReports":
 
 
 def note_again(
-    sql: sqlite3.Connection, row: sqlite3.Row, said: "tuple[ReceiptStatus, str, int]"
+    sql: sqlite3.Connection, row: sqlite3.Row, said: tuple[ReceiptStatus, str, int]
 ) -> None:
     """Note what becomes of a row behind all that was said of it, the same perhaps among it.
 
@@ -52,7 +55,7 @@ def note_again(
     enter(sql, (*told, str(status), "", reason, at_ms))
 
 
-def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> "DueReports":
+def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> DueReports:
     """Forget receipts that the broker has taken, and give those that are due now."""
     sql.executemany("DELETE FROM reports WHERE row = ?", [(row,) for row in rows])
     return due(sql)
@@ -60,9 +63,9 @@ def reported(sql: sqlite3.Connection, rows: Iterable[int]) -> "DueReports":
 
 def note(
     sql: sqlite3.Connection,
-    header: "Header",
+    header: Header,
     header_hash: bytes,
-    said: "tuple[ReceiptStatus, str, int]",
+    said: tuple[ReceiptStatus, str, int],
 ) -> None:
     """Note a receipt that is due: its status, the reason of a refusal, and the time."""
     status, reason, at_ms = said

@@ -10,12 +10,17 @@ Columns of ``inbox``: ``supersedes`` and ``git_sha`` are what the sender sealed 
 may have been shown, ``withheld`` why a row was not shown.
 """
 
+from __future__ import annotations
+
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Final
 
 from claudemesh_mcp import reports
+from claudemesh_mcp.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Final
 
 WITHHELD: Final = "withheld"
 """The route of a row that was not shown, and the status that its sender is told."""

@@ -3,16 +3,19 @@
 ``hook.py`` and ``ringing.py`` come through here; the file is never made and never upgraded.
 """
 
+from __future__ import annotations
+
 import os
 import sqlite3
 import time
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
-from typing import Final
 
+from claudemesh_mcp.plain import TYPE_CHECKING, suppress
 from claudemesh_mcp.routes.facts import FILE_VERSION, FIRST_FILE_VERSION
 from claudemesh_mcp.routes.places import Places
 from claudemesh_mcp.routes.processes import FILE_MODE, make_folder
+
+if TYPE_CHECKING:
+    from typing import Final
 
 LOG: Final = "routes.log"
 _BUSY_S: Final = 0.2
@@ -59,17 +62,27 @@ def _quoted(path: str) -> str:
     return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-@contextmanager
-def change(sql: sqlite3.Connection) -> Generator[None]:
-    """Make one change, whole or not at all, with nobody else writing meanwhile."""
-    sql.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
+class change:  # noqa: N801 - read behind `with`
+    """Make one change, whole or not at all, with nobody else writing meanwhile.
+
+    Args:
+        sql: The peer file.
+    """
+
+    def __init__(self, sql: sqlite3.Connection) -> None:
+        self._sql = sql
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._sql.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Commit it, or take it back."""
+        if kind is None:
+            self._sql.execute("COMMIT")
+            return
         with suppress(sqlite3.Error):
-            sql.execute("ROLLBACK")
-        raise
-    sql.execute("COMMIT")
+            self._sql.execute("ROLLBACK")
 
 
 def note_fault(where: Places, what: str, fault: BaseException | str) -> None:

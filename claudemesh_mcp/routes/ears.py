@@ -3,17 +3,21 @@
 ``ringing.py`` has one for each peer of the client: one for each mesh that it has a server of.
 """
 
+from __future__ import annotations
+
 import sqlite3
 import time
-from contextlib import closing, suppress
-from typing import Final
 
+from claudemesh_mcp.plain import TYPE_CHECKING, closing, suppress
 from claudemesh_mcp.routes import bells, facts, rests
 from claudemesh_mcp.routes.bells import Bell, Health
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.places import Places
 from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.records import Record
+
+if TYPE_CHECKING:
+    from typing import Final
 
 _AGAIN_S: Final = 1.0
 """What no change of the file tells: that a bell has not been answered, or an hour has gone by."""

@@ -3,19 +3,22 @@
 ``hook.py`` calls ``EVENTS`` inside one IMMEDIATE transaction, and prints the offer behind it.
 """
 
+from __future__ import annotations
+
 import sqlite3
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, Final, NamedTuple
 
 from claudemesh_mcp import openrows
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, suppress
 from claudemesh_mcp.routes import bells, facts, offers, records, waking
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.offers import BUSY, Look, Offer
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.settings import NOW, OUTPUT_CHARACTERS, STALE_MS, Moment
-from claudemesh_mcp.routes.transcript import are_of_two_replies
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _MACHINES: Final = ("<task-notification", "<channel", "<system-reminder", "[SYSTEM NOTIFICATION")
 _FRESH_MS: Final = 60_000
@@ -125,6 +128,9 @@ def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
     is_first = not facts.get_int(sql, facts.ACTIVITY_MS)
 
     def are_apart(other: str) -> bool:
+        # Imported here: most calls come with nothing to be proved.
+        from claudemesh_mcp.routes.transcript import are_of_two_replies
+
         return are_of_two_replies(event.text("transcript_path"), other, call)
 
     who = (event.session, event.client)

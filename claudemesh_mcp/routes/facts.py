@@ -5,11 +5,15 @@ of them; the server ``MODE``, ``DND``, ``CHANNEL``, ``OFFSET_MS``, and it calls 
 peer is open.
 """
 
+from __future__ import annotations
+
 import sqlite3
-from enum import StrEnum
-from typing import Final
 
 from claudemesh_mcp import openrows
+from claudemesh_mcp.plain import TYPE_CHECKING, StrEnum
+
+if TYPE_CHECKING:
+    from typing import Final
 
 FILE_VERSION: Final = 4
 """The newest version of a peer's file that these modules know; they touch no other."""

@@ -3,12 +3,17 @@
 ``offers.py`` asks it which of the chosen rows fit into one output, and prints what it gives.
 """
 
+from __future__ import annotations
+
 import sqlite3
 from collections.abc import Sequence
-from typing import Final, NamedTuple
 
 from claudemesh_mcp.cleaning import clean, clean_line
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple
 from claudemesh_mcp.routes.settings import BODY_CHARACTERS
+
+if TYPE_CHECKING:
+    from typing import Final
 
 _TAG: Final = "mesh-message"
 _ATTRIBUTE: Final = 80
@@ -131,7 +136,8 @@ def count_only(count: int, mesh: str = "") -> str:
 
 def units_of(text: str) -> int:
     """Count a text as the client does, to which a character beyond U+FFFF is two."""
-    return len(text.encode("utf-16-le", "replace")) // 2
+    # Behind a mark of the order of bytes, without which Python would load a codec for it.
+    return len(text.encode("utf-16", "replace")) // 2 - 1
 
 
 def fit(rows: Sequence[sqlite3.Row], nonce: str, own_member: str, limits: Limits) -> Framed:

@@ -4,14 +4,19 @@ The server leaves it only while somebody looks: ``statusline.py`` touches a file
 the server sees that. Neither touches the peer's file, whose every change wakes hooks and monitor.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from contextlib import suppress
-from typing import Final
 
+from claudemesh_mcp.plain import TYPE_CHECKING
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import replace_file
 from claudemesh_mcp.routes.records import place
+
+if TYPE_CHECKING:
+    from typing import Final
 
 FRESH_S: Final = 60
 _LOOKED: Final = "looked"

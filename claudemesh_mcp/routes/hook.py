@@ -5,6 +5,7 @@ Whatever goes wrong costs no more than this one look: it ends with 0 and prints 
 hook that fails would be shown to the user, or stop the turn.
 """
 
+import gc
 import os
 import sys
 
@@ -36,6 +37,8 @@ def main(words: list[str]) -> int:
 
             rung = ringing.rewake(where, places.caller(environ))
             return RUNG_SHARED if rung and words[1:] == [SHARED] else rung
+        # One look leaves nothing lying that is worth a search.
+        gc.disable()
         from claudemesh_mcp.routes import looking
 
         looking.look(words[0], where, places.caller(environ), sys.stdin.buffer.read())

@@ -5,14 +5,14 @@ A client that is in several meshes has a file for each: all are asked, and print
 ``hook.py`` calls it with what the client said; ``events.py`` knows what each event changes.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sqlite3
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
-from typing import Any, Final, NamedTuple, cast
 
-from claudemesh_mcp.routes import facts, offers, records
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, cast
+from claudemesh_mcp.routes import facts, jsontext, offers, records
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.events import EVENTS, Event, Shows, goes_on, is_quiet
 from claudemesh_mcp.routes.frames import units_of
@@ -20,6 +20,9 @@ from claudemesh_mcp.routes.offers import Look, Offer
 from claudemesh_mcp.routes.places import Caller, Places
 from claudemesh_mcp.routes.records import Record
 from claudemesh_mcp.routes.settings import OUTPUT_CHARACTERS
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _STOP: Final = "Stop"
 _TOOL: Final = "PostToolUse"
@@ -63,19 +66,23 @@ def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
     session = _session(told, caller)
     if not session:
         return
-    with ExitStack() as files:
-        sides: list[_Side] = []
+    sides: list[_Side] = []
+    try:
         room = OUTPUT_CHARACTERS
         for record, mesh in _peers(where, caller, session):
             attended = caller.is_attended
             event = Event(told, session, record, where.data, attended, now_ms(), room, mesh)
-            side = _ask(name, where, event, files)
+            side = _ask(name, where, event)
             if side.shows is not None:
                 room -= units_of(side.shows[1].text) + len(_GAP)
             sides.append(side)
         if name == _STOP:
             _agree(where, sides)
         _print(name, where, sides)
+    finally:
+        for side in sides:
+            if side.sql is not None:
+                side.sql.close()
 
 
 def _peers(where: Places, caller: Caller, session: str) -> list[tuple[Record, str]]:
@@ -90,13 +97,13 @@ def _peers(where: Places, caller: Caller, session: str) -> list[tuple[Record, st
     return [(record, record.mesh) for record in (*found[first:], *found[:first])]
 
 
-def _ask(name: str, where: Places, event: Event, files: ExitStack) -> _Side:
+def _ask(name: str, where: Places, event: Event) -> _Side:
     """Change one file by an event; what is wrong with it does not concern the others."""
+    sql: sqlite3.Connection | None = None
     try:
         sql = open_file(event.record.file)
         if sql is None:
             return _Side(event)
-        files.enter_context(closing(sql))
         if os.path.exists(records.rest(event.data, event.record)):
             from claudemesh_mcp.routes import rests
 
@@ -108,6 +115,8 @@ def _ask(name: str, where: Places, event: Event, files: ExitStack) -> _Side:
             return _Side(event, sql, EVENTS[name](sql, event))
     except (sqlite3.Error, OSError) as fault:
         note_fault(where, f"hook {name}", fault)
+        if sql is not None:
+            sql.close()
         return _Side(event, is_locked=isinstance(fault, sqlite3.OperationalError))
 
 
@@ -128,7 +137,7 @@ def _agree(where: Places, sides: list[_Side]) -> None:
 
 
 def _read(said: bytes) -> Mapping[str, Any]:
-    told: Any = json.loads(said)
+    told: Any = jsontext.read(said)
     # What is no object tells nothing, not even whose event it is.
     return cast("Mapping[str, Any]", told) if isinstance(told, dict) else {"agent_id": "unknown"}
 
@@ -146,7 +155,7 @@ def _print(name: str, where: Places, sides: list[_Side]) -> None:
     if not shown:
         return
     text = _GAP.join(made.text for _, _, made in shown)
-    _write_whole(json.dumps(_output(name, text)).encode())
+    _write_whole(jsontext.write(_output(name, text)).encode())
     for sql, looked, made in shown:
         try:
             _note_printed(sql, looked, made)

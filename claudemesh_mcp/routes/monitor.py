@@ -4,6 +4,8 @@ Each line that it prints wakes an idle session. ``ringing.py`` decides when; a f
 because the client would tell its user of anything else.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 

@@ -10,12 +10,14 @@ the route that the receipt will name, and ``printed_after`` the tool call behind
 nothing at the beginning of a turn, ``BUSY`` for a prompt in the midst of one.
 """
 
+from __future__ import annotations
+
 import os
 import sqlite3
 from collections.abc import Callable
-from typing import Final, NamedTuple
 
 from claudemesh_mcp import openrows, staleness
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple
 from claudemesh_mcp.routes import facts, frames
 from claudemesh_mcp.routes.facts import Mode
 from claudemesh_mcp.routes.settings import (
@@ -28,12 +30,15 @@ from claudemesh_mcp.routes.settings import (
 )
 from claudemesh_mcp.routes.waking import (
     hold_excess,
-    note_push,
+    note_pushes,
     tokens_left,
     tokens_of,
     wakes_left,
     waking_rows,
 )
+
+if TYPE_CHECKING:
+    from typing import Final
 
 BUSY: Final = "busy"
 _HOLDER: Final = "hook:"
@@ -120,7 +125,7 @@ def _count_only(sql: sqlite3.Connection, look: Look, now_ms: int) -> Offer | Non
 
 
 def _open(sql: sqlite3.Connection, now_ms: int) -> int:
-    return sum(openrows.count_open(sql, now_ms).values())
+    return openrows.count_all_open(sql, now_ms)
 
 
 def _candidates(
@@ -160,17 +165,21 @@ def _note(sql: sqlite3.Connection, look: Look, framed: frames.Framed, now_ms: in
     if turn:
         attended = facts.get(sql, facts.ATTENDED) == "1"
         caused = {row["row"] for row in waking_rows(sql, now_ms, attended=attended)}
-    for row, part in zip(framed.rows, framed.parts, strict=True):
-        # One that rode along has caused no turn.
-        by = turn if row["row"] in caused else None
-        note_push(sql, row, tokens_of(part), (look.route, by, now_ms))
+    # One that rode along has caused no turn.
+    pushed = [
+        (row, tokens_of(part), turn if row["row"] in caused else None)
+        for row, part in zip(framed.rows, framed.parts, strict=True)
+    ]
+    note_pushes(sql, look.route, pushed, now_ms)
 
 
 def note_printed(sql: sqlite3.Connection, look: Look, holder: str, now_ms: int) -> None:
     """Note that a text was printed whole: its rows are held until there is evidence."""
     sql.execute(
         "UPDATE inbox SET printed = ?, printed_ms = ?, printed_by = ?, printed_after = ?,"
-        " lease_until_ms = ? WHERE state = 'handed' AND holder = ?",
+        " lease_until_ms = ?"
+        # Said twice, as in openrows.py: else all that was ever seen would be looked through.
+        " WHERE state <> 'seen' AND state = 'handed' AND holder = ?",
         (look.session, now_ms, look.route, look.after, openrows.FAR_MS, holder),
     )
 

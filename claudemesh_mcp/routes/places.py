@@ -4,10 +4,16 @@
 ``config.Paths.of`` says, without the library that this one asks.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Final
 
 _APP: Final = "claudemesh"
 _INTERACTIVE: Final = "cli"

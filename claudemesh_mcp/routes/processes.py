@@ -4,12 +4,16 @@
 their place here, so that no two of them wake one client.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from contextlib import suppress
-from typing import Final, NamedTuple
 
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, suppress
 from claudemesh_mcp.routes.places import Folder
+
+if TYPE_CHECKING:
+    from typing import Final
 
 _START_FIELD: Final = 22 - 3
 """Behind the name of the program, which may hold spaces and brackets, the third field comes."""
@@ -33,12 +37,12 @@ class Living(NamedTuple):
         return f"{self.pid}.{self.start}"
 
     @classmethod
-    def now(cls, pid: int) -> "Living":
+    def now(cls, pid: int) -> Living:
         """Give the process that has this pid now."""
         return cls(pid, started(pid))
 
     @classmethod
-    def read(cls, word: str) -> "Living | None":
+    def read(cls, word: str) -> Living | None:
         """Read what ``str`` gave."""
         pid, _, start = word.strip().partition(".")
         return cls(int(pid), int(start)) if pid.isdigit() and start.isdigit() else None
@@ -88,7 +92,7 @@ def _told_by_ps(pid: int) -> int:
     return crc32(told) if told else 0
 
 
-def claim(path: Folder) -> "Claim":
+def claim(path: Folder) -> Claim:
     """Take a place; whoever had it before sees that and leaves."""
     made = Claim(os.fspath(path), str(Living.now(os.getpid())))
     replace_file(made.path, made.word.encode())

@@ -6,14 +6,18 @@ alias says which peer a Claude session belongs to in a mesh, so that ``resuming.
 new client. Folders are made on first use; every file is private.
 """
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, suppress
+from claudemesh_mcp.routes import jsontext
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import Living, replace_file
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 VERSION: Final = 1
 _RECORD: Final = ".json"
@@ -21,6 +25,7 @@ _PEER: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _PEER_LENGTH: Final = 28
 _OTHERS_WRITE: Final = 0o022
 _RECORD_BYTES: Final = 65_536
+_NUMBERS: Final = ("pid", "start", "server")
 
 
 class Record(NamedTuple):
@@ -84,6 +89,8 @@ def write(data: Folder, record: Record) -> None:
     Raises:
         OSError: the disk refuses.
     """
+    import json
+
     told = {"v": VERSION, **record._asdict()}
     replace_file(path_of(data, record), json.dumps(told).encode())
     for path, other in _of_pid(data, record.pid):
@@ -173,8 +180,8 @@ def peer_of(data: Folder, session: str, mesh: str = "") -> str | None:
     """Give the peer that a Claude session belongs to in a mesh, if its alias says so."""
     for path in _aliases(data, session, mesh):
         try:
-            with open(path, encoding="ascii", errors="replace") as file:
-                told = file.read(64).strip()
+            with open(path, "rb") as file:
+                told = file.read(64).decode("ascii", "replace").strip()
         except OSError:
             continue
         is_peer = len(told) == _PEER_LENGTH and told.startswith("p_") and set(told[2:]) <= _PEER
@@ -202,12 +209,21 @@ def _aliases(data: Folder, session: str, mesh: str) -> list[str]:
 
 
 def _alias(data: Folder, session: str, mesh: str) -> str:
-    # Imported here: a hook needs it at the start of a session only.
+    word = f"{session}\n{mesh}" if mesh else session
+    digest = _sha256()(word.encode("utf-8", "surrogatepass")).hexdigest()
+    return os.path.join(aliases(data), digest)
+
+
+def _sha256() -> Callable[[bytes], Any]:
+    """Give what `hashlib` has without OpenSSL, which takes as long to load as SQLite."""
+    for name in ("_sha2", "_sha256"):  # Since Python 3.12, and before.
+        try:
+            return __import__(name).sha256
+        except (ImportError, AttributeError):
+            continue
     from hashlib import sha256
 
-    word = f"{session}\n{mesh}" if mesh else session
-    digest = sha256(word.encode("utf-8", "surrogatepass")).hexdigest()
-    return os.path.join(aliases(data), digest)
+    return sha256
 
 
 def _all(data: Folder) -> Iterator[Record]:
@@ -247,9 +263,11 @@ def _read(path: str) -> Record | None:
     """Read a record; a damaged one counts as none, and its server writes it anew when it starts."""
     try:
         with open(path, "rb") as file:
-            told: Any = json.loads(file.read(_RECORD_BYTES))
+            told: Any = jsontext.read(file.read(_RECORD_BYTES))
         told.setdefault("mesh_id", "")  # An earlier version wrote none.
-        fields = {name: kind(told[name]) for name, kind in Record.__annotations__.items()}
+        fields: dict[str, Any] = {
+            name: (int if name in _NUMBERS else str)(told[name]) for name in Record._fields
+        }
         return Record(**fields)
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None

@@ -4,18 +4,21 @@
 the client takes it in. Without it the session would be called working for ten minutes.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sqlite3
-from contextlib import suppress
-from typing import Any, Final
 
-from claudemesh_mcp.routes import bells, facts, offers, records
+from claudemesh_mcp.plain import TYPE_CHECKING, suppress
+from claudemesh_mcp.routes import bells, facts, jsontext, offers, records
 from claudemesh_mcp.routes.door import change, now_ms
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import replace_file
 from claudemesh_mcp.routes.records import Record
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _MOST_BYTES: Final = 4096
 
@@ -32,8 +35,8 @@ def leave(data: Folder, record: Record, session: str) -> None:
         OSError: the disk refuses.
     """
     # By this machine's clock: how far that is off stands in the file that is locked.
-    told = {"client": str(record.client), "session": session, "at_ms": now_ms()}
-    replace_file(records.rest(data, record), json.dumps(told).encode())
+    told = {"client": str(record.client), "session": session, "at_ms": str(now_ms())}
+    replace_file(records.rest(data, record), jsontext.write(told).encode())
 
 
 def take(sql: sqlite3.Connection, data: Folder, record: Record) -> None:
@@ -74,7 +77,7 @@ def note(sql: sqlite3.Connection, record: Record, found: bytes) -> None:
         found: As ``left`` gave it.
     """
     try:
-        told: Any = json.loads(found)
+        told: Any = jsontext.read(found)
         client, session = str(told["client"]), str(told["session"])
         at_ms = facts.corrected(sql, min(int(told["at_ms"]), now_ms()))
     except (ValueError, TypeError, LookupError):

@@ -4,18 +4,23 @@
 an older one, and both leave when the client is gone, which may be without a word.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
-from typing import Final
 
+from claudemesh_mcp.plain import TYPE_CHECKING
 from claudemesh_mcp.routes import bells, records
 from claudemesh_mcp.routes.bells import Bell, Health
 from claudemesh_mcp.routes.ears import Ear
 from claudemesh_mcp.routes.places import Caller, Places
 from claudemesh_mcp.routes.processes import Claim, Living, claim, holder
+
+if TYPE_CHECKING:
+    from typing import Final
 
 TICK_MS: Final = 250
 _FOLLOW_S: Final = 5.0

@@ -3,8 +3,12 @@
 ``offers.py`` chooses rows by ``SHOWN``; ``bells.py`` wakes by the same limits.
 """
 
-from enum import StrEnum
-from typing import Final, NamedTuple
+from __future__ import annotations
+
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, StrEnum
+
+if TYPE_CHECKING:
+    from typing import Final
 
 NOW: Final = "now"
 NEXT: Final = "next"

@@ -6,9 +6,15 @@ request; a call of the same reply, which ends later, proves no request.
 Source: what Claude Code 2.1.330 writes, a line of JSON per block of a reply, each with its id.
 """
 
-import json
+from __future__ import annotations
+
 import os
-from typing import Any, Final, cast
+
+from claudemesh_mcp.plain import TYPE_CHECKING, cast
+from claudemesh_mcp.routes import jsontext
+
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _TAIL_BYTES: Final = 1_048_576
 
@@ -49,7 +55,7 @@ def _parts(message: Any) -> list[Any]:
 def _reply(line: bytes, call: str) -> str:
     """Give the id of the reply whose line this is, if it makes the call."""
     try:
-        told: Any = json.loads(line)
+        told: Any = jsontext.read(line)
         message: Any = told["message"] if told["type"] == "assistant" else {}
         makes_it = any(
             part.get("type") == "tool_use" and part.get("id") == call for part in _parts(message)

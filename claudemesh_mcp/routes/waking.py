@@ -4,11 +4,13 @@
 beyond its turns is held until a human's prompt.
 """
 
+from __future__ import annotations
+
 import sqlite3
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
 
 from claudemesh_mcp import openrows, reports
+from claudemesh_mcp.plain import TYPE_CHECKING
 from claudemesh_mcp.routes import facts
 from claudemesh_mcp.routes.settings import (
     CHARACTERS_PER_TOKEN,
@@ -19,6 +21,9 @@ from claudemesh_mcp.routes.settings import (
     WAKES_PER_HOUR,
     WAKING,
 )
+
+if TYPE_CHECKING:
+    from typing import Final
 
 AUTO_REPLY_LIMIT: Final = "auto_reply_limit"
 """The word in ``held``, and the reason of the receipt, of what exceeded a sender's turns."""
@@ -145,23 +150,28 @@ def tokens_of(text: str) -> int:
     return -(-len(text.encode("utf-8", "replace")) // CHARACTERS_PER_TOKEN)
 
 
-def note_push(
-    sql: sqlite3.Connection, row: sqlite3.Row, tokens: int, said: tuple[str, str | None, int]
+def note_pushes(
+    sql: sqlite3.Connection,
+    route: str,
+    pushed: Iterable[tuple[sqlite3.Row, int, str | None]],
+    now_ms: int,
 ) -> None:
     """Note what is pushed.
 
     Args:
         sql: The peer file.
-        row: The message.
-        tokens: What it costs.
-        said: The route, the turn that it caused if it did, and the time.
+        route: The way by which it is.
+        pushed: Each message, what it costs, and the turn that it caused if it did.
+        now_ms: The time.
     """
-    route, turn, now_ms = said
     sql.execute("DELETE FROM pushes WHERE at_ms < ?", (now_ms - _KEPT_MS,))
-    sql.execute(
+    sql.executemany(
         "INSERT INTO pushes (at_ms, sender, member, handle, tokens, route, turn)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (now_ms, row["sender"], row["member"], row["handle"], tokens, route, turn),
+        [
+            (now_ms, row["sender"], row["member"], row["handle"], tokens, route, turn)
+            for row, tokens, turn in pushed
+        ],
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from claudemesh_mcp import routes
-from tests.support.claude.beside import a_plugin, file_of, meshed, told_in, until_told
+from tests.support.claude.beside import IDLE, a_plugin, file_of, meshed, told_in, until_told
 from tests.support.claude.client import LIMIT_S
 from tests.support.claude.room import Room
 from tests.support.claude.terminal import at_terminal
@@ -52,8 +52,7 @@ async def test_one_of_each_runs_beside_a_session_whatever_it_becomes(
         for number in range(3):
             await terminal.type(f"Hello {number}.")
             await ada.model.arrived(f"Hello {number}.")
-            idle = "SELECT 1 FROM facts WHERE key = 'route.activity' AND value = 'idle'"
-            await until_told(file, idle)
+            await until_told(file, IDLE)
         ((session,),) = _sessions(file)
         await terminal.type("/clear")
         await until(lambda: _sessions(file) != [(session,)])

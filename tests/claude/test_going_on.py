@@ -1,12 +1,15 @@
 """A client's session goes on as another: it keeps its peer with the inbox, or hands it over."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import pytest
 
 from claudemesh_mcp.routes import records
-from tests.support.claude.beside import a_plugin, file_of, meshed, until_told
-from tests.support.claude.client import LIMIT_S, Claude
+from tests.support.claude.beside import IDLE, a_plugin, file_of, meshed, until_met, until_told
+from tests.support.claude.client import LIMIT_S
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule
 from tests.support.claude.terminal import Terminal, at_terminal
@@ -23,6 +26,7 @@ class Going:
         self.terminal = terminal
         self.bob = bob
         self.model = terminal.client.model
+        self.first_peer = self.peer
 
     @property
     def peer(self) -> str:
@@ -40,8 +44,7 @@ class Going:
         """Send a prompt; gives the id of the session that it came to."""
         await self.terminal.type(text)
         session = (await self.model.arrived(text)).asked.session
-        idle = "SELECT 1 FROM facts WHERE key = 'route.activity' AND value = 'idle'"
-        await until_told(file_of(self.room, self.terminal.pid), idle)
+        await until_told(file_of(self.room, self.terminal.pid), IDLE)
         return session
 
     async def command(self, text: str, was: str = "") -> None:
@@ -66,17 +69,39 @@ class Going:
         assert arrival.asked.session == session
         assert (await self.bob.reached("seen", sent))["proved"] is True
 
+    def assert_kept(self, *sessions: str) -> None:
+        """It is the peer still that it was at first, and these sessions find it again."""
+        found = [self.peer, *(self.peer_of(session) for session in sessions)]
+        assert found == [self.first_peer] * len(found)
 
-async def open_room(room: Room) -> tuple[LiveSession, Claude]:
-    return await room.live.join("bob"), meshed(room, "ada", SUMMARY)
+
+class Scene:
+    """Bob, and ada's client, which may be opened several times."""
+
+    def __init__(self, room: Room, folder: Path, bob: LiveSession) -> None:
+        self.room = room
+        self.bob = bob
+        self.client = meshed(room, "ada", SUMMARY)
+        self._plugin = a_plugin(folder / "plugin")
+
+    @asynccontextmanager
+    async def opened(self, *words: str, handle: str = "ada") -> AsyncGenerator[Going]:
+        """Open the client, and leave it as its user does where all went well."""
+        async with at_terminal(self.client, *self._plugin, *words) as terminal:
+            await self.room.present(handle)
+            # Whoever resumes is there by the name of a session that ended.
+            await until_met(self.room, terminal.pid)
+            yield Going(self.room, terminal, self.bob)
+            await terminal.leave()
 
 
-async def test_clear_keeps_the_peer_and_what_waits(room: Room, tmp_path: Path) -> None:
-    bob, ada = await open_room(room)
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
-        await room.present("ada")
-        going = Going(room, terminal, bob)
-        peer = going.peer
+@pytest.fixture
+async def scene(room: Room, tmp_path: Path) -> Scene:
+    return Scene(room, tmp_path, await room.live.join("bob"))
+
+
+async def test_clear_keeps_the_peer_and_what_waits(scene: Scene) -> None:
+    async with scene.opened() as going:
         first = await going.prompt("Hello.")
         before = await going.send("The heron flew.")
         await going.command("/clear", first)
@@ -84,103 +109,71 @@ async def test_clear_keeps_the_peer_and_what_waits(room: Room, tmp_path: Path) -
         second = await going.prompt("Hello again.")
         assert second != first
         for text, sent in (("The heron flew.", before), ("The swan flew.", after)):
-            assert (await ada.model.arrived(text)).asked.session == second
-            await bob.reached("seen", sent)
-        assert [going.peer, going.peer_of(first), going.peer_of(second)] == [peer] * 3
-        await terminal.leave()
+            assert (await going.model.arrived(text)).asked.session == second
+            await scene.bob.reached("seen", sent)
+        going.assert_kept(first, second)
 
 
-async def test_resume_keeps_the_peer_and_what_waits(room: Room, tmp_path: Path) -> None:
-    bob, ada = await open_room(room)
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
-        await room.present("ada")
-        going = Going(room, terminal, bob)
-        peer = going.peer
+async def test_resume_keeps_the_peer_and_what_waits(scene: Scene) -> None:
+    async with scene.opened() as going:
         first = await going.prompt("Hello.")
         await going.command("/clear", first)
         second = await going.prompt("Hello again.")
         sent = await going.send("The heron flew.")
         await going.command(f"/resume {first}", second)
         await going.assert_shown("heron", sent, first)
-        assert [going.peer, going.peer_of(first), going.peer_of(second)] == [peer] * 3
-        await terminal.leave()
+        going.assert_kept(first, second)
 
 
-async def test_compact_keeps_the_peer_and_what_waits(room: Room, tmp_path: Path) -> None:
-    bob, ada = await open_room(room)
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
-        await room.present("ada")
-        going = Going(room, terminal, bob)
-        peer = going.peer
+async def test_compact_keeps_the_peer_and_what_waits(scene: Scene) -> None:
+    async with scene.opened() as going:
         session = await going.prompt("Hello.")
         sent = await going.send("The heron flew.")
         await going.command("/compact")
-        await ada.model.arrived("TEXT ONLY")
+        await going.model.arrived("TEXT ONLY")
         await until_told(
-            file_of(room, terminal.pid),
+            file_of(scene.room, going.terminal.pid),
             "SELECT 1 FROM inbox WHERE printed_by = 'session-start'",
         )
         await going.assert_shown("heron", sent, session)
-        assert (going.peer, going.peer_of(session)) == (peer, peer)
-        await terminal.leave()
+        going.assert_kept(session)
 
 
-async def test_branch_hands_the_peer_over_to_the_branch(room: Room, tmp_path: Path) -> None:
-    bob, ada = await open_room(room)
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
-        await room.present("ada")
-        going = Going(room, terminal, bob)
-        peer = going.peer
+async def test_branch_hands_the_peer_over_to_the_branch(scene: Scene) -> None:
+    async with scene.opened() as going:
         first = await going.prompt("Hello.")
         sent = await going.send("The heron flew.")
         await going.command("/branch", first)
         second = await going.prompt("Hello again.")
         assert second != first
-        assert (await ada.model.arrived("The heron flew.")).asked.session == second
-        await bob.reached("seen", sent)
-        assert (going.peer, going.peer_of(first), going.peer_of(second)) == (peer, None, peer)
-        await terminal.leave()
+        assert (await going.model.arrived("The heron flew.")).asked.session == second
+        await scene.bob.reached("seen", sent)
+        going.assert_kept(second)
+        assert going.peer_of(first) is None
 
 
-async def test_a_session_resumed_in_a_new_client_has_its_peer_again(
-    room: Room, tmp_path: Path
-) -> None:
-    bob, ada = await open_room(room)
-    words = a_plugin(tmp_path / "plugin")
-    async with at_terminal(ada, *words) as terminal:
-        await room.present("ada")
-        going = Going(room, terminal, bob)
-        peer = going.peer
+async def test_a_session_resumed_in_a_new_client_has_its_peer_again(scene: Scene) -> None:
+    async with scene.opened() as going:
         first = await going.prompt("Hello.")
         await going.command("/clear", first)
         second = await going.prompt("Hello again.")
-        await terminal.leave()
-    waiting = await bob.call("send", to=peer, text="The heron flew.", priority="low")
-    async with at_terminal(ada, *words, "--resume", second) as terminal:
-        going = Going(room, terminal, bob)
+    peer = going.first_peer
+    waiting = await scene.bob.call("send", to=peer, text="The heron flew.", priority="low")
+    async with scene.opened("--resume", second) as going:
         with anyio.fail_after(LIMIT_S):
-            await bob.reached("delivered", waiting)
+            await scene.bob.reached("delivered", waiting)
         assert going.peer == peer
         await going.assert_shown("heron", waiting, second)
-        await terminal.leave()
 
 
-async def test_a_fork_in_another_client_is_a_peer_of_its_own(room: Room, tmp_path: Path) -> None:
-    bob, ada = await open_room(room)
-    words = a_plugin(tmp_path / "plugin")
-    async with at_terminal(ada, *words) as terminal:
-        await room.present("ada")
-        going = Going(room, terminal, bob)
+async def test_a_fork_in_another_client_is_a_peer_of_its_own(scene: Scene) -> None:
+    async with scene.opened() as going:
         first = await going.prompt("Hello.")
         fork = ["--resume", first, "--fork-session"]
-        async with at_terminal(ada, *words, *fork) as at_fork:
-            await room.present("ada-2")
-            forked = Going(room, at_fork, bob)
+        async with scene.opened(*fork, handle="ada-2") as forked:
             sent = await going.send("The heron flew.")
             second = await forked.prompt("Hello from the fork.")
             assert (second != first, forked.peer != going.peer) == (True, True)
-            assert ada.model.arrivals("The heron flew.") == []
+            assert going.model.arrivals("The heron flew.") == []
             await going.assert_shown("heron", sent, first)
             assert (going.peer_of(first), going.peer_of(second)) == (going.peer, forked.peer)
-            await at_fork.leave()
-        await terminal.leave()

@@ -4,22 +4,25 @@ What has arrived is read from the requests of the client; each proof has its neg
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.claude.asked import Place
-from tests.support.claude.beside import EVENTS, Faults, a_plugin, killed, meshed
+from tests.support.claude.beside import SPOILT, a_plugin, meshed, spoilt
 from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
-from tests.support.claude.script import Rule, mesh
+from tests.support.claude.script import Answer, Rule, mesh
 from tests.support.claude.terminal import Terminal, at_terminal
 from tests.support.live import LiveSession
 
 QUESTION = "Which branch?"
 ANSWER = "It is main."
 ACCEPTED = '"status": ?"(accepted|queued|delivered)"'
-NONE: Faults = {}
+LOOK = mesh("search_peers")
+WHOLE: Mapping[str, Any] = {}
 
 
 class Asking:
@@ -47,19 +50,13 @@ async def answer(bob: LiveSession, **more: Any) -> dict[str, Any]:
     return sent
 
 
-async def status(bob: LiveSession, sent: dict[str, Any]) -> str:
-    (row,) = (await bob.call("message_status", id=sent["id"]))["recipients"]
-    return row["status"]
-
-
 async def printed(
-    room: Room, plugin: Path, events: Sequence[str] = EVENTS, faults: Faults = NONE, **more: Any
+    room: Room, plugin: Path, parts: Mapping[str, Any] = WHOLE, **more: Any
 ) -> tuple[Claude, LiveSession, dict[str, Any]]:
     """Run ``claude -p`` that asks bob, who answers while the model still works."""
     bob = await room.live.join("bob")
     asking = Asking(room)
-    words = a_plugin(plugin, events, faults=faults)
-    async with asking.client.asking("Ask bob for the branch.", *words):
+    async with asking.client.asking("Ask bob for the branch.", *a_plugin(plugin, **parts)):
         # The first tool boundary makes up for the prompt, which came before the server.
         await asking.client.model.turned(2)
         sent = await answer(bob, **more)
@@ -82,78 +79,92 @@ async def test_a_run_does_not_go_on_with_what_it_did_not_ask_for(
 ) -> None:
     ada, bob, sent = await printed(room, tmp_path / "plugin", reply_to=None)
     assert ada.model.arrivals(ANSWER) == []
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
 
-async def test_without_the_stop_hook_a_run_ends_and_has_seen_nothing(
-    room: Room, tmp_path: Path
+@pytest.mark.parametrize("how", SPOILT)
+async def test_without_its_stop_hook_a_run_ends_and_has_seen_nothing(
+    room: Room, tmp_path: Path, how: str
 ) -> None:
-    events = [event for event in EVENTS if event != "Stop"]
-    ada, bob, sent = await printed(room, tmp_path / "plugin", events)
+    ada, bob, sent = await printed(room, tmp_path / "plugin", spoilt(how, "Stop"))
     assert ada.model.arrivals(ANSWER) == []
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
 
-async def test_a_run_whose_stop_hook_is_killed_behind_its_offer_has_seen_nothing(
-    room: Room, tmp_path: Path
-) -> None:
-    dies = {"Stop": killed("Stop")}
-    ada, bob, sent = await printed(room, tmp_path / "plugin", faults=dies)
-    assert ada.model.arrivals(ANSWER) == []
-    assert await status(bob, sent) == "delivered"
+class Looking:
+    """A client whose model is to look around, and does once the test lets it."""
+
+    def __init__(self, room: Room, *rules: Rule, looks: Answer = LOOK) -> None:
+        self.room = room
+        self.looked = threading.Event()
+        self.client = meshed(
+            room,
+            "ada",
+            Rule("Look around", looks, until=self.looked),
+            *rules,
+            ENABLE_TOOL_SEARCH="false",
+        )
+
+    async def meanwhile(self, terminal: Terminal, bob: LiveSession) -> dict[str, Any]:
+        """Have it look around when an urgent message is in its inbox; gives what was sent."""
+        await self.room.present("ada")
+        await terminal.type("Look around.")
+        await self.client.model.turned(1)
+        sent = await bob.call("send", to="ada", text=ANSWER, priority="now")
+        await bob.reached("delivered", sent)
+        self.looked.set()
+        return sent
 
 
 async def test_what_is_for_now_comes_with_the_next_tool_boundary(
     room: Room, tmp_path: Path
 ) -> None:
     bob = await room.live.join("bob")
-    looked, ended = threading.Event(), threading.Event()
-    ada = meshed(
+    ended = threading.Event()
+    looking = Looking(
         room,
-        "ada",
-        Rule("Look around", mesh("search_peers"), until=looked),
-        Rule(ANSWER, mesh("search_peers"), times=1),
+        Rule(ANSWER, LOOK, times=1),
         Rule('"peers"', "Looked.", until=ended),
-        ENABLE_TOOL_SEARCH="false",
     )
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
-        await room.present("ada")
-        await terminal.type("Look around.")
-        await ada.model.turned(1)
-        sent = await bob.call("send", to="ada", text=ANSWER, priority="now")
-        await bob.reached("delivered", sent)
-        looked.set()
-        arrival = await ada.model.arrived(ANSWER)
+    model = looking.client.model
+    async with at_terminal(looking.client, *a_plugin(tmp_path / "plugin")) as terminal:
+        sent = await looking.meanwhile(terminal, bob)
+        arrival = await model.arrived(ANSWER)
         assert (arrival.asked.number, arrival.place) == (1, Place.SYSTEM)
         # By the call of the next reply: the turn can't end yet.
         assert (await bob.reached("seen", sent))["route"] == "tool-boundary"
-        await ada.model.turned(3)
+        await model.turned(3)
         ended.set()
         await terminal.leave()
 
 
+@pytest.mark.parametrize("how", SPOILT)
+async def test_without_the_hook_of_a_tool_boundary_nothing_comes_with_it_nor_is_seen(
+    room: Room, tmp_path: Path, how: str
+) -> None:
+    bob = await room.live.join("bob")
+    looking = Looking(room, Rule('"peers"', "Looked."))
+    words = a_plugin(tmp_path / "plugin", **spoilt(how, "PostToolUse", "Stop"))
+    async with at_terminal(looking.client, *words) as terminal:
+        sent = await looking.meanwhile(terminal, bob)
+        await terminal.shows("Looked.")
+        await terminal.leave()
+    assert looking.client.model.arrivals(ANSWER) == []
+    assert len(looking.client.model.turns) == 2
+    assert await bob.how_far(sent) == "delivered"
+
+
 async def test_a_second_call_of_the_same_reply_proves_nothing(room: Room, tmp_path: Path) -> None:
     bob = await room.live.join("bob")
-    looked, ended = threading.Event(), threading.Event()
-    both = (mesh("search_peers"), mesh("mesh_info"))
-    ada = meshed(
-        room,
-        "ada",
-        Rule("Look around", both, until=looked),
-        Rule(ANSWER, "Main, says bob.", until=ended),
-        ENABLE_TOOL_SEARCH="false",
-    )
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
-        await room.present("ada")
-        await terminal.type("Look around.")
-        await ada.model.turned(1)
-        sent = await bob.call("send", to="ada", text=ANSWER, priority="now")
-        await bob.reached("delivered", sent)
-        looked.set()
-        arrival = await ada.model.arrived(ANSWER)
+    ended = threading.Event()
+    both = (LOOK, mesh("mesh_info"))
+    looking = Looking(room, Rule(ANSWER, "Main, says bob.", until=ended), looks=both)
+    async with at_terminal(looking.client, *a_plugin(tmp_path / "plugin")) as terminal:
+        sent = await looking.meanwhile(terminal, bob)
+        arrival = await looking.client.model.arrived(ANSWER)
         assert arrival.place is Place.SYSTEM
         assert len([one for one in arrival.asked.fresh if one.place is Place.RESULT]) == 2
-        assert await status(bob, sent) == "delivered"
+        assert await bob.how_far(sent) == "delivered"
         ended.set()
         assert (await bob.reached("seen", sent))["route"] == "tool-boundary"
         await terminal.leave()
@@ -180,6 +191,53 @@ async def test_a_turn_at_a_terminal_goes_on_with_what_is_next(room: Room, tmp_pa
     arrival = asking.client.model.arrival(ANSWER)
     assert set(arrival.places) == {Place.USER, Place.SYSTEM}
     assert len(asking.client.model.turns) == 3
+
+
+@pytest.mark.parametrize("how", SPOILT)
+async def test_a_turn_at_a_terminal_without_its_stop_hook_ends_and_has_seen_nothing(
+    room: Room, tmp_path: Path, how: str
+) -> None:
+    bob = await room.live.join("bob")
+    asking = Asking(room)
+    words = a_plugin(tmp_path / "plugin", **spoilt(how, "Stop"))
+    async with at_terminal(asking.client, *words) as terminal:
+        sent = await turn_with_bob(room, terminal, asking)
+        await terminal.shows("Asked.")
+        await terminal.leave()
+    assert asking.client.model.arrivals(ANSWER) == []
+    assert len(asking.client.model.turns) == 2
+    assert await bob.how_far(sent) == "delivered"
+
+
+@pytest.mark.parametrize("how", SPOILT)
+async def test_a_session_is_told_that_nothing_was_seen_by_one_whose_hooks_bring_nothing(
+    room: Room, tmp_path: Path, how: str
+) -> None:
+    ada = meshed(
+        room,
+        "ada",
+        Rule("Ask bob", mesh("send", to="bob", text=QUESTION)),
+        Rule("Did he see it", lambda _: mesh("message_status", id=asked_id(ada))),
+        Rule('"status":"delivered"', "He has not seen it."),
+        Rule(ACCEPTED, "Asked."),
+        ENABLE_TOOL_SEARCH="false",
+    )
+    bob = meshed(room, "bob")
+    words = a_plugin(tmp_path / "ada")
+    bad = a_plugin(tmp_path / "bob", **spoilt(how, "UserPromptSubmit", "Stop"))
+    async with at_terminal(ada, *words) as at_ada, at_terminal(bob, *bad) as at_bob:
+        await room.present("ada", "bob")
+        await at_ada.type("Ask bob for the branch.")
+        # The bell wakes bob; what it is for is not before his model.
+        await bob.model.arrived("1 message from ada.")
+        await at_bob.shows("Good.")
+        await at_ada.type("Did he see it?")
+        await at_ada.shows("He has not seen it.")
+        await at_ada.leave()
+        await at_bob.leave()
+    assert bob.model.arrivals(QUESTION) == []
+    (told,) = [one for one in ada.model.turns[-1].fresh if one.place is Place.RESULT]
+    assert '"seen"' not in told.text
 
 
 async def test_two_sessions_converse_by_hooks_alone_and_each_is_told_what_was_seen(

@@ -13,7 +13,7 @@ from tests.support.claude.asked import Place
 from tests.support.claude.client import CLIENT, LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule, mesh
-from tests.support.live import LiveSession
+from tests.support.live import LiveSession, a_moment
 
 
 async def launched(room: Room, client: Claude, *words: str) -> Process:
@@ -41,7 +41,7 @@ async def tell_the_group(room: Room, bob: LiveSession) -> dict[str, object]:
     await room.present("ada")
     with anyio.fail_after(LIMIT_S):
         while not (await bob.call("search_peers", query="ada"))["peers"][0]["groups"]:
-            await anyio.lowlevel.checkpoint()
+            await a_moment()
     return await bob.call("send", to="@ops", text="Two herons.", priority="now")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,13 @@ from claudemesh_mcp.plugin.entries import file_of_the_plugin
 from claudemesh_wire import VERSION
 from tests.support.checkout import BROKER, ROOT
 from tests.support.claude.asked import Place
-from tests.support.claude.client import CLIENT, LIMIT_S, Claude
+from tests.support.claude.beside import SILENT, SPOILT, dying, file_of, until_told
+from tests.support.claude.client import CLIENT, LIMIT_S, Claude, Told
 from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule
 from tests.support.claude.terminal import at_terminal
 from tests.support.documents import definitions
+from tests.support.live import LiveSession
 from tests.support.plugin import Registry, a_registry, base_python, copy_plugin
 
 NAME = "plugin_claudemesh_mesh"
@@ -67,10 +70,58 @@ def a_user(room: Room, name: str, *rules: Rule, **settings: str) -> Claude:
     return room.claude(name, *rules, **{**mesh, "CLAUDEMESH_NAME": name, **settings})
 
 
-def with_this_code(room: Room, name: str, *rules: Rule, **settings: str) -> Claude:
-    """Make a client that finds the program of this checkout on its PATH."""
+def with_this_code(
+    room: Room, name: str, *rules: Rule, plugin: Path = ROOT, **settings: str
+) -> Claude:
+    """Make a client that has the plugin, and finds the program of this checkout on its PATH."""
     path = f"{ROOT}:{BROKER.parent}"
-    return install(a_user(room, name, *rules, PYTHONPATH=path, **settings), ROOT)
+    return install(a_user(room, name, *rules, PYTHONPATH=path, **settings), plugin)
+
+
+def spoil(folder: Path, how: str, *events: str) -> Path:
+    """Copy the plugin; hooks are taken out of the copy, or the first dies behind its offer."""
+    file = copy_plugin(folder) / ".claude-plugin" / "hooks.json"
+    content = json.loads(file.read_text("utf-8"))
+    for event in events:
+        (entry, *_) = content["hooks"].pop(event)[0]["hooks"]
+        if how == "killed" and event == events[0]:
+            words = dying([entry["command"], *entry["args"]])
+            run = {**entry, "command": words[0], "args": words[1:]}
+            content["hooks"][event] = [{"hooks": [run]}]
+    file.write_text(json.dumps(content), "utf-8")
+    return folder
+
+
+def switch_hooks_off(client: Claude) -> None:
+    """Switch all hooks off, as a user does that in the settings."""
+    file = client.config / "settings.json"
+    told = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**told, "disableAllHooks": True}), "utf-8")
+
+
+class Looking:
+    """A client with the plugin whose model looks around once the test lets it."""
+
+    def __init__(self, room: Room, plugin: Path = ROOT) -> None:
+        self.room = room
+        self.sent = threading.Event()
+        self.client = with_this_code(
+            room,
+            "ada",
+            Rule("Two herons", "Two, says bob."),
+            Rule("Who is there", tool("search_peers"), until=self.sent, times=1),
+            plugin=plugin,
+            ENABLE_TOOL_SEARCH="false",
+        )
+
+    async def run(self, bob: LiveSession) -> tuple[Told, dict[str, Any]]:
+        """Run it; gives what it printed, and what bob sent before it looked around."""
+        async with self.client.asking("Who is there?") as run:
+            await self.room.present("ada")
+            sent = await bob.call("send", to="ada", text="Two herons.", priority="now")
+            await bob.reached("delivered", sent)
+            self.sent.set()
+        return run.told, sent
 
 
 async def test_the_checkout_is_a_plugin_without_a_warning(room: Room) -> None:
@@ -91,24 +142,34 @@ def test_the_plugin_says_what_the_code_says() -> None:
 
 async def test_an_installed_plugin_lists_its_tools_and_shows_what_arrives(room: Room) -> None:
     bob = await room.live.join("bob")
-    sent = threading.Event()
-    ada = with_this_code(
-        room,
-        "ada",
-        Rule("Two herons", "Two, says bob."),
-        Rule("Who is there", tool("search_peers"), until=sent, times=1),
-        ENABLE_TOOL_SEARCH="false",
-    )
-    async with ada.asking("Who is there?") as run:
-        await room.present("ada")
-        told = await bob.call("send", to="ada", text="Two herons.", priority="now")
-        sent.set()
+    looking = Looking(room)
+    told, sent = await looking.run(bob)
+    model = looking.client.model
     # The first request may leave before the server has answered.
-    assert list(run.told.servers) == ["plugin:claudemesh:mesh"]
-    assert set(ada.model.turns[-1].tools) >= TOOLS
-    assert ada.model.arrival("Two herons.").place is Place.SYSTEM
-    assert run.told.result == "Two, says bob."
-    assert (await bob.reached("seen", told))["route"] == "tool-boundary"
+    assert list(told.servers) == ["plugin:claudemesh:mesh"]
+    assert set(model.turns[-1].tools) >= TOOLS
+    assert model.arrival("Two herons.").place is Place.SYSTEM
+    assert told.result == "Two, says bob."
+    assert (await bob.reached("seen", sent))["route"] == "tool-boundary"
+
+
+@pytest.mark.parametrize("how", [*SPOILT, "switched off"])
+async def test_an_installed_plugin_whose_hooks_bring_nothing_has_let_nothing_be_seen(
+    room: Room, tmp_path: Path, how: str
+) -> None:
+    bob = await room.live.join("bob")
+    spoilt = how in SPOILT
+    events = ("PostToolUse", "UserPromptSubmit", "Stop") if spoilt else ()
+    looking = Looking(room, spoil(tmp_path / "copy", how, *events))
+    if not spoilt:
+        switch_hooks_off(looking.client)
+    told, sent = await looking.run(bob)
+    model = looking.client.model
+    assert list(told.servers) == ["plugin:claudemesh:mesh"]
+    assert set(model.turns[-1].tools) >= TOOLS
+    assert [one.place for one in model.turns[-1].fresh if '"peers"' in one.text] == [Place.RESULT]
+    assert model.arrivals("Two herons.") == []
+    assert await bob.how_far(sent) == "delivered"
 
 
 async def test_the_monitor_of_an_installed_plugin_wakes_an_idle_session(room: Room) -> None:
@@ -121,6 +182,29 @@ async def test_the_monitor_of_an_installed_plugin_wakes_an_idle_session(room: Ro
         await terminal.shows("Two, says bob.")
         assert (await bob.reached("seen", sent))["route"] == "monitor"
         await terminal.leave()
+
+
+async def test_an_installed_plugin_whose_monitor_is_silent_wakes_nobody_and_nothing_is_seen(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    # Without Stop and SessionStart no rewake hook is there either.
+    copy = spoil(tmp_path / "copy", "removed", "SessionStart", "Stop")
+    file = copy / ".claude-plugin" / "monitors.json"
+    (monitor,) = json.loads(file.read_text("utf-8"))
+    silent = f"( {monitor['command']}\n) >/dev/null"
+    file.write_text(json.dumps([{**monitor, "command": silent}]), "utf-8")
+    ada = with_this_code(room, "ada", Rule("Two herons", "Two, says bob."), plugin=copy)
+    async with at_terminal(ada) as terminal:
+        await room.present("ada")
+        sent = await bob.call("send", to="ada", text="Two herons.")
+        await until_told(file_of(room, terminal.pid), f"{SILENT} AND route = 'monitor'")
+        assert (ada.model.turns, await bob.how_far(sent)) == ([], "delivered")
+        asked = await terminal.prompt("Is there news?")
+        assert ada.model.arrival("Two herons.").asked is asked
+        await terminal.leave()
+    # There is no hook that would tell the end of that turn.
+    assert await bob.how_far(sent) == "delivered"
 
 
 async def test_a_first_start_without_a_registry_harms_no_session_and_goes_on_with_one(

@@ -20,12 +20,6 @@ from tests.support.live import LiveSession
 TOOLS = {f"mcp__claudemesh__{tool['name']}" for tool in definitions()}
 
 
-async def status(session: LiveSession, sent: dict[str, Any]) -> str:
-    """Ask how far a message has come with its one recipient."""
-    (row,) = (await session.call("message_status", id=sent["id"]))["recipients"]
-    return row["status"]
-
-
 async def ask_ada(room: Room, bob: LiveSession) -> dict[str, Any]:
     """Send a question, once ada is there."""
     await room.present("ada")
@@ -111,7 +105,7 @@ async def test_what_the_model_reads_is_seen_only_by_a_request_that_comes_later(r
         # The model has the text. Its session can't know that yet, and so does not say it.
         assert arrival.place is Place.RESULT
         await bob.reached("delivered", sent)
-        assert await status(bob, sent) == "delivered"
+        assert await bob.how_far(sent) == "delivered"
         read.set()
         seen = await bob.reached("seen", sent)
         assert (seen["proved"], seen["route"]) == (True, "tool")
@@ -124,12 +118,12 @@ async def test_a_run_that_ends_with_what_it_read_has_it_offered_again_marked(roo
     async with ada.asking("Listen to the mesh.") as run:
         sent = await ask_ada(room, bob)
     assert ada.model.arrival("quokka").place is Place.RESULT
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
     again = await ada.ask("Listen to the mesh.", "--resume", run.told.session)
     assert again.session == run.told.session
     assert_shown_again(ada)
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
 
 async def test_a_client_killed_as_its_model_reads_saw_nothing(room: Room) -> None:
@@ -146,7 +140,7 @@ async def test_a_client_killed_as_its_model_reads_saw_nothing(room: Room) -> Non
         await ada.model.arrived("quokka")
         run.process.kill()
     await bob.reached("delivered", sent)
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
     told = await ada.ask("Listen to the mesh.", "--resume", session)
     assert told.session == session

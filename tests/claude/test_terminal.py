@@ -7,13 +7,12 @@ only says that the client goes on.
 import os
 import re
 
-import anyio
 import pytest
 
 from tests.support.claude.asked import Place
 from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule, mesh
-from tests.support.claude.terminal import Terminal, at_terminal
+from tests.support.claude.terminal import at_terminal
 
 ACCEPTED = '"status":"accepted"'
 
@@ -21,12 +20,6 @@ ACCEPTED = '"status":"accepted"'
 def status_of(found: re.Match[str]) -> Call:
     """Ask how far the message has come whose id was found."""
     return mesh("message_status", id=found[1])
-
-
-async def read_prompt(terminal: Terminal, prompt: str) -> None:
-    """Type a prompt and wait until the model has it, as what its user said."""
-    await terminal.type(prompt)
-    assert (await terminal.client.model.arrived(prompt)).place is Place.USER
 
 
 async def test_a_prompt_is_answered_and_a_tool_called(room: Room) -> None:
@@ -37,7 +30,7 @@ async def test_a_prompt_is_answered_and_a_tool_called(room: Room) -> None:
     )
     async with at_terminal(ada) as terminal:
         await room.present("ada")
-        await read_prompt(terminal, "Who is there?")
+        await terminal.prompt("Who is there?")
         await terminal.shows("A watcher is there.")
         _, result = ada.model.turns
         assert result.fresh[0].place is Place.RESULT
@@ -70,8 +63,8 @@ async def test_two_sessions_converse_and_each_knows_that_it_was_read(room: Room)
     )
     async with at_terminal(ada) as at_ada, at_terminal(bob) as at_bob:
         await room.present("ada", "bob")
-        await read_prompt(at_bob, "Listen to the mesh.")
-        await read_prompt(at_ada, "Ask bob for the branch.")
+        await at_bob.prompt("Listen to the mesh.")
+        await at_ada.prompt("Ask bob for the branch.")
         await at_ada.shows("Bob read it and says main.")
         await at_bob.shows("Ada knows.")
         await at_ada.leave()
@@ -82,53 +75,3 @@ async def test_two_sessions_converse_and_each_knows_that_it_was_read(room: Room)
         last = asker.model.turns[-1].fresh[0].text
         assert '"proved":true' in last
         assert '"route":"tool"' in last
-
-
-async def test_a_broker_killed_between_two_turns_costs_no_message(room: Room) -> None:
-    ada = room.claude(
-        "ada",
-        Rule("Tell bob the first", mesh("send", to="bob", text="One heron.")),
-        Rule("Tell bob the second", mesh("send", to="bob", text="Two herons.")),
-        Rule("Listen", mesh("inbox", wait_s=60)),
-        Rule('"status":"(accepted|queued|pending)"', "It is on its way."),
-        Rule("Three herons", "Three, says bob."),
-    )
-    bob = await room.live.join("bob")
-    async with at_terminal(ada) as terminal:
-        await room.present("ada")
-        await read_prompt(terminal, "Tell bob the first number.")
-        (first,) = await bob.read(1)
-        await terminal.shows("It is on its way.")
-        killed = room.live.kill_broker()
-        await read_prompt(terminal, "Tell bob the second number.")
-        (second,) = await bob.read(1)
-        assert [first["text"], second["text"]] == ["One heron.", "Two herons."]
-        assert room.live.broker.pid != killed.pid
-        await bob.call("send", to=second["from"], text="Three herons.")
-        await read_prompt(terminal, "Listen to bob.")
-        await terminal.shows("Three, says bob.")
-        await terminal.leave()
-    assert ada.model.arrival("Three herons.").place is Place.RESULT
-    assert (await bob.call("inbox"))["messages"] == []
-
-
-async def test_both_sessions_go_on_after_their_broker_was_killed(room: Room) -> None:
-    ada = room.claude(
-        "ada",
-        Rule("Tell bob (.*)[.]", lambda found: mesh("send", to="bob", text=f"News: {found[1]}.")),
-        Rule('"status":"(accepted|queued|pending)"', "It is on its way."),
-    )
-    bob = room.claude(
-        "bob",
-        Rule("Listen", mesh("inbox", wait_s=60)),
-        Rule("News: ([^.]*)", lambda found: f"Ada says {found[1]}"),
-    )
-    async with at_terminal(ada) as at_ada, at_terminal(bob) as at_bob:
-        await room.present("ada", "bob")
-        for news in ("the build is red", "the build is green"):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(read_prompt, at_bob, f"Listen until {news}")
-                tasks.start_soon(read_prompt, at_ada, f"Tell bob {news}.")
-            await at_bob.shows(f"Ada says {news}")
-            assert bob.model.arrival(f"News: {news}.").place is Place.RESULT
-            room.live.kill_broker()

@@ -6,17 +6,23 @@ What has arrived is read from the requests of the client; each proof has its neg
 from pathlib import Path
 from typing import Any
 
+import anyio
+import pytest
+
 from tests.support.claude.asked import Place
 from tests.support.claude.beside import (
-    EVENTS,
+    IDLE,
+    SILENT,
     a_plugin,
     end_leases,
     file_of,
     killed,
     meshed,
+    spoilt,
+    until_met,
     until_told,
 )
-from tests.support.claude.client import Claude
+from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule
 from tests.support.claude.terminal import Terminal, at_terminal
@@ -24,8 +30,6 @@ from tests.support.live import LiveSession
 
 TEXT = "Two herons."
 RUNG = "SELECT 1 FROM bells"
-SILENT = "SELECT 1 FROM bells WHERE rung_ms < strftime('%s', 'now') * 1000 - 10000"
-IDLE = "SELECT 1 FROM facts WHERE key = 'route.activity' AND value = 'idle'"
 
 
 def a_client(room: Room) -> Claude:
@@ -38,19 +42,11 @@ async def send(room: Room, bob: LiveSession, **more: Any) -> dict[str, Any]:
     return await bob.call("send", to="ada", text=TEXT, **more)
 
 
-async def status(bob: LiveSession, sent: dict[str, Any]) -> str:
-    (row,) = (await bob.call("message_status", id=sent["id"]))["recipients"]
-    return row["status"]
-
-
-async def assert_shown_with_a_prompt(terminal: Terminal, bob: LiveSession, sent: Any) -> str:
-    """Let the human send a prompt: now the text comes, and is seen; gives its block."""
-    await terminal.type("Is there news?")
-    arrival = await terminal.client.model.arrived(TEXT)
-    assert arrival.asked.places_of("Is there news?") == [Place.USER]
+async def assert_shown_with_a_prompt(terminal: Terminal, bob: LiveSession, sent: Any) -> None:
+    """Let the human send a prompt: now the text comes, and is seen."""
+    asked = await terminal.prompt("Is there news?")
+    assert (await terminal.client.model.arrived(TEXT)).asked is asked
     assert (await bob.reached("seen", sent))["route"] == "prompt"
-    (block,) = [one for one in arrival.asked.fresh if TEXT in one.text]
-    return block.text
 
 
 async def test_an_idle_session_is_woken_by_its_monitor(room: Room, tmp_path: Path) -> None:
@@ -66,6 +62,35 @@ async def test_an_idle_session_is_woken_by_its_monitor(room: Room, tmp_path: Pat
         await terminal.leave()
     assert len(ada.model.arrivals(TEXT)) == 1
     assert len(ada.model.turns) == 1
+
+
+async def test_the_routes_of_a_session_are_shown_as_they_were_proven(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["monitor"])) as terminal:
+        await room.present("ada")
+        await until_met(room, terminal.pid)
+        # A turn of its human's proves the hooks, and costs no request more; no bell has come back.
+        await terminal.prompt("Good morning.")
+        assert await shown(bob, "hooks") == ["hooks"]
+        await until_told(file_of(room, terminal.pid), IDLE)
+        assert len(ada.model.turns) == 1
+        await bob.call("send", to="ada", text=TEXT)
+        await ada.model.arrived(TEXT)
+        assert await shown(bob, "monitor") == ["hooks", "monitor"]
+        await terminal.leave()
+    assert len(ada.model.turns) == 2
+
+
+async def shown(bob: LiveSession, route: str) -> list[str]:
+    """Wait until a route of ada's is shown to others; gives all of hers."""
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            (ada,) = (await bob.call("search_peers", query="ada", detail=True))["peers"]
+            if route in ada["routes"]:
+                return ada["routes"]
 
 
 async def test_without_a_monitor_a_rewake_hook_wakes_it_again_and_again(
@@ -99,15 +124,30 @@ async def test_a_monitor_that_nobody_hears_leaves_the_waking_to_a_rewake_hook(
         await terminal.leave()
 
 
-async def test_what_a_monitor_said_that_nobody_hears_is_not_seen(
+@pytest.mark.parametrize("waker", ["deaf", "dying"])
+async def test_what_a_waker_said_that_nobody_hears_wakes_nobody_and_is_not_seen(
+    room: Room, tmp_path: Path, waker: str
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=[waker])) as terminal:
+        sent = await send(room, bob)
+        await until_told(file_of(room, terminal.pid), SILENT)
+        assert (ada.model.turns, await bob.how_far(sent)) == ([], "delivered")
+        await assert_shown_with_a_prompt(terminal, bob, sent)
+        await terminal.leave()
+
+
+async def test_where_no_waker_is_heard_both_have_rung_and_the_session_sleeps_on(
     room: Room, tmp_path: Path
 ) -> None:
     bob = await room.live.join("bob")
     ada = a_client(room)
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["deaf"])) as terminal:
+    words = a_plugin(tmp_path / "plugin", wakers=["deaf", "dying"])
+    async with at_terminal(ada, *words) as terminal:
         sent = await send(room, bob)
-        await until_told(file_of(room, terminal.pid), SILENT)
-        assert (ada.model.turns, await status(bob, sent)) == ([], "delivered")
+        await until_told(file_of(room, terminal.pid), f"{SILENT} AND route = 'rewake'")
+        assert (ada.model.turns, await bob.how_far(sent)) == ([], "delivered")
         await assert_shown_with_a_prompt(terminal, bob, sent)
         await terminal.leave()
 
@@ -117,8 +157,8 @@ async def test_without_a_prompt_hook_a_bell_brings_no_text_and_nothing_is_seen(
 ) -> None:
     bob = await room.live.join("bob")
     ada = a_client(room)
-    events = [event for event in EVENTS if event not in {"UserPromptSubmit", "Stop"}]
-    words = a_plugin(tmp_path / "plugin", events, wakers=["monitor"])
+    removed = spoilt("removed", "UserPromptSubmit", "Stop")
+    words = a_plugin(tmp_path / "plugin", wakers=["monitor"], **removed)
     async with at_terminal(ada, *words) as terminal:
         sent = await send(room, bob)
         bell = await ada.model.arrived("1 message from bob.")
@@ -126,7 +166,7 @@ async def test_without_a_prompt_hook_a_bell_brings_no_text_and_nothing_is_seen(
         await terminal.shows("Good.")
         await terminal.leave()
     assert ada.model.arrivals(TEXT) == []
-    assert await status(bob, sent) == "delivered"
+    assert await bob.how_far(sent) == "delivered"
 
 
 async def test_a_prompt_hook_killed_behind_its_offer_has_shown_nothing(
@@ -141,7 +181,7 @@ async def test_a_prompt_hook_killed_behind_its_offer_has_shown_nothing(
         await ada.model.arrived("1 message from bob.")
         file = file_of(room, terminal.pid)
         await until_told(file, IDLE)
-        assert (ada.model.arrivals(TEXT), await status(bob, sent)) == ([], "delivered")
+        assert (ada.model.arrivals(TEXT), await bob.how_far(sent)) == ([], "delivered")
         end_leases(file)
         arrival = await ada.model.arrived(TEXT)
         (block, *_) = [one for one in arrival.asked.fresh if TEXT in one.text]

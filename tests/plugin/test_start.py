@@ -33,15 +33,20 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plugin(root: Path, tmp_path: Path) -> Iterator[Plugin]:
     """A plugin that has not been started yet, and whose registry is out of reach."""
     with a_registry() as registry:
-        yield Plugin(root, tmp_path, registry)
+        plugin = Plugin(root, tmp_path, registry)
+        yield plugin
+        # It outlives its session, and a test that asks nothing of it too.
+        for maker in makers_of(plugin):
+            with suppress(ProcessLookupError):
+                os.killpg(maker, signal.SIGKILL)
     Shell(tmp_path).run("down", "--force")
 
 
-def maker_of(plugin: Plugin) -> int:
-    """Find the process that sets it up."""
+def makers_of(plugin: Plugin) -> list[int]:
+    """Find the process that sets it up, if there is one; it leads a group with its tools."""
     maker = b"environment.py\0%s\0" % str(plugin.data).encode()
-    (found,) = [path for path in Path("/proc").glob("[0-9]*/cmdline") if holds(path, maker)]
-    return int(found.parent.name)
+    found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if holds(path, maker)]
+    return [int(path.parent.name) for path in found]
 
 
 def holds(path: Path, words: bytes) -> bool:
@@ -134,7 +139,8 @@ def test_a_setting_up_that_was_killed_is_said_and_begun_again(plugin: Plugin) ->
         with plugin.server() as client:
             client.greet()
             silent.accept()[0].close()
-            os.killpg(maker_of(plugin), signal.SIGKILL)
+            (maker,) = makers_of(plugin)
+            os.killpg(maker, signal.SIGKILL)
             told = client.call("setup_status", wait_s=60)
             assert (told["state"], told["error"]["code"]) == ("failed", "interrupted")
     with plugin.registry.open(), plugin.server() as client:

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.live import LIMIT_S, LiveSession, alive
+from tests.support.live import LIMIT_S, LiveSession, a_moment, alive
 from tests.support.shell import Shell, shell_in
 
 CLIENT = """#!/bin/sh
@@ -105,7 +105,7 @@ async def test_a_session_enters_its_groups_with_its_roles_as_it_starts(tmp_path:
         ada, bob = await live.join("ada", **wished), await live.join("bob")
         with anyio.fail_after(LIMIT_S):
             while len((found := await card(bob, "ada"))["groups"]) < 2:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
         assert (found["groups"], found["role"]) == (["@ops", "@review"], "tester")
         sent = await bob.call("send", to="@review", text="Two herons.")
         assert [one["handle"] for one in sent["recipients"]] == ["ada"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.support.live import LIMIT_S, Live, LiveSession, alive
+from tests.support.live import LIMIT_S, Live, LiveSession, a_moment, alive
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ async def until_gone(asker: LiveSession, name: str) -> None:
     """Wait until the lease of a peer has ended, as its news say."""
     with anyio.fail_after(LIMIT_S):
         while f"{name} left" not in [one["text"] for one in await news(asker)]:
-            await anyio.lowlevel.checkpoint()
+            await a_moment()
 
 
 async def news(asker: LiveSession) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import pytest
 
 from claudemesh_mcp.routes import facts
 from tests.processes.test_meeting import parent
-from tests.support.live import LIMIT_S, Live, LiveSession, alive
+from tests.support.live import LIMIT_S, Live, LiveSession, a_moment, alive
 from tests.support.routing import ALONE, PROGRAMS
 
 SESSION = "session of ada"
@@ -24,11 +24,6 @@ SESSION = "session of ada"
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with alive(tmp_path) as live:
         yield live
-
-
-async def a_moment() -> None:
-    """Let other processes work: what they write into a file tells nobody of itself."""
-    await anyio.sleep(0.05)
 
 
 class Hooks:

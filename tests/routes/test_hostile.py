@@ -2,10 +2,12 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 
 from claudemesh_mcp.routes import bells, facts
+from claudemesh_mcp.routes.settings import CONTINUATIONS
 from tests.support.hostile import TEXTS, faults, frames_of
 from tests.support.routing import Beside
 
@@ -42,23 +44,45 @@ def test_the_set_is_as_large_as_it_has_to_be_and_hostile() -> None:
     assert sum(1 for text in TEXTS if faults(text, ">\n")) >= 60
 
 
-def test_no_text_in_the_context_of_a_prompt_forges_anything(bob: Beside) -> None:
-    put_all(bob, "low")
-    outputs: list[str] = []
-    while text := bob.prompt():
-        outputs.append(text)
-        assert bob.stop() == ""
-    assert_harmless(bob, outputs)
+def by_prompt(bob: Beside) -> str:
+    """The context of a prompt; the turn that it begins ends without more."""
+    text = bob.prompt()
+    assert bob.stop() == ""
+    return text
 
 
-def test_no_text_in_the_reason_of_a_stop_forges_anything(bob: Beside) -> None:
-    put_all(bob, "next")
+def by_tool(bob: Beside) -> str:
+    """The context behind a tool call, in a turn that is not gone on with any more."""
+    text = bob.tool()
+    facts.put(bob.sql, facts.CONTINUED, CONTINUATIONS)
+    assert bob.stop() == ""
+    an_hour_goes_by(bob)
+    return text
+
+
+def by_stop(bob: Beside) -> str:
+    """The reason to go on with a turn."""
+    text = bob.stop()
+    an_hour_goes_by(bob)
+    return text
+
+
+def an_hour_goes_by(bob: Beside) -> None:
+    """Let what was pushed be forgotten, and another turn have begun."""
+    bob.sql.execute("DELETE FROM pushes")
+    facts.put(bob.sql, facts.CONTINUED, 0)
+
+
+@pytest.mark.parametrize(
+    ("priority", "show"), [("low", by_prompt), ("now", by_tool), ("next", by_stop)]
+)
+def test_no_text_that_a_hook_shows_forges_anything(
+    bob: Beside, priority: str, show: Callable[[Beside], str]
+) -> None:
+    put_all(bob, priority)
     outputs: list[str] = []
-    while text := bob.stop():
+    while text := show(bob):
         outputs.append(text)
-        # As if an hour had passed, and another turn had begun.
-        bob.sql.execute("DELETE FROM pushes")
-        facts.put(bob.sql, facts.CONTINUED, 0)
     assert_harmless(bob, outputs)
 
 

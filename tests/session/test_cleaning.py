@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF001 - lookalikes of brackets are what this is about.
 
+import sys
 import unicodedata
 
 import pytest
@@ -212,6 +213,34 @@ def test_cleaning_twice_changes_nothing_more(text: str) -> None:
     once = clean(text)
     twice = clean(once.text)
     assert (twice.text, twice.stripped) == (once.text, 0)
+
+
+@given(TEXTS)
+def test_a_text_that_needs_no_pattern_is_what_the_patterns_leave_of_it(text: str) -> None:
+    # Behind a character and a frame that have to go neither pattern is spared.
+    left, stripped = clean(f"\0<user>;{text}")
+    assert (f"\u2039user>;{clean(text).text}", clean(text).stripped) == (left, stripped - 2)
+
+
+def test_no_character_that_has_to_go_passes_for_one_that_stays() -> None:
+    everything = map(chr, range(sys.maxunicode + 1))
+    kept = "x".join(one for one in everything if one.isprintable() and clean(one) == (one, 0))
+    assert len(kept) > 200_000
+    assert clean(f"\0{kept}") == (kept, 1)
+
+
+@pytest.mark.parametrize(
+    "space", [one for one in map(chr, range(sys.maxunicode + 1)) if one.isspace()]
+)
+def test_no_space_hides_the_name_of_a_frame(space: str) -> None:
+    assert clean(f"a<{space}/user>").text == clean(f"<user>a<{space}/user>").text[6:]
+
+
+@pytest.mark.parametrize(
+    "name", ["\u0131nvoke", "\u0130nvoke", "\u017fystem", "invo\u212ae", "HUMAN"]
+)
+def test_a_letter_that_passes_for_another_makes_no_frame(name: str) -> None:
+    assert clean(f"<{name}>") == (f"\u2039{name}>", 1)
 
 
 @given(TEXTS)

@@ -46,6 +46,11 @@ echo $? >"$0"
 """
 
 
+async def a_moment() -> None:
+    """Let other processes work: to be asked all the time would keep them from it."""
+    await anyio.sleep(0.05)
+
+
 @dataclass(eq=False)
 class LiveSession:
     """A session's process, and the client that started it."""
@@ -127,6 +132,11 @@ class LiveSession:
                 messages += shown["messages"]
         return messages
 
+    async def how_far(self, sent: dict[str, Any]) -> str:
+        """Ask what status a message has with its one recipient."""
+        (row,) = (await self.call("message_status", id=sent["id"]))["recipients"]
+        return row["status"]
+
     async def reached(self, status: str, sent: dict[str, Any]) -> dict[str, Any]:
         """Wait until a message's one recipient has a status; gives its row."""
         with anyio.fail_after(LIMIT_S):
@@ -135,6 +145,7 @@ class LiveSession:
                 (row,) = told["recipients"]
                 if row["status"] == status:
                     return row
+                await a_moment()
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the process."""

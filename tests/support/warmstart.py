@@ -29,6 +29,7 @@ from tests.support.checkout import ROOT
 MOST_STDIN_BYTES: Final = 16 * 1024
 """What every system's pipe takes at once: nobody has to feed it while another reads."""
 _CHUNK: Final = 65_536
+_MEASURED: Final[set[tuple[object, ...]]] = set()
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def run(start: Start, limit_s: float) -> "subprocess.CompletedProcess[bytes]":
         subprocess.TimeoutExpired: it did not end in time, and was killed.
     """
     with socket.socket(socket.AF_UNIX) as line:
-        line.connect(_server())
+        line.connect(_server(is_measured=_is_first(start)))
         out, err = _begin(line, start.stdin)
         asked = [start.program, start.words, start.environment, str(start.folder)]
         line.sendall(json.dumps(asked).encode())
@@ -107,17 +108,34 @@ def _read(handles: tuple[int, ...], until: float) -> dict[int, bytes]:
     return {handle: b"".join(read) for handle, read in parts.items()}
 
 
+def _is_first(start: Start) -> bool:
+    """Tell whether it is the first of its kind in this process, if coverage is measured at all.
+
+    To measure a command costs as much again as to run it, and its like shows hardly a line more.
+    """
+    names = tuple(word for word in start.words[:2] if word.isalpha())
+    options = frozenset(word for word in start.words if word.startswith("-"))
+    kind = (start.program, names, options)
+    if Coverage.current() is None or kind in _MEASURED:
+        return False
+    _MEASURED.add(kind)
+    return True
+
+
 @cache
-def _server() -> str:
-    """Start the server, once in each process that runs tests; gives its address."""
+def _server(*, is_measured: bool) -> str:
+    """Start a server, one of each in a process that runs tests; gives its address.
+
+    Args:
+        is_measured: Whether the coverage of its commands is.
+    """
     folder = tempfile.TemporaryDirectory(prefix="warm-")
     address = f"{folder.name}/line"
     program = Path(__file__).with_name("warmserver.py")
-    # Their coverage is worth its price, unlike that of processes that import all for themselves.
     measured = {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}
     process = subprocess.Popen(
         [sys.executable, "-P", program, address],
-        env=broker_environment() | (measured if Coverage.current() else {}),
+        env=broker_environment() | (measured if is_measured else {}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -29,7 +29,7 @@ async def limit(world: World) -> str:
     def hold(sql: sqlite3.Connection) -> None:
         for turn in range(3):
             (row,) = openrows.peek(sql, 1, None, now_ms)
-            waking.note_push(sql, row, 1, ("monitor", str(turn), now_ms))
+            waking.note_pushes(sql, "monitor", [(row, 1, str(turn))], now_ms)
         rows = openrows.peek(sql, 9, None, now_ms)
         assert waking.hold_excess(sql, rows, now_ms) == []
 

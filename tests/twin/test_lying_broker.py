@@ -1,7 +1,6 @@
 """A broker that lies: each lie is detected, named, and nothing is sent or shown on its word."""
 
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,31 +12,17 @@ import pytest
 from claudemesh_mcp import outbox
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unauthenticated
-from claudemesh_wire.frame import decode
 from claudemesh_wire.keys import b64
 from claudemesh_wire.receipts import ReceiptItem, ReceiptStatus, sign_receipts
+from tests.support.lies import changed
 from tests.support.people import Device, Person
 from tests.support.people import Mesh as People
-from tests.support.twin import Lie, a_mesh
+from tests.support.twin import a_mesh
 from tests.twin.test_membership import CLEO as CLEOS_KEY
 from tests.twin.test_membership import append, cleo_added, reached
 
 LIMIT_S = 20
 CLEO = Person("cleo", CLEOS_KEY)
-
-
-def changed(kind: str, change: Callable[[dict[str, Any]], Any]) -> Lie:
-    """Lie in frames of one kind."""
-
-    def lie(text: str) -> str:
-        frame = decode(text)
-        if frame.kind != kind:
-            return text
-        body = json.loads(frame.body)
-        change(body)
-        return f"{frame.number} {frame.answers} {kind} {json.dumps(body)}"
-
-    return lie
 
 
 async def problem(mesh: Mesh, code: str) -> str:

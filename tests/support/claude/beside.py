@@ -23,11 +23,19 @@ from tests.support.claude.script import Rule
 
 EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")
 MONITOR: Final = "Messages wait"
+SILENT: Final = "SELECT 1 FROM bells WHERE rung_ms < strftime('%s', 'now') * 1000 - 10000"
+"""Finds in a peer's file a bell that was rung so long ago that its route counts as silent."""
+IDLE: Final = "SELECT 1 FROM facts WHERE key = 'route.activity' AND value = 'idle'"
 _PROGRAMS: Final = Path(routes.__file__).parent
 _LOOK_AGAIN_S: Final = 0.05
 _ALONE: Final = (sys.executable, "-I", "-S")
 KILLED: Final = Path(__file__).with_name("killed_hook.py")
 """Runs a hook and kills it between its offer and its print."""
+
+SPOILT: Final = ("removed", "killed")
+"""What the negative of a proof does to hooks: they are not there, or die behind their offer."""
+_DEAF: Final = " >/dev/null"
+_DYING: Final = ("sh", "-c", '"$@"; kill -9 $$', "rewake")
 
 Faults = Mapping[str, Sequence[str]]
 
@@ -37,9 +45,14 @@ def hook(event: str) -> list[str]:
     return [*_ALONE, str(_PROGRAMS / "hook.py"), event]
 
 
+def dying(command: Sequence[str]) -> list[str]:
+    """Give a command in the place of a hook's that kills it when it has made its offer."""
+    return [sys.executable, str(KILLED), *command]
+
+
 def killed(event: str) -> list[str]:
-    """Give a command in place of a hook's that kills it when it has made its offer."""
-    return [sys.executable, str(KILLED), *hook(event)]
+    """Give a command in the place of an event's hook, by which it dies behind its offer."""
+    return dying(hook(event))
 
 
 def a_plugin(
@@ -53,22 +66,26 @@ def a_plugin(
     Args:
         folder: Where, made anew.
         events: The hooks that it has.
-        wakers: ``monitor``, ``rewake``; ``deaf`` is a monitor whose lines reach nobody.
+        wakers: ``monitor``, ``rewake``; ``deaf`` is a monitor whose lines reach nobody, ``dying``
+            a rewake hook that is killed as it rings.
         faults: Commands in the place of hooks, by event.
     """
     hooks: dict[str, list[Any]] = {
         event: [{"hooks": [_run(list(faults.get(event, hook(event))))]}] for event in events
     }
-    for event in ("SessionStart", "Stop") if "rewake" in wakers else ():
+    before = {"rewake": (), "dying": _DYING}
+    for waker in [waker for waker in wakers if waker in before]:
         waits = {"asyncRewake": True, "timeout": entries.WAIT_S, "rewakeSummary": MONITOR}
-        rewake = {**_run(hook("rewake")), **waits, "rewakeMessage": "claudemesh:"}
-        hooks.setdefault(event, []).append({"hooks": [rewake]})
+        run = _run([*before[waker], *hook("rewake")])
+        for event in ("SessionStart", "Stop"):
+            rewake = {**run, **waits, "rewakeMessage": "claudemesh:"}
+            hooks.setdefault(event, []).append({"hooks": [rewake]})
     (folder / "hooks").mkdir(parents=True)
     (folder / ".claude-plugin").mkdir()
     _write(folder / "hooks" / "hooks.json", {"hooks": hooks})
     manifest = {"name": "beside", "version": "1.0.0", "description": "Parts under test."}
     _write(folder / ".claude-plugin" / "plugin.json", manifest)
-    heard = {"monitor": "", "deaf": " >/dev/null"}
+    heard = {"monitor": "", "deaf": _DEAF}
     for waker in [waker for waker in wakers if waker in heard]:
         program = " ".join(f"'{word}'" for word in (*_ALONE, str(_PROGRAMS / "monitor.py")))
         (folder / "monitors").mkdir()
@@ -76,6 +93,19 @@ def a_plugin(
         told = [{"name": "messages", "command": command, "description": MONITOR}]
         _write(folder / "monitors" / "monitors.json", told)
     return ["--plugin-dir", str(folder)]
+
+
+def spoilt(how: str, *events: str) -> dict[str, Any]:
+    """Give what makes a plugin one whose hooks of some events bring nothing.
+
+    Args:
+        how: One of ``SPOILT``.
+        events: Whose hooks. Only the first is killed: the others are removed in any case, for they
+            would show what it had offered.
+    """
+    dies = events[:1] if how == "killed" else ()
+    kept = [event for event in EVENTS if event in dies or event not in events]
+    return {"events": kept, "faults": {event: killed(event) for event in dies}}
 
 
 def meshed(room: Room, name: str, *rules: Rule, **settings: str) -> Claude:
@@ -97,6 +127,14 @@ def file_of(room: Room, client_pid: int) -> Path:
     record = records.find(room.live.home.data, client_pid)
     assert record is not None
     return Path(record.file)
+
+
+async def until_met(room: Room, client_pid: int) -> None:
+    """Wait until the hooks of a client find its session."""
+    with anyio.fail_after(LIMIT_S):
+        # Another process's file gives no sign here.
+        while records.find(room.live.home.data, client_pid) is None:  # noqa: ASYNC110
+            await anyio.sleep(_LOOK_AGAIN_S)
 
 
 def told_in(file: Path, question: str) -> list[tuple[Any, ...]]:

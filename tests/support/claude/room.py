@@ -13,7 +13,7 @@ import anyio
 from tests.support.claude.client import Claude
 from tests.support.claude.model import Model, a_model
 from tests.support.claude.script import Rule
-from tests.support.live import LIMIT_S, Live, alive
+from tests.support.live import LIMIT_S, Live, a_moment, alive
 
 
 class Room:
@@ -58,7 +58,7 @@ class Room:
         with anyio.fail_after(LIMIT_S):
             for handle in handles:
                 while not (await watcher.call("search_peers", query=handle))["peers"]:
-                    await anyio.lowlevel.checkpoint()
+                    await a_moment()
 
 
 @asynccontextmanager

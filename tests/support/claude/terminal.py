@@ -17,7 +17,9 @@ from typing import Final
 
 import anyio
 
+from tests.support.claude.asked import Asked, Place
 from tests.support.claude.client import LIMIT_S, Claude
+from tests.support.live import a_moment
 
 WIDTH: Final = 160
 HEIGHT: Final = 50
@@ -83,6 +85,8 @@ class Terminal:
                 await anyio.wait_readable(self._output)
                 with suppress(BlockingIOError):
                     os.read(self._output, 65_536)
+                # It draws many times a second while it works.
+                await a_moment()
             return screen
         raise AssertionError(f"No {what} after {LIMIT_S} s; the screen:\n{self.screen}")
 
@@ -91,6 +95,13 @@ class Terminal:
         self.tmux("send-keys", "-l", text)
         await self.shows(text[:40])
         self.press("Enter")
+
+    async def prompt(self, text: str) -> Asked:
+        """Type a prompt; gives the request by which the model has it, as what its user said."""
+        await self.type(text)
+        arrival = await self.client.model.arrived(text)
+        assert arrival.place is Place.USER
+        return arrival.asked
 
     def press(self, *keys: str) -> None:
         """Press keys, by their names in tmux."""
@@ -105,7 +116,7 @@ class Terminal:
         """Wait until the client is gone."""
         with anyio.fail_after(LIMIT_S):
             while self.tmux("display-message", "-p", "#{pane_dead}").strip() != "1":
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
 
     def start(self, *words: str) -> None:
         """Start the client on the screen."""
