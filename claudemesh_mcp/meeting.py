@@ -8,6 +8,7 @@ written by the functions of ``routes/``, which the programs that read it share.
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,12 @@ from typing import Final
 
 import anyio.to_thread
 
+from claudemesh_mcp.ancestors import client_pid
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.project import as_text
-from claudemesh_mcp.routes import bells, facts, records, waking
+from claudemesh_mcp.resuming import forget_unused
+from claudemesh_mcp.routes import bells, facts, records, rests, waking
 from claudemesh_mcp.routes.facts import Mode
 from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.records import Record
@@ -43,9 +46,9 @@ class Starter:
 
     @classmethod
     def of_this_process(cls, settings: Settings) -> "Starter":
-        """Say who started this process, by its parent: asked before that one can have ended."""
+        """Say who started this process: asked before that one can have ended."""
         session = as_text(settings.session_id or "")
-        return cls(Living.now(os.getppid()), session, settings.is_attended)
+        return cls(Living.now(client_pid(session)), session, settings.is_attended)
 
 
 class Meeting:
@@ -70,6 +73,7 @@ class Meeting:
             handle=peer.handle,
             mesh=peer.identity.mesh_name,
             member=peer.identity.member,
+            mesh_id=peer.identity.mesh,
         )
         self._is_open = False
 
@@ -103,17 +107,22 @@ class Meeting:
         await self._peer.file.write(partial(facts.put, key=facts.CHANNEL, value=word))
 
     async def remain(self) -> None:
-        """Write the record again if the handle is another now, or if nobody's record is there.
-
-        Another server of the client, for another mesh, may have taken its place and left.
-        """
-        path = Path(records.place(self._data, self._record.pid))
+        """Write the record again if the handle is another now, or if it is not there."""
+        path = Path(records.path_of(self._data, self._record))
         # Asked in the thread of the peer's file, which waits for disks anyway.
         is_there = await self._peer.file.read(lambda _: path.exists())
         is_renamed = self._record.handle != self._peer.handle
         if self._is_open and (is_renamed or not is_there):
             self._record = self._record._replace(handle=self._peer.handle)
             await _attempt(partial(records.write, self._data, self._record))
+
+    async def take_rest(self) -> None:
+        """Take in the end of a turn that a hook could not note, while the file was locked."""
+        data, record = self._data, self._record
+        found = await self._peer.file.read(lambda _: rests.left(data, record))
+        if found:
+            await self._peer.file.write(partial(rests.note, record=record, found=found))
+            await _attempt(partial(rests.drop, data, record, found))
 
     async def close(self) -> None:
         """Take back what was said of this server; the alias stays, for whoever resumes."""
@@ -125,13 +134,15 @@ class Meeting:
 
     def _appear(self) -> None:
         records.sweep(self._data)
+        forget_unused(self._data, time.time())
         if not self._is_anothers(self._starter.session):
-            records.alias(self._data, self._starter.session, self._peer.id)
+            mesh = self._record.mesh_id
+            records.alias(self._data, self._starter.session, self._peer.id, mesh)
         records.write(self._data, self._record)
 
     def _is_anothers(self, session: str) -> bool:
         """Tell whether a session is of another client that lives: this one's peer is its fork."""
-        owner = records.peer_of(self._data, session)
+        owner = records.peer_of(self._data, session, self._record.mesh_id)
         if owner is None or owner == self._peer.id:
             return False
         record = records.of_peer(self._data, owner)

@@ -117,6 +117,7 @@ class Watch:
                     await self._act(before, seen)
                 if has_arrived or seen.file != before.file or ticks % _TICKS_AT_LEAST == 0:
                     await self._meeting.remain()
+                    await self._meeting.take_rest()
                     await self._note_clock()
                     await self._tell()
                     await self._ring()

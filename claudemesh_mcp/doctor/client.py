@@ -153,10 +153,11 @@ def _installing(scope: Scope, paths: Paths) -> Callable[[], str]:
 
 def _look_at_routes(paths: Paths) -> Finding:
     told = list[str]()
-    for name in sorted((paths.run / "clients").glob("*.json"))[:_MOST_SESSIONS]:
-        record = records.find(paths.data, int(name.stem)) if name.stem.isdigit() else None
-        if record is None:
-            continue
+    names = sorted((paths.run / "clients").glob("*.json"))[:_MOST_SESSIONS]
+    pids = dict.fromkeys(name.name.partition(".")[0] for name in names)
+    for record in [
+        one for pid in pids if pid.isdigit() for one in records.of_client(paths.data, int(pid))
+    ]:
         try:
             with closing(connect_to_read(Path(record.file))) as sql:
                 found = states(sql, paths.data, _now_ms())

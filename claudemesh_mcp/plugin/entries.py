@@ -17,7 +17,8 @@ REWAKING: Final = frozenset({"SessionStart", "Stop"})
 SUMMARY: Final = "claudemesh: messages wait"
 
 _LIMIT_S: Final = 10
-_WAIT_S: Final = 24 * 3600
+WAIT_S: Final = 24 * 24 * 3600
+"""As long as the client's timer can wait: at 2^31 ms, near 24.8 days, it would run out at once."""
 _START: Final = "${CLAUDE_PLUGIN_ROOT}/claudemesh_mcp/plugin/start.sh"
 _FILE: Final = Path(__file__).parents[2] / ".claude-plugin" / "hooks.json"
 # A shell or a Python that does not find its file ends with 2, by which a hook forbids the prompt or
@@ -42,7 +43,7 @@ def in_plugin(word: str) -> dict[str, Any]:
 def _entries(event: str, command: Command) -> list[dict[str, Any]]:
     entries = [{"type": "command", **command(event), "timeout": _LIMIT_S}]
     if event in REWAKING:
-        waits = {"type": "command", **command(REWAKE), "timeout": _WAIT_S, "asyncRewake": True}
+        waits = {"type": "command", **command(REWAKE), "timeout": WAIT_S, "asyncRewake": True}
         entries.append({**waits, "rewakeMessage": "claudemesh:", "rewakeSummary": SUMMARY})
     return entries
 

@@ -2,7 +2,7 @@
 
 Monitor, rewake hook and server ring one by ``ring``; the hook that sees its nonce come back in a
 prompt says so by ``answer`` and shows the messages in that very turn. A bell that nobody answers
-makes its route silent: the next route rings.
+makes its route silent: the next route rings, and when all are silent they ring again, ever later.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ _HEX: Final = frozenset("0123456789abcdef")
 _HANDLE: Final = "[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?"
 _NAMED: Final = 3
 _KEPT_MS: Final = 24 * HOUR_MS
+_DOUBLINGS: Final = 6
+"""After so many a route that nobody hears is tried about once in an hour."""
 
 
 class Health(StrEnum):
@@ -226,7 +228,29 @@ def _turn_of(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> st
     for route in ORDER:
         if route in alive and _may_try(sql, route, newest or 0, now_ms):
             return route
-    return None
+    return _turn_of_silent(sql, alive, newest or 0, now_ms)
+
+
+def _turn_of_silent(
+    sql: sqlite3.Connection, alive: Collection[str], newest_ms: int, now_ms: int
+) -> str | None:
+    """Give the route to be tried again for what is waiting: the one that rang longest ago.
+
+    A line may be lost by a route that works: without this the session would be deaf until the
+    next message. Each time is twice as late, so that unheard bells leave turns of the hour.
+    """
+    rung = {
+        route: last.rung_ms for route in ORDER if route in alive and (last := _last(sql, route))
+    }
+    if not rung:
+        return None
+    (unheard,) = sql.execute(
+        "SELECT count(*) FROM bells WHERE answered_ms IS NULL AND rung_ms >= ?", (newest_ms,)
+    ).fetchone()
+    doublings = min(max(unheard - len(rung), 0), _DOUBLINGS)
+    if now_ms - max(rung.values()) < RETRY_MS << doublings:
+        return None
+    return min(rung, key=rung.__getitem__)
 
 
 def _may_try(sql: sqlite3.Connection, route: str, newest_ms: int, now_ms: int) -> bool:

@@ -15,7 +15,7 @@ from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.offers import BUSY, Look, Offer
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import Living
-from claudemesh_mcp.routes.settings import NOW, STALE_MS, Moment
+from claudemesh_mcp.routes.settings import NOW, OUTPUT_CHARACTERS, STALE_MS, Moment
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -35,6 +35,8 @@ class Event(NamedTuple):
         data: The home.
         is_attended: Whether somebody sits at it.
         now_ms: The time.
+        room: How many characters may be shown.
+        mesh: What the mesh is called, where the client is in several.
     """
 
     told: Mapping[str, Any]
@@ -43,6 +45,8 @@ class Event(NamedTuple):
     data: Folder
     is_attended: bool
     now_ms: int
+    room: int = OUTPUT_CHARACTERS
+    mesh: str = ""
 
     @property
     def client(self) -> str:
@@ -57,7 +61,14 @@ class Event(NamedTuple):
     def look(self, moment: Moment, route: str = "", after: str = "") -> Look:
         """Look at the inbox."""
         return Look(
-            moment, self.session, self.client, self.record.member, route or moment.value, after
+            moment,
+            self.session,
+            self.client,
+            self.record.member,
+            route or moment.value,
+            after,
+            self.room,
+            self.mesh,
         )
 
 
@@ -79,11 +90,11 @@ def started(sql: sqlite3.Connection, event: Event) -> Shows:
 
 def _hand_over_alias(event: Event, forked_from: str) -> None:
     """Let the session of now find this peer again, unless it has a peer of its own."""
-    peer = event.record.peer
-    if records.peer_of(event.data, event.session) is None:
-        records.alias(event.data, event.session, peer)
-    if forked_from != event.session and records.peer_of(event.data, forked_from) == peer:
-        records.unalias(event.data, forked_from)
+    data, peer, mesh = event.data, event.record.peer, event.record.mesh_id
+    if records.peer_of(data, event.session, mesh) is None:
+        records.alias(data, event.session, peer, mesh)
+    if forked_from != event.session and records.peer_of(data, forked_from, mesh) == peer:
+        records.unalias(data, forked_from, mesh)
 
 
 def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
@@ -114,6 +125,7 @@ def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
     """Come to a tool boundary."""
     _begin(sql, event)
     call = event.text("tool_use_id")
+    is_first = not facts.get_int(sql, facts.ACTIVITY_MS)
 
     def are_apart(other: str) -> bool:
         # Imported here: most calls come with nothing to be proved.
@@ -125,7 +137,14 @@ def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
     offers.evidence_of_tool(sql, who, are_apart, event.now_ms)
     _note_activity(sql, event, Activity.WORKING)
     bells.overtake(sql, event.now_ms, by_human=False)
-    return _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
+    if not is_first:
+        return _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
+    # The turn's prompt came before the server's record was there, as in any run of `claude -p`:
+    # what it would have shown is shown now.
+    facts.put(sql, facts.PROMPT_MS, event.now_ms)
+    released = waking.release_excess(sql, event.now_ms)
+    late = event.look(Moment.PROMPT, Moment.TOOL.value, call or BUSY)
+    return _show(sql, event, late, released)
 
 
 def is_quiet(sql: sqlite3.Connection, event: Event) -> bool:
@@ -154,6 +173,12 @@ def stopped(sql: sqlite3.Connection, event: Event) -> Shows:
     facts.put(sql, facts.CONTINUED, facts.get_int(sql, facts.CONTINUED) + 1)
     _note_activity(sql, event, Activity.WORKING)
     return shown
+
+
+def goes_on(sql: sqlite3.Connection, event: Event) -> None:
+    """Take back the end of a turn: messages of another mesh of this client go on with it."""
+    facts.put(sql, facts.CONTINUED, facts.get_int(sql, facts.CONTINUED) + 1)
+    _note_activity(sql, event, Activity.WORKING)
 
 
 def ended(sql: sqlite3.Connection, event: Event) -> Shows:

@@ -106,10 +106,11 @@ def _clean_body(text: str) -> str:
     return clean(f"\n{text}").text[1:]
 
 
-def heading(count: int, nonce: str) -> str:
-    """Say what follows, and what it is not."""
+def heading(count: int, nonce: str, mesh: str = "") -> str:
+    """Say what follows, and what it is not; the mesh only if the reader is in several."""
     many = f"{count} messages" if count > 1 else "1 message"
-    return f"claudemesh: {many} from the mesh. {_NOTICE.format(nonce=nonce)}"
+    named = f' "{_attribute(mesh)}" (by its tools an answer goes there)' if mesh else ""
+    return f"claudemesh: {many} from the mesh{named}. {_NOTICE.format(nonce=nonce)}"
 
 
 def remark(waiting: int, released: int = 0) -> str:
@@ -126,9 +127,11 @@ def remark(waiting: int, released: int = 0) -> str:
     return " ".join(said)
 
 
-def count_only(count: int) -> str:
+def count_only(count: int, mesh: str = "") -> str:
     """Say how many messages wait, where that is all that the user wants to be said."""
-    return f"claudemesh: {count} unread {'messages' if count > 1 else 'message'}; inbox shows them."
+    named = f' in the mesh "{_attribute(mesh)}"' if mesh else ""
+    many = f"{count} unread {'messages' if count > 1 else 'message'}{named}"
+    return f"claudemesh: {many}; inbox shows them."
 
 
 def units_of(text: str) -> int:

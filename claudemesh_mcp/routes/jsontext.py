@@ -39,8 +39,8 @@ def read(data: bytes) -> Any:
         value, end = make_scanner(usual)(text, 0)
         if end == len(text):
             return value
-    except (ImportError, AttributeError, TypeError, ValueError, StopIteration):
-        pass
+    except (ImportError, AttributeError, TypeError, ValueError, StopIteration, SystemError):
+        pass  # The last where a text breaks off, as long as nobody has imported `json`.
     import json
 
     return json.loads(data)

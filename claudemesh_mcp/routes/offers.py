@@ -57,6 +57,8 @@ class Look(NamedTuple):
         member: The id of the home's own member.
         route: What a receipt calls the way by which this is shown.
         after: The tool call behind which it is; ``BUSY``, or nothing.
+        room: How many characters there are for it.
+        mesh: What the mesh is called, if that is to be said.
     """
 
     moment: Moment
@@ -65,6 +67,8 @@ class Look(NamedTuple):
     member: str
     route: str
     after: str = ""
+    room: int = OUTPUT_CHARACTERS
+    mesh: str = ""
 
 
 class Offer(NamedTuple):
@@ -101,7 +105,7 @@ def offer(sql: sqlite3.Connection, look: Look, now_ms: int, *, released: int = 0
     rows = _candidates(sql, look, shown, now_ms)
     nonce = os.urandom(8).hex()
     tokens = tokens_left(sql, now_ms) if shown.is_pushed else TOKENS_PER_HOUR
-    limits = frames.Limits(OUTPUT_CHARACTERS - _SPARE, tokens)
+    limits = frames.Limits(look.room - _SPARE, tokens)
     framed = frames.fit(rows, nonce, look.member, limits)
     if not framed.rows:
         return None
@@ -110,13 +114,14 @@ def offer(sql: sqlite3.Connection, look: Look, now_ms: int, *, released: int = 0
     openrows.hand_over(sql, [row["row"] for row in framed.rows], holder, now_ms)
     waiting = len(rows) if shown.is_pushed else _open(sql, now_ms) + len(framed.rows)
     remark = frames.remark(waiting - len(framed.rows), released)
-    parts = [frames.heading(len(framed.rows), nonce), *framed.parts, *([remark] if remark else [])]
+    heading = frames.heading(len(framed.rows), nonce, look.mesh)
+    parts = [heading, *framed.parts, *([remark] if remark else [])]
     return Offer("\n\n".join(parts), holder)
 
 
 def _count_only(sql: sqlite3.Connection, look: Look, now_ms: int) -> Offer | None:
     count = _open(sql, now_ms) if look.moment in {Moment.SESSION, Moment.PROMPT} else 0
-    return Offer(frames.count_only(count), "") if count else None
+    return Offer(frames.count_only(count, look.mesh), "") if count else None
 
 
 def _open(sql: sqlite3.Connection, now_ms: int) -> int:
@@ -130,7 +135,13 @@ def _candidates(
     if look.moment is Moment.BELL:
         return _rung_for(sql, shown, now_ms)
     if not shown.causes_turn:
-        return openrows.open_by_priority(sql, now_ms, shown.priorities, _MOST)
+        there = openrows.open_by_priority(sql, now_ms, shown.priorities, _MOST)
+        if look.route != Moment.TOOL.value or look.moment is Moment.TOOL:
+            return there
+        # Late for a prompt, and in time for what a tool boundary shows.
+        urgent = openrows.open_by_priority(sql, now_ms, SHOWN[Moment.TOOL].priorities, _MOST)
+        known = {row["row"] for row in urgent}
+        return [*urgent, *(row for row in there if row["row"] not in known)]
     if facts.get_int(sql, facts.CONTINUED) >= CONTINUATIONS or not wakes_left(sql, now_ms):
         return []
     return hold_excess(sql, waking_rows(sql, now_ms, attended=attended), now_ms)
@@ -190,13 +201,27 @@ def has_unproven(sql: sqlite3.Connection) -> bool:
     return bool(_printed(sql))
 
 
-def evidence_of_end(sql: sqlite3.Connection, session: str, client: str, now_ms: int) -> int:
+def evidence_of_end(
+    sql: sqlite3.Connection,
+    session: str,
+    client: str,
+    now_ms: int,
+    ended_ms: int = openrows.FAR_MS,
+) -> int:
     """Take the end of a turn: its last request had all that was printed before.
+
+    Args:
+        sql: The peer file.
+        session: The session.
+        client: Its client.
+        now_ms: The time.
+        ended_ms: When the turn ended, if that was not now.
 
     Returns:
         How many rows are seen by that.
     """
-    return _see(sql, _printed_for(sql, session, client), now_ms)
+    rows = [row for row in _printed_for(sql, session, client) if row["printed_ms"] <= ended_ms]
+    return _see(sql, rows, now_ms)
 
 
 def evidence_of_tool(

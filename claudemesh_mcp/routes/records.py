@@ -1,8 +1,9 @@
 """Brings hooks, monitor and server of one client together: session records, and aliases.
 
-The server writes a record of its client when its peer is open, by ``write``; hooks and monitor
-``find`` it by the client's pid. An alias says which peer a Claude session belongs to, so that
-``opening.py`` resumes it in a new client. Folders are made on first use; every file is private.
+A server writes a record of its client when its peer is open, by ``write``; hooks and monitor find
+those of a client by its pid, with ``of_client``: one for each mesh that it has a server of. An
+alias says which peer a Claude session belongs to in a mesh, so that ``resuming.py`` finds it in a
+new client. Folders are made on first use; every file is private.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 VERSION: Final = 1
+_RECORD: Final = ".json"
 _PEER: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _PEER_LENGTH: Final = 28
 _OTHERS_WRITE: Final = 0o022
@@ -39,6 +41,7 @@ class Record(NamedTuple):
         handle: The peer's handle.
         mesh: What the home calls the mesh.
         member: The id of the home's member in it.
+        mesh_id: The mesh's id.
     """
 
     pid: int
@@ -50,6 +53,7 @@ class Record(NamedTuple):
     handle: str
     mesh: str
     member: str
+    mesh_id: str = ""
 
     @property
     def client(self) -> Living:
@@ -62,13 +66,25 @@ def clients(data: Folder) -> str:
     return os.path.join(os.fspath(data), "run", "clients")
 
 
-def place(data: Folder, pid: int, kind: str = "json") -> str:
-    """Give the path of a client's record, or of what else is kept of it (``monitor``)."""
+def place(data: Folder, pid: int, kind: str) -> str:
+    """Give the path of what is kept of a client (``monitor``)."""
     return os.path.join(clients(data), f"{pid}.{kind}")
 
 
+def path_of(data: Folder, record: Record) -> str:
+    """Give the path of a record: one for each peer that a client's servers have."""
+    return place(data, record.pid, f"{record.peer}{_RECORD}")
+
+
+def rest(data: Folder, record: Record) -> str:
+    """Give the path of the file that says of a turn that it ended, if its peer's file could not."""
+    return place(data, record.pid, f"{record.peer}.rest")
+
+
 def write(data: Folder, record: Record) -> None:
-    """Say which peer a client's session is; of two servers of one client the latest wins.
+    """Say which peer a client's session is; a client has one for each mesh that it has servers of.
+
+    What an earlier server of the client, in the same mesh, left when it died is removed.
 
     Raises:
         OSError: the disk refuses.
@@ -76,14 +92,18 @@ def write(data: Folder, record: Record) -> None:
     import json
 
     told = {"v": VERSION, **record._asdict()}
-    replace_file(place(data, record.pid), json.dumps(told).encode())
+    replace_file(path_of(data, record), json.dumps(told).encode())
+    for path, other in _of_pid(data, record.pid):
+        is_mine = other.mesh_id == record.mesh_id and path != path_of(data, record)
+        if is_mine and not Living(other.server, 0).is_alive:
+            _unlink(path)
 
 
 def remove(data: Folder, pid: int, server: int) -> None:
-    """Take back what a server said, unless another server of the client has written since."""
-    found = _read(place(data, pid))
-    if found is not None and found.server == server:
-        _unlink(place(data, pid))
+    """Take back what a server said, unless another server of the peer has written since."""
+    for path, found in _of_pid(data, pid):
+        if found.server == server:
+            _unlink(path)
 
 
 def sweep(data: Folder) -> None:
@@ -92,25 +112,36 @@ def sweep(data: Folder) -> None:
     for name in _names(data):
         pid = _pid(name)
         if pid not in gone:
-            record = _read(place(data, pid))
-            gone[pid] = not (record.client if record else Living(pid, 0)).is_alive
+            known = {record.client for _, record in _of_pid(data, pid)} or {Living(pid, 0)}
+            gone[pid] = not any(client.is_alive for client in known)
         if gone[pid]:
             _unlink(os.path.join(clients(data), name))
 
 
+def of_client(data: Folder, pid: int) -> list[Record]:
+    """Give the records of a living client, one for each peer; none before its servers wrote any."""
+    if not pid or not _is_own(data):
+        return []
+    # By file: what a server of an earlier version has left may be of a peer that is there again.
+    found = {record.file: record for _, record in _of_pid(data, pid) if record.pid == pid}
+    alive = {client: client.is_alive for client in {one.client for one in found.values()}}
+    return [record for record in found.values() if alive[record.client]]
+
+
 def find(data: Folder, pid: int) -> Record | None:
-    """Give the record of a living client; none while its server has not written it."""
-    found = _read(place(data, pid)) if pid and _is_own(data) else None
-    return found if found is not None and found.pid == pid and found.client.is_alive else None
+    """Give the record of a living client, the first if it has several."""
+    return next(iter(of_client(data, pid)), None)
 
 
-def find_by_session(data: Folder, session: str) -> Record | None:
-    """Give the record of the client whose peer a session belongs to by its alias."""
-    peer = peer_of(data, session) if _is_own(data) else None
-    for record in _all(data) if peer else ():
-        if record.peer == peer and record.client.is_alive:
-            return record
-    return None
+def find_by_session(data: Folder, session: str) -> list[Record]:
+    """Give the records of the client whose peers a session belongs to by its aliases."""
+    if not session or not _is_own(data):
+        return []
+    return [
+        record
+        for record in _all(data)
+        if peer_of(data, session, record.mesh_id) == record.peer and record.client.is_alive
+    ]
 
 
 def of_peer(data: Folder, peer: str) -> Record | None:
@@ -118,33 +149,44 @@ def of_peer(data: Folder, peer: str) -> Record | None:
     return next((one for one in _all(data) if one.peer == peer and one.client.is_alive), None)
 
 
-def alias(data: Folder, session: str, peer: str) -> None:
+def aliases(data: Folder) -> str:
+    """Give the folder of the aliases in a home."""
+    return os.path.join(os.fspath(data), "sessions", "aliases")
+
+
+def alias(data: Folder, session: str, peer: str, mesh: str = "") -> None:
     """Say which peer a Claude session belongs to from now on.
+
+    Args:
+        data: The home.
+        session: The session.
+        peer: The peer.
+        mesh: The id of the peer's mesh: a session has a peer in each.
 
     Raises:
         OSError: the disk refuses.
     """
     if session:
-        replace_file(_alias(data, session), peer.encode())
+        replace_file(_alias(data, session, mesh), peer.encode())
 
 
-def unalias(data: Folder, session: str) -> None:
-    """Let a Claude session belong to no peer."""
-    if session:
-        _unlink(_alias(data, session))
+def unalias(data: Folder, session: str, mesh: str = "") -> None:
+    """Let a Claude session belong to no peer of a mesh."""
+    for path in _aliases(data, session, mesh):
+        _unlink(path)
 
 
-def peer_of(data: Folder, session: str) -> str | None:
-    """Give the peer that a Claude session belongs to, if its alias says so."""
-    if not session:
-        return None
-    try:
-        with open(_alias(data, session), "rb") as file:
-            told = file.read(64).decode("ascii", "replace").strip()
-    except OSError:
-        return None
-    is_peer = len(told) == _PEER_LENGTH and told.startswith("p_") and set(told[2:]) <= _PEER
-    return told if is_peer else None
+def peer_of(data: Folder, session: str, mesh: str = "") -> str | None:
+    """Give the peer that a Claude session belongs to in a mesh, if its alias says so."""
+    for path in _aliases(data, session, mesh):
+        try:
+            with open(path, "rb") as file:
+                told = file.read(64).decode("ascii", "replace").strip()
+        except OSError:
+            continue
+        is_peer = len(told) == _PEER_LENGTH and told.startswith("p_") and set(told[2:]) <= _PEER
+        return told if is_peer else None
+    return None
 
 
 def _is_own(data: Folder) -> bool:
@@ -159,9 +201,17 @@ def _is_own(data: Folder) -> bool:
     return found.st_uid == os.geteuid() and not found.st_mode & _OTHERS_WRITE
 
 
-def _alias(data: Folder, session: str) -> str:
-    digest = _sha256()(session.encode("utf-8", "surrogatepass")).hexdigest()
-    return os.path.join(os.fspath(data), "sessions", "aliases", digest)
+def _aliases(data: Folder, session: str, mesh: str) -> list[str]:
+    """Give where a session's alias stands: for a mesh, or as an earlier version wrote it."""
+    if not session:
+        return []
+    return [_alias(data, session, one) for one in dict.fromkeys((mesh, ""))]
+
+
+def _alias(data: Folder, session: str, mesh: str) -> str:
+    word = f"{session}\n{mesh}" if mesh else session
+    digest = _sha256()(word.encode("utf-8", "surrogatepass")).hexdigest()
+    return os.path.join(aliases(data), digest)
 
 
 def _sha256() -> Callable[[bytes], Any]:
@@ -178,9 +228,23 @@ def _sha256() -> Callable[[bytes], Any]:
 
 def _all(data: Folder) -> Iterator[Record]:
     for name in _names(data):
-        record = _read(os.path.join(clients(data), name)) if name.endswith(".json") else None
+        record = _read(os.path.join(clients(data), name)) if name.endswith(_RECORD) else None
         if record is not None:
             yield record
+
+
+def _of_pid(data: Folder, pid: int) -> list[tuple[str, Record]]:
+    """Give the records that stand under a pid, with their paths."""
+    start = f"{pid}."
+    found: list[tuple[str, Record]] = []
+    for name in sorted(_names(data)):
+        if name.startswith(start) and name.endswith(_RECORD):
+            path = os.path.join(clients(data), name)
+            record = _read(path)
+            # It is part of the names of files.
+            if record is not None and os.sep not in record.peer:
+                found.append((path, record))
+    return found
 
 
 def _names(data: Folder) -> list[str]:
@@ -200,11 +264,12 @@ def _read(path: str) -> Record | None:
     try:
         with open(path, "rb") as file:
             told: Any = jsontext.read(file.read(_RECORD_BYTES))
+        told.setdefault("mesh_id", "")  # An earlier version wrote none.
         fields: dict[str, Any] = {
             name: (int if name in _NUMBERS else str)(told[name]) for name in Record._fields
         }
         return Record(**fields)
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
 
 

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import os
 import select
-import sqlite3
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import closing
 
 from claudemesh_mcp.plain import TYPE_CHECKING
-from claudemesh_mcp.routes import bells, facts, records
+from claudemesh_mcp.routes import bells, records
 from claudemesh_mcp.routes.bells import Bell, Health
-from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
+from claudemesh_mcp.routes.ears import Ear
 from claudemesh_mcp.routes.places import Caller, Places
 from claudemesh_mcp.routes.processes import Claim, Living, claim, holder
-from claudemesh_mcp.routes.records import Record
 
 if TYPE_CHECKING:
     from typing import Final
 
 TICK_MS: Final = 250
-_AGAIN_S: Final = 1.0
-"""What no change of the file tells: that a bell has not been answered, or an hour has gone by."""
-_FAULT_S: Final = 5.0
+_FOLLOW_S: Final = 5.0
 _SURE_S: Final = 10.0
 _RUNG: Final = 2
 
@@ -46,10 +42,8 @@ class Place:
         self.client = client
         self.kind = kind
         self._claim: Claim = claim(records.place(where.data, client.pid, kind))
-        self._sql: sqlite3.Connection | None = None
-        self._record: Record | None = None
+        self._ears: dict[str, Ear] = {}
         self._stamp = 0
-        self._version: int = -1
         self._next_s = 0.0
         self._sure_s = 0.0
 
@@ -66,72 +60,39 @@ class Place:
     def leave(self) -> None:
         """Leave the place."""
         self._claim.release()
-        self._close()
+        for ear in self._ears.values():
+            ear.close()
 
-    def look(self) -> Bell | None:
-        """Look whether there is something to wake for, and ring."""
-        try:
-            self._follow_record()
-            return self._ring(self._sql) if self._sql is not None else None
-        except (sqlite3.Error, OSError) as fault:
-            # Locked, or gone: the next look may find it otherwise.
-            self._close()
-            note_fault(self.where, self.kind, fault)
-            self._next_s = time.monotonic() + _FAULT_S
-            return None
-
-    def _follow_record(self) -> None:
-        """Open the file of the peer that the client's server names now."""
-        try:
-            stamp = os.stat(records.place(self.where.data, self.client.pid)).st_mtime_ns
-        except OSError:
-            stamp = 0
-        if stamp != self._stamp:
-            self._stamp = stamp
-            self._close()
-            self._record = records.find(self.where.data, self.client.pid)
-            self._next_s = 0.0
-        if self._sql is None and self._record is not None and time.monotonic() >= self._next_s:
-            self._sql = open_file(self._record.file)
-            if self._sql is None:
-                self._next_s = time.monotonic() + _FAULT_S
-
-    def _ring(self, sql: sqlite3.Connection) -> Bell | None:
-        version = int(sql.execute("PRAGMA data_version").fetchone()[0])
-        if version == self._version and time.monotonic() < self._next_s:
-            return None
-        self._version, self._next_s = version, time.monotonic() + _AGAIN_S
-        at_ms = facts.corrected(sql, now_ms())
-        # First what asks for no process: mostly there is nothing to ring for.
-        if not (bells.has_reason(sql, at_ms) and self._has_server):
-            return None
-        alive = bells.living(sql, self.where.data, self.client.pid)
-        if not bells.is_due(sql, self.kind, alive, at_ms):
-            return None
-        with change(sql):
-            return bells.ring(sql, self.kind, alive, at_ms)
+    def look(self) -> list[Bell]:
+        """Look whether there is something to wake for, for any peer of the client, and ring."""
+        self._follow_records()
+        return [rung for ear in self._ears.values() if (rung := ear.look()) is not None]
 
     def is_spared(self) -> bool:
         """Tell whether a monitor lives whose bells are known to reach the model."""
         if holder(records.place(self.where.data, self.client.pid, bells.MONITOR)) is None:
             return False
-        with suppress(sqlite3.Error):
-            sql = self._sql
-            if sql is not None:
-                at_ms = facts.corrected(sql, now_ms())
-                return bells.health(sql, bells.MONITOR, at_ms) is Health.REACHES
-        return False
+        known = {ear.health(bells.MONITOR) for ear in self._ears.values()}
+        return Health.REACHES in known and Health.SILENT not in known
 
-    @property
-    def _has_server(self) -> bool:
-        """Whether somebody judges what a turn would show; without it hooks show nothing."""
-        return self._record is not None and Living(self._record.server, 0).is_alive
-
-    def _close(self) -> None:
-        if self._sql is not None:
-            with suppress(sqlite3.Error), closing(self._sql):
-                self._sql = None
-        self._version = -1
+    def _follow_records(self) -> None:
+        """Hear at the files of the peers that the client's servers name now."""
+        try:
+            stamp = os.stat(records.clients(self.where.data)).st_mtime_ns
+        except OSError:
+            stamp = 0
+        # Two changes of a folder within one tick of the system's clock have one stamp.
+        if stamp == self._stamp and time.monotonic() < self._next_s:
+            return
+        self._stamp, self._next_s = stamp, time.monotonic() + _FOLLOW_S
+        there = {one.peer: one for one in records.of_client(self.where.data, self.client.pid)}
+        for peer, ear in list(self._ears.items()):
+            if there.get(peer) != ear.record:
+                ear.close()
+                del self._ears[peer]
+        for peer, record in there.items():
+            if peer not in self._ears:
+                self._ears[peer] = Ear(self.where, self.kind, record)
 
 
 def monitor(where: Places, caller: Caller) -> int:
@@ -165,8 +126,9 @@ def _lines(place: Place, until: Callable[[], bool] = lambda: False) -> Generator
     try:
         while place.is_mine and reader.is_there():
             rung = place.look()
-            if rung is not None:
-                yield f"{rung.line}\n".encode()
+            if rung:
+                # Written together they are one event, and one turn.
+                yield "".join(f"{bell.line}\n" for bell in rung).encode()
             elif until():
                 return
     finally:
@@ -177,8 +139,8 @@ def _take(where: Places, caller: Caller, kind: str) -> Place | None:
     """Take the place beside a client; none where nobody attends: such a run waits for its hooks."""
     pid = caller.pid
     if not pid:
-        record = records.find_by_session(where.data, caller.session)
-        pid = record.pid if record else 0
+        found = records.find_by_session(where.data, caller.session)
+        pid = found[0].pid if found else 0
     client = Living.now(pid)
     if not (caller.is_attended and client.is_alive):
         return None

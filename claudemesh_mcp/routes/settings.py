@@ -31,7 +31,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 ANSWER_MS: Final = 10_000
 """A bell that has not come back by then has not been heard: its route is silent."""
 RETRY_MS: Final = 60_000
-"""A silent route is tried again after that, when there is a new message."""
+"""A silent route is tried again after that: for a new message, or where no other is left."""
 STALE_MS: Final = 600_000
 """A session that a hook called working so long ago may have been interrupted: it is waked again."""
 HOUR_MS: Final = 3_600_000

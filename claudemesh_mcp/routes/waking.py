@@ -29,7 +29,12 @@ AUTO_REPLY_LIMIT: Final = "auto_reply_limit"
 """The word in ``held``, and the reason of the receipt, of what exceeded a sender's turns."""
 _RELEASED: Final = "released"
 _MOST: Final = 60
-_IS_ANSWER: Final = "re IN (SELECT id FROM outbox)"
+# In the text of an audience nothing but the first word of an entry follows such a bracket: within a
+# text of JSON its quotation mark would be escaped.
+_IS_ANSWER: Final = (
+    "EXISTS (SELECT 1 FROM outbox WHERE outbox.id = inbox.re AND outbox.state <> 'refused'"
+    " AND instr(outbox.audience, '[\"' || inbox.sender || '\",'))"
+)
 _WAKES: Final = f"(wakes = 1 OR {_IS_ANSWER}) AND (priority = '{NOW}' OR conv GLOB 'd_*')"
 _BACK_MS: Final = 60_000
 """By less than that two hooks, or the server's corrections of its clock, may differ."""
@@ -40,7 +45,7 @@ def waking_rows(sql: sqlite3.Connection, now_ms: int, *, attended: bool) -> list
     """Give the open rows that may cause a turn by themselves.
 
     A message of a group or of all does so as `now` only; with nobody at the client, only an answer
-    to what the session sent does.
+    does: by a peer to which the session sent what is answered. Anybody may name a message's id.
     """
     # Chosen by SQLite: behind any number of others the one that may is found.
     wakes = _WAKES if attended else _IS_ANSWER

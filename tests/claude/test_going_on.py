@@ -35,7 +35,10 @@ class Going:
 
     def peer_of(self, session: str) -> str | None:
         """Say whose a Claude session is by its alias."""
-        return records.peer_of(self.room.live.home.data, session)
+        home = self.room.live.home.data
+        record = records.find(home, self.terminal.pid)
+        assert record is not None
+        return records.peer_of(home, session, record.mesh_id)
 
     async def prompt(self, text: str) -> str:
         """Send a prompt; gives the id of the session that it came to."""

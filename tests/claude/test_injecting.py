@@ -57,6 +57,8 @@ async def printed(
     bob = await room.live.join("bob")
     asking = Asking(room)
     async with asking.client.asking("Ask bob for the branch.", *a_plugin(plugin, **parts)):
+        # The first tool boundary makes up for the prompt, which came before the server.
+        await asking.client.model.turned(2)
         sent = await answer(bob, **more)
         asking.asked.set()
     return asking.client, bob, sent

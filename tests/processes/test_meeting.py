@@ -1,6 +1,7 @@
 """Where the hooks of a client find its session, and which peer a session's id leads back to."""
 
 import json
+import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -92,14 +93,16 @@ async def test_a_session_that_another_client_still_has_is_forked(live: Live, ses
     for one in (ada, fork):
         assert [message["id"] for message in await one.read(1)] == [sent["id"]]
     # Who goes on with the session later is who had it first, with all that waits there.
-    assert records.peer_of(live.home.data, session) == peer
+    (mesh,) = {one["mesh_id"] for one in told(live)}
+    assert records.peer_of(live.home.data, session, mesh) == peer
 
 
 async def test_an_alias_of_a_peer_that_this_home_lacks_is_none(live: Live) -> None:
     ada = await live.join("ada", session="one")
     before = await who(ada)
+    (mesh,) = {one["mesh_id"] for one in told(live)}
     assert await ada.end() == 0
-    records.alias(live.home.data, "one", "p_" + "a" * 26)
+    records.alias(live.home.data, "one", "p_" + "a" * 26, mesh)
     assert await who(await live.join("ada", session="one")) == before
 
 
@@ -124,3 +127,13 @@ async def test_a_new_handle_is_in_the_record(live: Live) -> None:
     with anyio.fail_after(LIMIT_S):
         while [one["handle"] for one in told(live)] != ["grace"]:
             await ada.call("search_peers", query="grace")
+
+
+async def test_a_session_that_starts_removes_aliases_that_nobody_used_for_long(live: Live) -> None:
+    records.alias(live.home.data, "long ago", "p_" + "a" * 26, "a mesh")
+    (alias,) = (live.home.sessions / "aliases").glob("*")
+    os.utime(alias, (0, 0))
+    await live.join("ada", session="one")
+    assert not alias.exists()
+    (mesh,) = {one["mesh_id"] for one in told(live)}
+    assert records.peer_of(live.home.data, "one", mesh) is not None

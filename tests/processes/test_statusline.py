@@ -33,7 +33,7 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
 def client_of(live: Live, session: LiveSession) -> int:
     """Give the client of a session's server: the shell that watches over it."""
     for file in (live.home.run / "clients").glob("*.json"):
-        record = records.find(live.home.data, int(file.stem))
+        record = records.find(live.home.data, int(file.name.partition(".")[0]))
         if record is not None and record.server == session.pid:
             return record.pid
     raise AssertionError("the session has no record")

@@ -41,7 +41,7 @@ class Hooks:
             "CLAUDE_CODE_ENTRYPOINT": "cli",
             "CLAUDE_CODE_SESSION_ATTENDED": "1",
         }
-        (self.file,) = live.home.data.glob(f"run/clients/{parent(session.pid)}.json")
+        (self.file,) = live.home.data.glob(f"run/clients/{parent(session.pid)}.*.json")
 
     async def run(self, event: str, **told: Any) -> str:
         """Run the hook of an event; gives what it prints."""

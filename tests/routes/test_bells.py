@@ -11,7 +11,7 @@ from claudemesh_mcp.routes.bells import CHANNEL, MONITOR, REWAKE, Health
 from claudemesh_mcp.routes.events import EVENTS, Event, is_quiet
 from claudemesh_mcp.routes.facts import Activity, Mode
 from claudemesh_mcp.routes.settings import ANSWER_MS, HOUR_MS, RETRY_MS, STALE_MS
-from tests.support.routing import SESSION, Beside
+from tests.support.routing import OWN, SESSION, Beside
 
 ALL = {MONITOR, REWAKE, CHANNEL}
 SOON = 1
@@ -74,8 +74,31 @@ def test_an_answer_to_what_the_session_sent_wakes_it(bob: Beside, now: int) -> N
     assert rings(bob, now) == [MONITOR]
 
 
+def test_an_answer_to_what_was_sent_to_many_wakes_it_by_whomever_of_them(
+    bob: Beside, now: int
+) -> None:
+    bob.sent("msg_question", "p_cleo", "p_ada", "p_dan")
+    bob.put(wakes=0, re="msg_question")
+    assert rings(bob, now) == [MONITOR]
+
+
 def test_an_answer_to_what_somebody_else_sent_wakes_nobody(bob: Beside, now: int) -> None:
     bob.put(wakes=0, re="msg_of_somebody")
+    assert rings(bob, now) == []
+
+
+@pytest.mark.parametrize("sender", ["p_cleo", "p_ada2", "p_ad", "ada", OWN, "%", ""])
+def test_an_answer_by_one_to_whom_nothing_was_sent_wakes_nobody(
+    bob: Beside, now: int, sender: str
+) -> None:
+    bob.sent("msg_question")
+    bob.put(wakes=0, re="msg_question", sender=sender, handle="cleo")
+    assert rings(bob, now) == []
+
+
+def test_an_answer_to_what_the_broker_refused_wakes_nobody(bob: Beside, now: int) -> None:
+    bob.sent("msg_question", state="refused")
+    bob.put(wakes=0, re="msg_question")
     assert rings(bob, now) == []
 
 
@@ -159,7 +182,7 @@ def test_a_bell_that_nobody_answers_makes_its_route_silent_and_the_next_one_ring
     assert rings(bob, now + ANSWER_MS) == [REWAKE]
     assert bells.health(bob.sql, MONITOR, now + ANSWER_MS) is Health.SILENT
     assert rings(bob, now + 2 * ANSWER_MS) == [CHANNEL]
-    assert rings(bob, now + 10 * RETRY_MS) == []
+    assert rings(bob, now + 3 * ANSWER_MS) == []
 
 
 def test_a_silent_route_is_tried_again_with_the_next_message_after_a_minute(

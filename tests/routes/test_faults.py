@@ -164,7 +164,7 @@ def test_an_alias_that_can_not_be_written_keeps_nothing_from_being_shown(bob: Be
     bob.put()
     (bob.home / "sessions" / "aliases").write_text("no folder")
     assert "Hello." in bob.hook("SessionStart", source="clear")
-    assert records.peer_of(bob.home, SESSION) is None
+    assert records.peer_of(bob.home, SESSION, bob.mesh_id) is None
 
 
 def test_the_log_keeps_a_line_of_each_fault_and_does_not_grow_for_ever(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_the_start_of_a_session_shows_all_that_waits(bob: Beside) -> None:
 
 
 def test_a_tool_boundary_shows_what_is_for_now(bob: Beside) -> None:
+    bob.prompt()
     put_one_of_each(bob)
     assert shown(bob.tool(), *EACH) == [True, False, False]
 
@@ -349,3 +350,29 @@ def test_what_the_start_of_another_session_printed_is_offered_again_by_a_prompt(
     assert 'redelivered="true"' in said
     bob.hook("Stop", session_id="another")
     assert bob.receipts() == [("seen", "prompt")]
+
+
+@pytest.mark.parametrize("entrypoint", ["cli", "sdk-cli"])
+def test_a_prompt_that_came_before_the_record_is_made_up_for_at_the_first_tool_boundary(
+    bob: Beside, entrypoint: str
+) -> None:
+    bob.environ["CLAUDE_CODE_ENTRYPOINT"] = entrypoint
+    put_one_of_each(bob)
+    folder = bob.home / "run" / "clients"
+    folder.rename(bob.home / "run" / "not yet")
+    assert (bob.hook("SessionStart", source="startup"), bob.prompt()) == ("", "")
+    (bob.home / "run" / "not yet").rename(folder)
+    assert shown(bob.tool(), *EACH) == [True, True, True]
+    bob.stop()
+    assert bob.receipts() == [("seen", "tool-boundary")] * 3
+    put_one_of_each(bob)
+    assert shown(bob.tool("toolu_2"), *EACH) == [True, False, False]
+
+
+def test_what_a_sender_was_held_for_is_let_through_by_a_prompt_that_came_too_early(
+    bob: Beside,
+) -> None:
+    bob.put(held="auto_reply_limit")
+    shown_late = bob.tool()
+    assert "Hello." in shown_late
+    assert "had been held back" in shown_late

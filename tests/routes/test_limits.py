@@ -178,9 +178,10 @@ def test_a_run_that_nobody_attends_goes_on_with_answers_alone(bob: Beside) -> No
     bob.put("Somebody's word.")
     bob.put("The answer.", re="msg_question")
     bob.put("An answer to another.", re="msg_other")
+    bob.put("A stranger's answer.", re="msg_question", sender="p_cleo", handle="cleo")
     text = bob.stop()
-    answers = [word in text for word in ("The answer.", "Somebody's word.", "to another.")]
-    assert answers == [True, False, False]
+    words = ("The answer.", "Somebody's word.", "to another.", "stranger's")
+    assert [word in text for word in words] == [True, False, False, False]
 
 
 def test_what_is_pushed_is_told_by_sender(bob: Beside) -> None:

@@ -126,6 +126,20 @@ def test_beside_a_monitor_that_nobody_hears_a_rewake_hook_rings(bob: Beside) -> 
         assert ended(rewake) == 2
 
 
+def test_a_monitor_that_is_alone_rings_again_for_a_line_that_was_lost(bob: Beside) -> None:
+    with running(bob, "monitor.py") as monitor:
+        bob.put()
+        answer(bob, line_of(monitor))
+        bob.stop()
+        bob.put("Two herons.")
+        lost = line_of(monitor)
+        bob.age("bells", "rung_ms", MINUTE)
+        bob.age("inbox", "received_ms", MINUTE)
+        again = line_of(monitor)
+        assert again != lost
+        assert "Two herons." in answer(bob, again)
+
+
 @pytest.mark.parametrize("words", [("monitor.py",), ("hook.py", "rewake")], ids=["monitor", "wake"])
 def test_the_newest_takes_the_place_of_the_one_before(bob: Beside, words: tuple[str, ...]) -> None:
     with running(bob, *words) as first, running(bob, *words) as second:
@@ -232,10 +246,9 @@ def test_nobody_is_woken_while_no_server_judges_what_a_turn_would_show(bob: Besi
     bob.record(server=gone_pid())
     bob.put()
     place = Place(Places(str(bob.home), str(bob.home / "logs")), Living.now(os.getpid()), "monitor")
-    assert place.look() is None
+    assert place.look() == []
     bob.record()
-    rung = place.look()
-    assert rung is not None
+    (rung,) = place.look()
     assert rung.messages == 1
     place.leave()
 

@@ -59,21 +59,79 @@ def test_a_client_whose_start_is_not_known_is_believed_by_its_pid(tmp_path: Path
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"v": 1}', b"\xff", b"1" * 99])
 def test_a_damaged_record_counts_as_none(tmp_path: Path, content: bytes) -> None:
     records.write(tmp_path, of_this_process())
-    Path(records.place(tmp_path, os.getpid())).write_bytes(content)
+    Path(records.path_of(tmp_path, of_this_process())).write_bytes(content)
     assert records.find(tmp_path, os.getpid()) is None
 
 
-def test_of_two_servers_of_a_client_the_latest_wins_and_the_other_removes_nothing(
+def test_each_server_of_a_client_has_a_record_and_removes_its_own(tmp_path: Path) -> None:
+    me = os.getpid()
+    first = of_this_process(server=1)
+    second = of_this_process(server=2, peer=OTHER, mesh_id="mesh_b", mesh="work", file="/g")
+    records.write(tmp_path, first)
+    records.write(tmp_path, second)
+    assert records.of_client(tmp_path, me) == [first, second]
+    records.remove(tmp_path, me, 1)
+    assert records.of_client(tmp_path, me) == [second]
+    records.remove(tmp_path, me, 2)
+    assert records.of_client(tmp_path, me) == []
+
+
+def test_a_later_server_of_a_peer_takes_the_record_and_the_earlier_removes_nothing(
     tmp_path: Path,
 ) -> None:
+    later = of_this_process(server=2)
     records.write(tmp_path, of_this_process(server=1))
-    records.write(tmp_path, of_this_process(server=2, peer=OTHER))
+    records.write(tmp_path, later)
     records.remove(tmp_path, os.getpid(), 1)
-    found = records.find(tmp_path, os.getpid())
-    assert found is not None
-    assert found.peer == OTHER
-    records.remove(tmp_path, os.getpid(), 2)
-    assert records.find(tmp_path, os.getpid()) is None
+    assert records.of_client(tmp_path, os.getpid()) == [later]
+
+
+def test_what_a_dead_server_of_the_client_left_goes_with_the_next_one_in_its_mesh(
+    tmp_path: Path,
+) -> None:
+    dead = a_dead_pid()
+    elsewhere = of_this_process(server=dead, peer="p_" + "c" * 26, mesh_id="mesh_b", file="/g")
+    now = of_this_process(peer=OTHER, file="/h")
+    for record in (elsewhere, of_this_process(server=dead), now):
+        records.write(tmp_path, record)
+    assert records.of_client(tmp_path, os.getpid()) == [now, elsewhere]
+
+
+def test_a_record_of_an_earlier_version_is_found_until_its_peer_has_a_new_one(
+    tmp_path: Path,
+) -> None:
+    me = os.getpid()
+    records.write(tmp_path, of_this_process(server=1))
+    written = Path(records.path_of(tmp_path, of_this_process()))
+    written.rename(records.place(tmp_path, me, "json"))
+    assert [one.server for one in records.of_client(tmp_path, me)] == [1]
+    records.write(tmp_path, of_this_process(server=2))
+    assert [one.server for one in records.of_client(tmp_path, me)] == [2]
+
+
+def test_a_record_whose_peer_would_lead_out_of_the_folder_is_none(tmp_path: Path) -> None:
+    records.write(tmp_path, of_this_process())
+    path = Path(records.path_of(tmp_path, of_this_process()))
+    path.write_text(path.read_text("utf-8").replace(PEER, "../p"), "utf-8")
+    assert records.of_client(tmp_path, os.getpid()) == []
+
+
+def test_a_session_has_an_alias_in_each_mesh(tmp_path: Path) -> None:
+    records.alias(tmp_path, "one", PEER, "mesh_a")
+    records.alias(tmp_path, "one", OTHER, "mesh_b")
+    meshes = ("mesh_a", "mesh_b", "mesh_c")
+    assert [records.peer_of(tmp_path, "one", one) for one in meshes] == [PEER, OTHER, None]
+    records.unalias(tmp_path, "one", "mesh_a")
+    assert [records.peer_of(tmp_path, "one", one) for one in meshes] == [None, OTHER, None]
+
+
+def test_an_alias_of_an_earlier_version_holds_until_a_mesh_has_its_own(tmp_path: Path) -> None:
+    records.alias(tmp_path, "one", PEER)
+    assert records.peer_of(tmp_path, "one", "mesh_a") == PEER
+    records.alias(tmp_path, "one", OTHER, "mesh_a")
+    assert records.peer_of(tmp_path, "one", "mesh_a") == OTHER
+    records.unalias(tmp_path, "one", "mesh_a")
+    assert records.peer_of(tmp_path, "one", "mesh_a") is None
 
 
 def test_what_is_left_of_clients_that_are_gone_is_swept(tmp_path: Path) -> None:
@@ -83,7 +141,7 @@ def test_what_is_left_of_clients_that_are_gone_is_swept(tmp_path: Path) -> None:
     processes.replace_file(records.place(tmp_path, gone, "monitor"), b"1.1")
     records.sweep(tmp_path)
     kept = [path.name for path in Path(records.clients(tmp_path)).iterdir()]
-    assert kept == [f"{os.getpid()}.json"]
+    assert kept == [f"{os.getpid()}.{PEER}.json"]
 
 
 def test_to_sweep_what_never_was_is_no_fault(tmp_path: Path) -> None:
@@ -123,9 +181,9 @@ def test_an_alias_that_names_no_peer_names_none(tmp_path: Path, content: str) ->
 def test_a_client_without_a_pid_is_found_by_the_alias_of_its_session(tmp_path: Path) -> None:
     record = of_this_process()
     records.write(tmp_path, record)
-    assert records.find_by_session(tmp_path, "one") is None
+    assert records.find_by_session(tmp_path, "one") == []
     records.alias(tmp_path, "one", PEER)
-    assert records.find_by_session(tmp_path, "one") == record
+    assert records.find_by_session(tmp_path, "one") == [record]
 
 
 def test_the_newest_of_a_kind_takes_the_place_of_the_one_before(tmp_path: Path) -> None:

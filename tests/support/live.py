@@ -36,10 +36,12 @@ _LIMITS: Final = {
     "CLAUDEMESH_BROKER_RPC_PER_S": "5000",
     "CLAUDEMESH_BROKER_RPC_BURST": "5000",
 }
+_ID: Final = "CLAUDE_CODE_SESSION_ID"
 # The client hides process and exit code: the shells around the session write both to a pipe. The
 # outer one outlives the SIGTERM that the client sends to both, when the session ends too slowly.
+# It stands for the client of this session alone: it gives an id to what it starts, and has none.
 _WATCHED: Final = """trap : TERM
-sh -c 'echo $$ >"$0"; exec "$@"' "$0" "$@"
+sh -c 'echo $$ >"$0"; exec env CLAUDE_CODE_SESSION_ID="$@"' "$0" "$@"
 echo $? >"$0"
 """
 
@@ -171,8 +173,8 @@ class LiveSession:
     async def _be_client(self, pipe: Path, errors: TextIO, task_status: TaskStatus[None]) -> None:
         started = StdioServerParameters(
             command="sh",
-            args=["-c", _WATCHED, str(pipe), *self.command],
-            env=self.environment,
+            args=["-c", _WATCHED, str(pipe), self.environment[_ID], *self.command],
+            env={name: value for name, value in self.environment.items() if name != _ID},
             cwd=self.folder,
         )
         async with Client(stdio_client(started, errors)) as client:
@@ -253,7 +255,7 @@ class Live:
         opened = LiveSession(name, (*command, *flags), self.environment(**settings), folder)
         opened.environment |= {
             "CLAUDEMESH_NAME": name,
-            "CLAUDE_CODE_SESSION_ID": session or f"session of {name}",
+            _ID: session or f"session of {name}",
         }
         self.sessions.append(opened)
         with anyio.fail_after(LIMIT_S):

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from claudemesh_mcp import peerfile, routes
+from claudemesh_mcp import outbox, peerfile, routes
+from claudemesh_mcp.outbox import Audience
 from claudemesh_mcp.routes import facts, records
 from claudemesh_mcp.routes.processes import Living, started
 from claudemesh_mcp.routes.records import Record
@@ -60,16 +61,22 @@ class Beside:
         home: The home.
         sql: The peer's file, as its server has it open.
         environ: What the client gives its hooks.
+        peer: The peer.
+        mesh: What its mesh is called.
+        mesh_id: Its id.
     """
 
     home: Path
     sql: sqlite3.Connection
     environ: dict[str, str] = field(default_factory=dict)
+    peer: str = PEER
+    mesh: str = "local"
+    mesh_id: str = "mesh_local"
 
     @property
     def file(self) -> Path:
         """The peer's file."""
-        return self.home / "sessions" / PEER / "peer.db"
+        return self.home / "sessions" / self.peer / "peer.db"
 
     @property
     def client(self) -> str:
@@ -88,12 +95,13 @@ class Beside:
             "pid": os.getpid(),
             "start": started(os.getpid()),
             "server": os.getpid(),
-            "peer": PEER,
+            "peer": self.peer,
             "file": str(self.file),
             "session": SESSION,
             "handle": "bob",
-            "mesh": "local",
+            "mesh": self.mesh,
             "member": OWN,
+            "mesh_id": self.mesh_id,
         }
         record = Record(**told | changes)
         records.write(self.home, record)
@@ -129,13 +137,14 @@ class Beside:
         )
         return cursor.lastrowid or 0
 
-    def sent(self, message: str) -> None:
-        """Let the session have sent a message."""
+    def sent(self, message: str, *to: str, state: str = "accepted") -> None:
+        """Let the session have sent a message to peers, or to ada."""
+        audience = tuple(Audience(peer, "ada", OWN, e2e=True) for peer in to or ("p_ada",))
         self.sql.execute(
             "INSERT INTO outbox (id, conv, seq, request_hash, addresses, header_hash, audience,"
             " resolved_ms, ttl_ms, created_ms, sealings, state)"
-            " VALUES (?, 'd_', 1, x'', '[]', x'', '[]', 0, 0, 0, 1, 'accepted')",
-            (message,),
+            " VALUES (?, 'd_', 1, x'', '[]', x'', ?, 0, 0, 0, 1, ?)",
+            (message, outbox._audience_text(audience), state),
         )
 
     def row(self, number: int) -> sqlite3.Row:
@@ -200,12 +209,14 @@ class Beside:
 
 
 @contextmanager
-def beside(home: Path) -> Iterator[Beside]:
-    """Open a home with one peer, its client's record written."""
-    folder = home / "sessions" / PEER
+def beside(
+    home: Path, peer: str = PEER, mesh: str = "local", mesh_id: str = "mesh_local"
+) -> Iterator[Beside]:
+    """Open a home with a peer, its client's record written."""
+    folder = home / "sessions" / peer
     folder.mkdir(parents=True, mode=0o700)
     with closing(peerfile._connect(folder / "peer.db")) as sql:
-        opened = Beside(home, sql)
+        opened = Beside(home, sql, peer=peer, mesh=mesh, mesh_id=mesh_id)
         opened.environ = {
             "PATH": os.defpath,
             "CLAUDEMESH_HOME": str(home),

@@ -15,7 +15,7 @@ import pytest
 from claudemesh_mcp import held, openrows
 from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.meeting import Meeting, Starter
-from claudemesh_mcp.routes import facts, offers, records
+from claudemesh_mcp.routes import facts, offers, records, rests
 from claudemesh_mcp.routes.facts import Activity, Mode
 from claudemesh_mcp.routes.offers import Look
 from claudemesh_mcp.routes.processes import Living
@@ -329,6 +329,17 @@ async def test_the_status_of_a_session_is_what_its_hooks_noted_unless_it_asked_f
             await ada.set_profile(status="working")
             await watch._tell()
             assert await status() == "idle"
+
+
+async def test_the_end_of_a_turn_that_met_a_locked_file_is_taken_in(tmp_path: Path) -> None:
+    async with a_mesh(tmp_path) as twin:
+        ada = await twin.join("ada")
+        async with watched(ada):
+            await ada.peer.file.write(lambda sql: facts.put(sql, facts.ACTIVITY, Activity.WORKING))
+            record = records.find(ada.peer.home.data, os.getpid())
+            assert record is not None
+            rests.leave(ada.peer.home.data, record, "a session")
+            await comes(ada, lambda sql: facts.activity(sql) is Activity.IDLE)
 
 
 async def test_quiet_that_was_inherited_is_known_to_the_hooks(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import anyio
 
 from claudemesh_mcp import routes
+from claudemesh_mcp.plugin import entries
 from claudemesh_mcp.routes import records
 from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
@@ -74,7 +75,7 @@ def a_plugin(
     }
     before = {"rewake": (), "dying": _DYING}
     for waker in [waker for waker in wakers if waker in before]:
-        waits = {"asyncRewake": True, "timeout": 3600, "rewakeSummary": MONITOR}
+        waits = {"asyncRewake": True, "timeout": entries.WAIT_S, "rewakeSummary": MONITOR}
         run = _run([*before[waker], *hook("rewake")])
         for event in ("SessionStart", "Stop"):
             rewake = {**run, **waits, "rewakeMessage": "claudemesh:"}
