@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar, get_type_hints
 
 from claudemesh_broker.config import BrokerSettings
-from claudemesh_broker.delivery import Attachment, Deliveries
+from claudemesh_broker.delivery import Attachment, Deliveries, Outlet
 from claudemesh_broker.limits import Limits
+from claudemesh_broker.lines import Lines
 from claudemesh_broker.peers import News
 from claudemesh_broker.reach import Reach
 from claudemesh_broker.roster import (
@@ -94,6 +95,7 @@ class Parts:
     started_ms: int
     reach: Reach | None = None
     tallies: Tallies = field(default_factory=Tallies)
+    lines: Lines = field(default_factory=Lines)
 
     def shown_limits(self) -> dict[str, float]:
         """Give the limits that a client has to know."""
@@ -179,10 +181,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Context:
-    """What a handler works with: its caller and the broker's parts."""
+    """What a handler works with: its caller, the broker's parts, and the caller's connection."""
 
     caller: Caller
     parts: Parts
+    outlet: Outlet
 
     @property
     def now_ms(self) -> int:

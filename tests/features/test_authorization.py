@@ -19,6 +19,7 @@ from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdateP
 from claudemesh_wire.receipts import AskStatus, ReceiptItem, ReceiptStatus, Report, SignedReceipts
 from claudemesh_wire.search import SearchPeers
 from claudemesh_wire.succession import FetchInheritance, ListPredecessors
+from claudemesh_wire.tunnels import CloseTunnel, OpenTunnel, PassData
 from tests.support.broker import a_broker
 from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, join
@@ -62,6 +63,9 @@ TABLE: list[tuple[Request[Any], set[Role], str]] = [
     (AskStatus(id=make_id("msg_", bytes(16))), ALL, "unknown_message"),
     (FetchInheritance(), ALL, ""),
     (ListPredecessors(), ALL, ""),
+    (OpenTunnel(peer=PEER, offer=b"x", certificate=b"x"), WRITERS, "not_found"),
+    (PassData(tunnel=1, data=b"x"), ALL, "no_tunnel"),  # whoever is at one of its ends
+    (CloseTunnel(tunnel=1), ALL, ""),
 ]
 
 

@@ -10,6 +10,7 @@ from claudemesh_broker.features import (
     receipts,
     search,
     succession,
+    tunnels,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "receipts",
     "search",
     "succession",
+    "tunnels",
 ]
