@@ -309,8 +309,7 @@ class Mesh:
         """
         from claudemesh_mcp.history import wanted
 
-        what = wanted(query, with_, before, thread, limit)
-        return await shown.history.searched(self.peer, what)
+        return await shown.history.searched(self.peer, wanted(query, with_, before, thread, limit))
 
     async def search_peers(
         self,
