@@ -26,6 +26,7 @@ from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_mcp.sending import Sending
 from claudemesh_mcp.succession import Succession
+from claudemesh_mcp.tunnels import Tunnels
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, Unavailable
 from claudemesh_wire.grants import GrantChanged
@@ -103,6 +104,7 @@ class Attachment:
     ) -> None:
         self.broker: Dialed | None = None
         self.facts: Facts | None = None
+        self.tunnels = Tunnels(peer)
         self._peer = peer
         self._sending = sending
         self._receiving = receiving
@@ -234,6 +236,7 @@ class Attachment:
                 tasks.start_soon(self._receiving.report, client)
                 tasks.start_soon(self._succession.run, client)
                 tasks.start_soon(self._renew, client)
+                tasks.start_soon(self.tunnels.run, client)
                 tasks.start_soon(self._take_notices, client)
                 await self._sending.start(client, tasks)
                 self.broker, self.facts, self._client = dialed, facts, client
@@ -331,6 +334,7 @@ class Attachment:
         if self._client is client:
             self._client = None
         self._sending.stop(client)
+        self.tunnels.stop(client)
         self._signal()
 
     async def _renew(self, client: Client) -> None:
@@ -370,7 +374,8 @@ class Attachment:
                 case InheritanceGrew():
                     self._succession.look()
                 case _:
-                    self._peer.hints.hear(notice)
+                    if not self.tunnels.hear(notice):
+                        self._peer.hints.hear(notice)
         if delivers or any(isinstance(notice, LogGrew) for notice in batch):
             deliveries = [one for notice in delivers for one in notice.deliveries]
             certificates = [one for notice in delivers for one in notice.certificates]

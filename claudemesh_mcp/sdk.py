@@ -37,6 +37,7 @@ from claudemesh_wire.messages import DEFAULT_TTL_MS
 
 if TYPE_CHECKING:
     from claudemesh_mcp import meshresults, results
+    from claudemesh_mcp.tunnels import Tunnels
 
 _DEPART_S: Final = 2.0
 _INFO_S: Final = 3.0
@@ -142,6 +143,11 @@ class Mesh:
     def is_replaced(self) -> bool:
         """Whether the peer was continued in another process."""
         return self._attachment.is_replaced
+
+    @property
+    def tunnels(self) -> "Tunnels":
+        """Its live lines to other peers."""
+        return self._attachment.tunnels
 
     def arrival(self) -> anyio.Event:
         """Give the event that the next arrival sets."""
@@ -303,8 +309,7 @@ class Mesh:
         """
         from claudemesh_mcp.history import wanted
 
-        what = wanted(query, with_, before, thread, limit)
-        return await shown.history.searched(self.peer, what)
+        return await shown.history.searched(self.peer, wanted(query, with_, before, thread, limit))
 
     async def search_peers(
         self,

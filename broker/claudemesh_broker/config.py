@@ -99,6 +99,8 @@ class BrokerSettings:
     rpc_burst: int = whole(400, "Other requests at once from one member.")
     sim_per_s: float = rate(200, "Requests of simulations a second from one member.")
     sim_burst: int = whole(800, "Requests of simulations at once from one member.")
+    tunnel_per_s: float = rate(500, "Pieces of calls and results a second from one peer.")
+    tunnel_burst: int = whole(2000, "Pieces of calls and results at once from one peer.")
     auth_per_s: float = rate(5, "Hellos a second from one address.")
     auth_burst: int = whole(40, "Hellos at once from one address.")
 
@@ -177,6 +179,7 @@ class BrokerSettings:
             Rate.CHAT: Allowance(self.chat_per_s, self.chat_burst),
             Rate.RPC: Allowance(self.rpc_per_s, self.rpc_burst),
             Rate.SIM: Allowance(self.sim_per_s, self.sim_burst),
+            Rate.TUNNEL: Allowance(self.tunnel_per_s, self.tunnel_burst),
             Rate.AUTH: Allowance(self.auth_per_s, self.auth_burst),
         }
 

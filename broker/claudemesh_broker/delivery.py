@@ -59,6 +59,10 @@ class Outlet(Protocol):
         """Say why, and close."""
         ...
 
+    async def room(self) -> None:
+        """Wait until little waits for the socket."""
+        ...
+
 
 @dataclass(frozen=True)
 class Credit:

@@ -17,6 +17,8 @@ from claudemesh_wire.handshake import Closing
 SLOW_READER: Final = "slow_reader"
 MAX_TEXTS: Final = 8192
 MAX_CHARACTERS: Final = 16 * 1024 * 1024
+ROOM_CHARACTERS: Final = 1024 * 1024
+"""With less than this there is room for what can wait elsewhere."""
 
 
 class LinkClosed(Exception):
@@ -53,6 +55,7 @@ class Outgoing:
         self._texts: deque[str] = deque()
         self._size = 0
         self._awake = asyncio.Event()
+        self._drained = asyncio.Event()
         self._closing: Closing | None = None
         self._abandoned = False
         self.feed: Feed | None = None
@@ -77,6 +80,14 @@ class Outgoing:
     def wake(self) -> None:
         """Let the writer look for more."""
         self._awake.set()
+        if self._size < ROOM_CHARACTERS or self._closing or self._abandoned:
+            self._drained.set()
+
+    async def room(self) -> None:
+        """Wait until little waits here, or nothing will be written any more."""
+        while self._size >= ROOM_CHARACTERS and not (self._closing or self._abandoned):
+            self._drained.clear()
+            await self._drained.wait()
 
     def end(self, closing: Closing) -> None:
         """Write what waits and this, then nothing more."""
@@ -121,6 +132,8 @@ class Outgoing:
         if self._texts:
             text = self._texts.popleft()
             self._size -= len(text)
+            if self._size < ROOM_CHARACTERS:
+                self._drained.set()
             return text
         if self.feed is not None and self._closing is None:
             return self.feed.take()

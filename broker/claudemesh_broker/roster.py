@@ -230,6 +230,7 @@ _DELETIONS: Final = (
             "grants",
             "invites",
             "kept_handles",
+            "mcp_servers",
             "certificates",
             "peers",
             "membership",

@@ -4,6 +4,7 @@
 the work through their ``Context``. Errors that nobody meant are caught and named here.
 """
 
+import json
 import logging
 import secrets
 import time
@@ -12,9 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar, get_type_hints
 
+from claudemesh_broker import registrations
 from claudemesh_broker.config import BrokerSettings
-from claudemesh_broker.delivery import Attachment, Deliveries
+from claudemesh_broker.delivery import Attachment, Deliveries, Outlet
 from claudemesh_broker.limits import Limits
+from claudemesh_broker.lines import Lines
 from claudemesh_broker.peers import News
 from claudemesh_broker.reach import Reach
 from claudemesh_broker.roster import (
@@ -27,7 +30,7 @@ from claudemesh_broker.roster import (
     read_card,
 )
 from claudemesh_broker.scheduler import Scheduler
-from claudemesh_broker.sql import Sql
+from claudemesh_broker.sql import Row, Sql
 from claudemesh_broker.store import Store
 from claudemesh_broker.tallies import Tallies
 from claudemesh_wire.errors import (
@@ -38,10 +41,11 @@ from claudemesh_wire.errors import (
     ProtocolError,
 )
 from claudemesh_wire.handshake import Closing, Mode
+from claudemesh_wire.mcp_servers import ServerChange, ServerChanged
 from claudemesh_wire.membership import NO_HEAD, Chain, Head, Member
 from claudemesh_wire.meshes import LogGrew
 from claudemesh_wire.message import ALLOWED, Message, ReplyT, Request, Rule
-from claudemesh_wire.presence import PeerCard, PresenceChanged
+from claudemesh_wire.presence import Change, PeerCard, PresenceChanged
 
 MAX_GROWTH: Final = 200
 _REMOVED: Final = Closing(
@@ -94,6 +98,7 @@ class Parts:
     started_ms: int
     reach: Reach | None = None
     tallies: Tallies = field(default_factory=Tallies)
+    lines: Lines = field(default_factory=Lines)
 
     def shown_limits(self) -> dict[str, float]:
         """Give the limits that a client has to know."""
@@ -174,15 +179,36 @@ class Parts:
                 for one in (shown, for_others(shown))
             )
             self.deliveries.tell_apart(card.member, own, others, besides=(mesh, peer))
+        if news.change is Change.LEFT and news.shown is None:
+            # Which hides only is still here for who may call it.
+            for row in await self.commit(partial(registrations.see_off, mesh=mesh, peer=peer)):
+                await self.tell_server(row, ServerChange.OFFLINE)
         return card
+
+    async def tell_server(self, row: Row, change: ServerChange) -> None:
+        """Tell those who may see a server what happened to it."""
+        mesh = row["mesh"]
+        chain, now_ms = self.roster.chain(mesh), self.now_ms()
+        notice = ServerChanged(
+            change=change,
+            peer=row["peer"],
+            handle=row["handle"] or "",
+            host=row["host"] or "",
+            name=row["name"],
+            tools=json.loads(row["tools"]),
+        )
+        query = partial(registrations.watchers, chain=chain, row=row, now_ms=now_ms)
+        for peer in await self.store.read(query):
+            self.deliveries.tell(mesh, peer, notice)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a handler works with: its caller and the broker's parts."""
+    """What a handler works with: its caller, the broker's parts, and the caller's connection."""
 
     caller: Caller
     parts: Parts
+    outlet: Outlet
 
     @property
     def now_ms(self) -> int:

@@ -176,7 +176,7 @@ class Session:
         # Not to be cut off between the commit and its outcome: who is attached must be known here.
         with anyio.CancelScope(shield=True):
             admitted = await self._admission.admit(hello, self._nonce, self._origin, self._offered)
-            self._context = Context(admitted.caller, parts)
+            self._context = Context(admitted.caller, parts, self._outgoing)
             if admitted.arrived.news is not None:
                 await self._announce(admitted.caller, admitted.arrived.news)
             self._welcome(number, admitted, tasks)
@@ -281,6 +281,7 @@ class Session:
         if self._context is None:
             return
         caller = self._context.caller
+        self._service.parts.lines.drop(self._outgoing)
         logger.info("disconnected peer=%s why=%s", caller.peer, closing.code if closing else "gone")
         if self._feed is not None:
             self._service.parts.deliveries.detach(self._feed)

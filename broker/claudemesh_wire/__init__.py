@@ -3,5 +3,5 @@
 from typing import Final
 
 VERSION: Final = "0.1.0"
-DATA_VERSION: Final = 5
+DATA_VERSION: Final = 6
 """The broker's database layout that this version writes."""

@@ -66,6 +66,7 @@ class Rate(StrEnum):
     CHAT = "chat"
     RPC = "rpc"
     SIM = "sim"
+    TUNNEL = "tunnel"
 
 
 class Part(BaseModel):

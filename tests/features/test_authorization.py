@@ -12,6 +12,7 @@ from claudemesh_wire.grants import Grant, GrantFields, ListGrants, PutGrant, Set
 from claudemesh_wire.groups import JoinGroup, LeaveGroup
 from claudemesh_wire.invites import ListInvites, PutInvite, WithdrawInvite
 from claudemesh_wire.keys import make_id
+from claudemesh_wire.mcp_servers import ListServers, RegisterServer, UnregisterServer
 from claudemesh_wire.meshes import AppendEntry, AskMesh, EndMesh, ReadLog
 from claudemesh_wire.message import CATALOGUE, Request, Role, Rule
 from claudemesh_wire.messages import Fetch, Outbound, Resolve, Send, SendBundle
@@ -19,6 +20,7 @@ from claudemesh_wire.presence import Certify, Depart, FetchCertificates, UpdateP
 from claudemesh_wire.receipts import AskStatus, ReceiptItem, ReceiptStatus, Report, SignedReceipts
 from claudemesh_wire.search import SearchPeers
 from claudemesh_wire.succession import FetchInheritance, ListPredecessors
+from claudemesh_wire.tunnels import CloseTunnel, OpenTunnel, PassData
 from tests.support.broker import a_broker
 from tests.support.people import NOW, Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, join
@@ -62,6 +64,12 @@ TABLE: list[tuple[Request[Any], set[Role], str]] = [
     (AskStatus(id=make_id("msg_", bytes(16))), ALL, "unknown_message"),
     (FetchInheritance(), ALL, ""),
     (ListPredecessors(), ALL, ""),
+    (RegisterServer(registration=b"x", certificate=b"x"), WRITERS, "registration_too_large"),
+    (UnregisterServer(name="x"), ALL, "unknown_server"),
+    (ListServers(), ALL, ""),
+    (OpenTunnel(peer=PEER, offer=b"x", certificate=b"x"), WRITERS, "not_found"),
+    (PassData(tunnel=1, data=b"x"), ALL, "no_tunnel"),  # whoever is at one of its ends
+    (CloseTunnel(tunnel=1), ALL, ""),
 ]
 
 

@@ -127,6 +127,8 @@ def settings(folder: Path, **changed: Any) -> BrokerSettings:
         "chat_burst": 10**6,
         "rpc_per_s": 10**6,
         "rpc_burst": 10**6,
+        "tunnel_per_s": 10**6,
+        "tunnel_burst": 10**6,
         "auth_per_s": 10**6,
         "auth_burst": 10**6,
     }

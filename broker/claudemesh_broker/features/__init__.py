@@ -4,22 +4,26 @@ from claudemesh_broker.features import (
     grants,
     groups,
     invites,
+    mcp_servers,
     meshes,
     messages,
     presence,
     receipts,
     search,
     succession,
+    tunnels,
 )
 
 __all__ = [
     "grants",
     "groups",
     "invites",
+    "mcp_servers",
     "meshes",
     "messages",
     "presence",
     "receipts",
     "search",
     "succession",
+    "tunnels",
 ]

@@ -1,0 +1,181 @@
+"""The rows of servers that peers offer, and who may see each.
+
+``features/mcp_servers.py`` calls it inside its changes, ``service.py`` when a peer left. What a
+peer offers only while it is here is gone once it left: it is shown no more, and swept with the next
+registration of its member.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from claudemesh_broker.delivery import Attachment
+from claudemesh_broker.sql import Row, Sql
+from claudemesh_wire.grants import Capability, Grant, right_of
+from claudemesh_wire.mcp_servers import MESH, OWN, Registration
+from claudemesh_wire.membership import Chain, Member
+
+MAX_TOLD_TOOLS: Final = 50
+_KEPT: Final = (
+    "SELECT s.*, p.handle, p.host, p.visible, p.last_seen_ms, s.fence = p.fence AS is_current"
+    " FROM mcp_servers AS s JOIN peers AS p ON p.mesh = s.mesh AND p.peer = s.peer"
+    " WHERE s.mesh = ?"
+)
+# What the present connection of a peer has not offered is gone, unless it was to last.
+_OFFERED: Final = (
+    f"{_KEPT} AND p.archived_ms IS NULL"
+    " AND (s.persistent = 1 OR (s.fence = p.fence AND p.departed_ms IS NULL))"
+)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Who looks: a peer, and its member as the chain has it."""
+
+    peer: str
+    member: Member
+
+
+def find(sql: Sql, mesh: str, peer: str, name: str) -> Row | None:
+    """Give one server's row, also when it is not offered at the moment."""
+    return sql.one(f"{_KEPT} AND s.peer = ? AND s.name = ?", mesh, peer, name)
+
+
+def of_peer(sql: Sql, mesh: str, peer: str) -> list[Row]:
+    """Give what a peer offers or offered, also of one that has just left."""
+    return sql.all(f"{_KEPT} AND s.peer = ?", mesh, peer)
+
+
+def behind(sql: Sql, mesh: str, after: tuple[str, str], limit: int) -> list[Row]:
+    """Give what is offered in a mesh, behind a peer and name."""
+    return sql.all(
+        f"{_OFFERED} AND (s.peer, s.name) > (?, ?) ORDER BY s.peer, s.name LIMIT ?",
+        mesh,
+        *after,
+        limit,
+    )
+
+
+def told_tools(one: Registration) -> str:
+    """Give the names of tools that notices tell, as the column has them."""
+    return json.dumps([tool["name"] for tool in one.definitions["tools"]][:MAX_TOLD_TOOLS])
+
+
+def put(sql: Sql, one: Registration, by: Attachment, certificate: bytes, now_ms: int) -> None:
+    """Keep a registration in the place of an earlier one of its peer and name.
+
+    Args:
+        sql: The change's.
+        one: Believed.
+        by: Who says it.
+        certificate: What it is believed by.
+        now_ms: The broker's time.
+    """
+    sql.execute(
+        "INSERT OR REPLACE INTO mcp_servers (mesh, peer, name, member, digest, registration,"
+        " certificate, visible_to, tools, persistent, registered_ms, fence)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        by.mesh,
+        by.peer,
+        one.fields.name,
+        by.member,
+        one.digest,
+        one.blob,
+        certificate,
+        json.dumps(one.fields.visible_to),
+        told_tools(one),
+        one.fields.persistent,
+        now_ms,
+        by.fence,
+    )
+
+
+def see_off(sql: Sql, mesh: str, peer: str) -> list[Row]:
+    """Note that the peer of some servers left; gives those of which nobody was told so yet."""
+    rows = [row for row in of_peer(sql, mesh, peer) if not row["away"]]
+    sql.execute("UPDATE mcp_servers SET away = 1 WHERE mesh = ? AND peer = ?", mesh, peer)
+    return rows
+
+
+def drop(sql: Sql, mesh: str, peer: str, name: str) -> None:
+    """Delete one."""
+    sql.execute(
+        "DELETE FROM mcp_servers WHERE mesh = ? AND peer = ? AND name = ?", mesh, peer, name
+    )
+
+
+def sweep(sql: Sql, mesh: str, member: str) -> None:
+    """Delete what peers of a member offered only while they were here."""
+    sql.execute(
+        "DELETE FROM mcp_servers WHERE mesh = ? AND member = ? AND persistent = 0 AND peer IN"
+        " (SELECT peer FROM peers WHERE mesh = ? AND departed_ms IS NOT NULL)",
+        mesh,
+        member,
+        mesh,
+    )
+
+
+def late_by(sql: Sql, mesh: str, heir: str, name: str) -> Row | None:
+    """Give the server of this name that a peer offered whom this one succeeded."""
+    return sql.one(
+        "SELECT s.* FROM mcp_servers AS s JOIN peers AS p ON p.mesh = s.mesh AND p.peer = s.peer"
+        " WHERE s.mesh = ? AND s.name = ? AND p.successor = ? AND p.returned = 0"
+        " ORDER BY s.registered_ms DESC LIMIT 1",
+        mesh,
+        name,
+        heir,
+    )
+
+
+def may_see(sql: Sql, row: Row, viewer: Viewer) -> bool:
+    """Tell whether a server is shown to a peer: it is meant, and its member may call tools."""
+    if row["member"] == viewer.member.id:
+        return True
+    viewers = json.loads(row["visible_to"])
+    if viewers == [OWN] or not _may_call(sql, row, viewer.member):
+        return False
+    groups = {
+        one["name"]: one["role"] or ""
+        for one in sql.all(
+            "SELECT name, role FROM groups WHERE mesh = ? AND peer = ?", row["mesh"], viewer.peer
+        )
+    }
+    return any(_is_meant(one, viewer, groups) for one in viewers)
+
+
+def _may_call(sql: Sql, row: Row, member: Member) -> bool:
+    mesh, owner = row["mesh"], row["member"]
+    blocked = "SELECT 1 FROM blocks WHERE mesh = ? AND owner = ? AND blocked = ?"
+    if sql.one(blocked, mesh, owner, member.id) is not None:
+        return False
+    granted = sql.one(
+        "SELECT entry FROM grants WHERE mesh = ? AND owner = ? AND subject = ?",
+        mesh,
+        owner,
+        member.id,
+    )
+    grant = Grant.parse(granted["entry"]) if granted is not None else None
+    return right_of(owner, member, grant, Capability.TOOL).allowed
+
+
+def _is_meant(viewer: str, who: Viewer, groups: dict[str, str]) -> bool:
+    if viewer.startswith("@"):
+        group, _, role = viewer[1:].partition(":")
+        return group in groups and (not role or groups[group] == role)
+    return viewer in {MESH, who.peer, f"role:{who.member.role}"}
+
+
+def watchers(sql: Sql, chain: Chain, row: Row, now_ms: int) -> list[str]:
+    """Give the other attached peers that may see a server."""
+    found: list[str] = []
+    for peer in sql.all(
+        "SELECT peer, member FROM peers WHERE mesh = ? AND attached = 1 AND peer <> ?",
+        row["mesh"],
+        row["peer"],
+    ):
+        member = chain.members.get(peer["member"])
+        if member is not None and member.is_good(now_ms):
+            viewer = Viewer(peer["peer"], member)
+            if may_see(sql, row, viewer):
+                found.append(peer["peer"])
+    return found

@@ -1,0 +1,337 @@
+"""MCP servers at the broker: what is offered, to whom it is shown, and what others hear of it."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claudemesh_wire.grants import Grant, GrantFields, PutGrant, SetBlock
+from claudemesh_wire.groups import JoinGroup
+from claudemesh_wire.keys import b64
+from claudemesh_wire.mcp_servers import (
+    ListServers,
+    RegisterServer,
+    Registration,
+    RegistrationFields,
+    ServerCard,
+    ServerChanged,
+    UnregisterServer,
+    definition_digest,
+    read_definitions,
+)
+from claudemesh_wire.message import Role
+from claudemesh_wire.presence import Depart, UpdatePresence
+from tests.support.broker import MemoryBroker, StandingClock, a_broker
+from tests.support.people import Device, Mesh, Person
+from tests.support.rawpeer import RawPeer, join
+from tests.wire.world import code_of
+
+DEFINITIONS = json.dumps(
+    {"tools": [{"name": "add", "inputSchema": {"type": "object", "maximum": 2**70}}]}
+)
+
+
+@dataclass
+class World:
+    """Ada and her second session, and bob and cleo of other members."""
+
+    broker: MemoryBroker
+    mesh: Mesh
+    ada: RawPeer
+    desk: RawPeer
+    bob: RawPeer
+    cleo: RawPeer
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    mesh = Mesh(Person("ada"))
+    bob, cleo = mesh.add("bob"), mesh.add("cleo", Role.ADMIN)
+    async with a_broker(tmp_path, StandingClock()) as broker:
+        yield World(
+            broker,
+            mesh,
+            await join(broker, Device(mesh, mesh.founder, "ada")),
+            await join(broker, Device(mesh, mesh.founder, "desk")),
+            await join(broker, Device(mesh, bob, "bob")),
+            await join(broker, Device(mesh, cleo, "cleo")),
+        )
+
+
+def offer(peer: RawPeer, name: str = "sums", **said: Any) -> RegisterServer:
+    replaces = said.pop("replaces", None)
+    signer = said.pop("signer", peer)
+    fields: dict[str, Any] = {
+        "mesh": peer.device.mesh.id,
+        "peer": peer.peer,
+        "cert": b64(peer.certificate.hash),
+        "name": name,
+        "at": peer.certificate.fields.not_before,
+        "visible_to": ["own"],
+        "definitions": DEFINITIONS,
+    }
+    made = Registration.make(RegistrationFields(**{**fields, **said}), signer.device.sign.sign)
+    return RegisterServer(
+        registration=made.blob, certificate=peer.certificate.blob, replaces=replaces
+    )
+
+
+async def seen(peer: RawPeer, **asked: Any) -> list[ServerCard]:
+    return (await peer.call(ListServers(**asked))).servers
+
+
+async def names(peer: RawPeer) -> list[str]:
+    return [one.name for one in await seen(peer)]
+
+
+async def let(owner: RawPeer, other: RawPeer, seq: int = 1, *, allow: bool = True) -> None:
+    """Let another member call tools, or not any more."""
+    said = GrantFields(
+        mesh=owner.device.mesh.id,
+        by=owner.device.owner.id,
+        to=other.device.owner.id,
+        seq=seq,
+        at=owner.certificate.fields.not_before,
+        allow=["tool"] if allow else [],
+        deny=[],
+    )
+    await owner.call(PutGrant(grant=Grant.issue(said, owner.device.owner.key).blob))
+
+
+async def told(peer: RawPeer, count: int) -> list[tuple[str, str]]:
+    await peer.until(lambda: len(peer.of(ServerChanged)) >= count)
+    await peer.resolve_nobody()
+    return [(one.change, one.name) for one in peer.of(ServerChanged)]
+
+
+async def test_what_is_offered_is_shown_as_it_was_signed(world: World) -> None:
+    request = offer(world.ada, description="adds up")
+    answer = await world.ada.call(request)
+    assert (answer.full_name, answer.restored) == ("ada/sums", False)
+    [card] = await seen(world.desk)
+    assert (card.handle, card.name, card.online, card.host) == ("ada", "sums", True, "desk")
+    assert (card.registration, card.certificate) == (request.registration, request.certificate)
+    read = Registration.parse(card.registration)
+    read.check(world.ada.certificate)
+    assert read.definitions["tools"][0]["inputSchema"]["maximum"] == 2**70
+    assert card.digest == read.digest
+
+
+async def test_what_is_known_is_not_sent_again(world: World) -> None:
+    await world.ada.call(offer(world.ada))
+    [card] = await seen(world.desk)
+    [again] = await seen(world.desk, known=[card.digest])
+    assert (again.digest, again.registration, again.certificate) == (card.digest, b"", b"")
+
+
+# Whether bob, an ordinary member in @ops as its lead, sees what is visible to these.
+VISIBLE: list[tuple[list[str], bool]] = [
+    (["own"], False),
+    (["mesh"], True),
+    (["@ops"], True),
+    (["@ops:lead"], True),
+    (["@ops:pilot"], False),
+    (["@dev"], False),
+    (["role:member"], True),
+    (["role:admin"], False),
+    (["@dev", "role:member"], True),
+]
+
+
+@pytest.mark.parametrize(("viewers", "is_seen"), VISIBLE)
+async def test_a_server_is_shown_to_those_it_is_for(
+    world: World,
+    viewers: list[str],
+    is_seen: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    await world.bob.call(JoinGroup(group="ops", role="lead"))
+    await let(world.ada, world.bob)
+    await world.ada.call(offer(world.ada, visible_to=viewers))
+    assert await names(world.bob) == (["sums"] if is_seen else [])
+    assert await names(world.desk) == ["sums"]
+    assert bool(await told(world.bob, 0)) == is_seen
+    assert await told(world.desk, 1) == [("registered", "sums")]
+
+
+async def test_one_peer_may_be_meant_by_its_id(world: World) -> None:
+    await let(world.ada, world.bob)
+    await let(world.ada, world.cleo)
+    await world.ada.call(offer(world.ada, visible_to=[world.cleo.peer]))
+    assert (await names(world.bob), await names(world.cleo)) == ([], ["sums"])
+
+
+async def test_a_member_without_the_grant_sees_and_hears_nothing(world: World) -> None:
+    await world.ada.call(offer(world.ada, visible_to=["mesh"]))
+    assert (await names(world.bob), await told(world.bob, 0)) == ([], [])
+    await let(world.ada, world.bob)
+    assert await names(world.bob) == ["sums"]
+    await let(world.ada, world.bob, 2, allow=False)
+    assert await names(world.bob) == []
+
+
+async def test_a_blocked_member_sees_nothing(world: World) -> None:
+    await let(world.ada, world.bob)
+    await world.ada.call(SetBlock(member=world.bob.device.owner.id, blocked=True))
+    await world.ada.call(offer(world.ada, visible_to=["mesh"]))
+    assert await names(world.bob) == []
+
+
+async def test_two_peers_may_use_one_name_each_under_its_own(world: World) -> None:
+    assert (await world.ada.call(offer(world.ada))).full_name == "ada/sums"
+    assert (await world.desk.call(offer(world.desk))).full_name == "desk/sums"
+    assert sorted(one.handle for one in await seen(world.desk)) == ["ada", "desk"]
+
+
+async def test_a_taken_name_is_a_conflict_unless_it_is_replaced_on_purpose(world: World) -> None:
+    first = offer(world.ada)
+    await world.ada.call(first)
+    await world.ada.call(first)
+    changed = json.dumps({"tools": [{"name": "sub"}]})
+    other = offer(world.ada, definitions=changed)
+    assert (await world.ada.refused(other)).code == "name_taken"
+    digest = Registration.parse(first.registration).digest
+    await world.ada.call(offer(world.ada, definitions=changed, replaces=digest))
+    assert await told(world.desk, 2) == [("registered", "sums"), ("changed", "sums")]
+    assert world.desk.of(ServerChanged)[-1].tools == ["sub"]
+
+
+async def test_what_is_taken_back_is_gone_and_told(world: World) -> None:
+    await world.ada.call(offer(world.ada))
+    await world.ada.call(UnregisterServer(name="sums"))
+    assert await names(world.desk) == []
+    assert await told(world.desk, 2) == [("registered", "sums"), ("unregistered", "sums")]
+    assert (await world.ada.refused(UnregisterServer(name="sums"))).code == "unknown_server"
+
+
+async def test_a_server_goes_with_its_peer_and_comes_back_with_it(world: World) -> None:
+    await world.ada.call(offer(world.ada))
+    await world.ada.call(offer(world.ada, "kept", persistent=True))
+    await world.ada.call(Depart())
+    await world.ada.link.close()
+    assert sorted(await told(world.desk, 4))[:2] == [("offline", "kept"), ("offline", "sums")]
+    [card] = await seen(world.desk)
+    assert (card.name, card.online) == ("kept", False)
+    again = await join(world.broker, world.ada.device)
+    assert [(one.name, one.online) for one in await seen(world.desk)] == [("kept", False)]
+    assert (await again.call(offer(again, "kept", persistent=True))).restored
+    assert (await again.call(offer(again))).restored
+    assert (await told(world.desk, 6))[-2:] == [("restored", "kept"), ("restored", "sums")]
+    assert [one.online for one in await seen(world.desk)] == [True, True]
+
+
+async def test_of_a_peer_without_a_connection_one_hears_since_when(world: World) -> None:
+    await world.ada.call(offer(world.ada))
+    world.broker.clock.pass_ms(5000)
+    await world.ada.link.close()
+    await world.ada.link.served.wait()
+    left_ms = world.broker.clock.now_ms
+    world.broker.clock.pass_ms(5000)
+    [card] = await seen(world.desk)
+    assert (card.online, card.since_ms) == (False, left_ms)
+
+
+async def test_a_connection_that_broke_is_no_news(world: World) -> None:
+    request = offer(world.ada, persistent=True)
+    await world.ada.call(request)
+    await world.ada.link.close()
+    await world.ada.link.served.wait()
+    again = await join(world.broker, world.ada.device)
+    await again.call(offer(again, persistent=True))
+    assert await told(world.desk, 1) == [("registered", "sums")]
+
+
+async def test_what_another_connection_did_not_offer_again_is_gone(world: World) -> None:
+    await world.ada.call(offer(world.ada))
+    await world.ada.link.close()
+    await world.ada.link.served.wait()
+    again = await join(world.broker, world.ada.device)
+    assert await names(world.desk) == []
+    await again.call(offer(again))
+    assert await names(world.desk) == ["sums"]
+    assert await told(world.desk, 1) == [("registered", "sums")]
+
+
+async def test_who_hides_offers_on_without_a_word_of_where(world: World) -> None:
+    await let(world.ada, world.bob)
+    await world.ada.call(offer(world.ada, visible_to=["mesh"]))
+    await world.ada.call(UpdatePresence(visible=False))
+    [card] = await seen(world.bob)
+    assert (card.online, card.host) == (True, "")
+    assert await told(world.bob, 1) == [("registered", "sums")]
+
+
+async def test_nobody_offers_for_another_or_with_a_forged_signature(world: World) -> None:
+    assert (await world.bob.refused(offer(world.ada))).code == "wrong_peer"
+    forged = offer(world.ada, signer=world.bob)
+    assert (await world.ada.refused(forged)).code == "forged_registration"
+    strange = offer(world.ada, mesh=Mesh(Person("eve")).id)
+    assert (await world.ada.refused(strange)).code == "forged_registration"
+    assert await names(world.ada) == []
+
+
+async def test_a_peer_offers_32_at_most(world: World) -> None:
+    for number in range(32):
+        await world.ada.call(offer(world.ada, f"s{number}"))
+    assert (await world.ada.refused(offer(world.ada, "s32"))).code == "too_many_servers"
+    await world.ada.call(UnregisterServer(name="s0"))
+    await world.ada.call(offer(world.ada, "s32"))
+
+
+async def test_a_long_list_comes_in_pages_that_fit_into_frames(world: World) -> None:
+    large = json.dumps({"tools": [{"name": "big", "description": "x" * 200_000}]})
+    for number in range(7):
+        await world.ada.call(offer(world.ada, f"s{number}", definitions=large))
+    found, after, pages = list[str](), "", 0
+    while after is not None:
+        page = await world.desk.call(ListServers(after=after))
+        found += [one.name for one in page.servers]
+        after, pages = page.next_after, pages + 1
+    assert (found, pages) == ([f"s{number}" for number in range(7)], 4)
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"name": "Sums"}, "malformed"),
+        ({"name": "a/b"}, "malformed"),
+        ({"visible_to": []}, "malformed"),
+        ({"visible_to": ["everybody"]}, "bad_viewer"),
+        ({"visible_to": ["@"]}, "bad_viewer"),
+        ({"definitions": "no json"}, "bad_definitions"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    world: World, said: dict[str, Any], code: str
+) -> None:
+    honest = offer(world.ada)
+    fields = {**json.loads(honest.registration[:-64]), **said}
+    payload = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    blob = payload + world.ada.device.sign.sign("claudemesh/mcp-server/v1", payload)
+    request = honest.model_copy(update={"registration": blob})
+    assert (await world.ada.refused(request)).code == code
+
+
+@pytest.mark.parametrize(
+    "definitions",
+    [
+        [],
+        {"tools": {}},
+        {"tools": ["add"]},
+        {"tools": [{"title": "no name"}]},
+        {"tools": [{"name": "a"}, {"name": "a"}]},
+        {"tools": [{"name": f"t{number}"} for number in range(257)]},
+        {"prompts": 7},
+    ],
+)
+def test_definitions_are_lists_of_objects_with_names(definitions: Any) -> None:
+    assert code_of(lambda: read_definitions(json.dumps(definitions))) == "bad_definitions"
+
+
+def test_a_definition_is_summed_up_whatever_the_order_of_its_keys() -> None:
+    one = {"name": "a", "inputSchema": {"type": "object", "required": ["x"]}}
+    same = {"inputSchema": {"required": ["x"], "type": "object"}, "name": "a"}
+    assert definition_digest(one) == definition_digest(same)
+    assert definition_digest(one) != definition_digest({**one, "description": ""})
