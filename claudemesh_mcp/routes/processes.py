@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _START_FIELD: Final = 22 - 3
 """Behind the name of the program, which may hold spaces and brackets, the third field comes."""
+_ENDED: Final = (b"Z", b"X")
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 
@@ -54,11 +55,11 @@ class Living(NamedTuple):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it still runs; one that is dead and that its parent has not buried does not."""
         if not self.exists:
             return False
-        start = started(self.pid)
-        return not (start and self.start) or start == self.start
+        start, is_dead = _told(self.pid)
+        return not is_dead and (not (start and self.start) or start == self.start)
 
 
 def _exists(pid: int) -> bool:
@@ -73,23 +74,30 @@ def _exists(pid: int) -> bool:
 
 def started(pid: int) -> int:
     """Say when a process started, in the system's own unit; 0 if that can't be told."""
+    return _told(pid)[0]
+
+
+def _told(pid: int) -> tuple[int, bool]:
+    """Say when a process started, and whether it has ended without having been waited for."""
     try:
         if sys.platform == "darwin":
             return _told_by_ps(pid)
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[_START_FIELD])
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[_START_FIELD]), fields[0] in _ENDED
     except (OSError, ValueError, IndexError):
-        return 0
+        return 0, False
 
 
-def _told_by_ps(pid: int) -> int:
+def _told_by_ps(pid: int) -> tuple[int, bool]:
     import subprocess
     from zlib import crc32
 
-    asked = ["/bin/ps", "-o", "lstart=", "-p", str(pid)]
+    asked = ["/bin/ps", "-o", "state=", "-o", "lstart=", "-p", str(pid)]
     told = subprocess.run(asked, capture_output=True, check=False, timeout=2).stdout.strip()
+    state, _, start = told.partition(b" ")
     # Only ever compared.
-    return crc32(told) if told else 0
+    return (crc32(start.strip()) if start else 0), state[:1] in _ENDED
 
 
 def claim(path: Folder) -> Claim:

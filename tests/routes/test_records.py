@@ -196,6 +196,17 @@ def test_the_newest_of_a_kind_takes_the_place_of_the_one_before(tmp_path: Path) 
     assert place.exists()
 
 
+def test_a_process_that_ended_and_that_nobody_waited_for_is_not_alive() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        living = Living.now(child.pid)
+        assert living.is_alive
+        child.kill()
+        # Waits for its end, and leaves it to be waited for.
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert living.exists
+        assert not living.is_alive
+
+
 def test_a_place_whose_holder_is_gone_is_nobodys(tmp_path: Path) -> None:
     processes.replace_file(tmp_path / "1.monitor", f"{a_dead_pid()}.1".encode())
     assert holder(tmp_path / "1.monitor") is None
