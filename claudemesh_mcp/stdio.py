@@ -15,9 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from claudemesh_mcp.behind import Session
 from claudemesh_mcp.handover import Continued, Handover, Unrepeated
 from claudemesh_mcp.offer import Offer
-from claudemesh_mcp.server import Session, serve
+from claudemesh_mcp.server import serve
 from claudemesh_mcp.streams import Reader, Writer
 
 CHUNK_BYTES: Final = 65_536
