@@ -22,10 +22,10 @@ from tests.support.leftovers import end_brokers
 
 LIMIT_S = 60
 RELAY = """
-from claudemesh_mcp.stdio import run
+from claudemesh_mcp.stdio import leave, run
 from tests.support.relaying import OFFER, Relay
 
-run(Relay(), OFFER)
+leave(run(Relay(), OFFER))
 """
 
 
