@@ -1,6 +1,6 @@
 """The shapes of what a client is answered with: results, refusals, one response or a batch.
 
-``server.py`` fills them and hands the finished ones to its ``Sender``.
+``server.py`` and ``opencalls.py`` fill them; the finished ones go to the ``Sender``.
 """
 
 import json
