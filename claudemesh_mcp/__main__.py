@@ -73,9 +73,9 @@ def _mcp(arguments: list[str]) -> int:
         return _USAGE_ERROR
     try:
         from claudemesh_mcp.front import open_front
-        from claudemesh_mcp.stdio import run
+        from claudemesh_mcp.stdio import leave, run
 
-        return run(*open_front(flags), before)
+        leave(run(*open_front(flags), before))
     except KeyboardInterrupt:
         return 0
 

@@ -1,15 +1,27 @@
 """The shapes of what a client is answered with: results, refusals, one response or a batch.
 
-``server.py`` fills them and hands the finished ones to its ``Sender``.
+``server.py`` and ``opencalls.py`` fill them; the finished ones go to the ``Sender``.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from claudemesh_mcp import jsonrpc
 from claudemesh_mcp.jsonrpc import INVALID_PARAMS, Fault, Json
 from claudemesh_mcp.streams import Then
 from claudemesh_wire.errors import Invalid, MeshError
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A result that reaches the client as it is: another server made it, for this very call.
+
+    Args:
+        result: MCP's `CallToolResult`. Nothing is taken out of it and nothing added.
+    """
+
+    result: Json
 
 
 @dataclass(slots=True)
@@ -17,26 +29,36 @@ class Replies:
     """Gathers what one line is answered with: one response, or a batch of them.
 
     Args:
-        send: Takes the finished answer, and what to do once it has been written.
+        send: Takes the line with the answer, and what to do once it has been written.
         awaited: How many answers are still to come.
         batch: Whether the line was a batch; then the answers are one too.
     """
 
-    send: Callable[[Json | list[Json], list[Then]], None]
+    send: Callable[[bytes, list[Then]], None]
     awaited: int = 1
     batch: bool = False
-    _responses: list[Json] = field(default_factory=list[Json])
+    _responses: list[bytes] = field(default_factory=list[bytes])
     _then: list[Then] = field(default_factory=list[Then])
 
     def add(self, response: Json | None, then: Then | None = None) -> None:
         """Take one answer, or None where a cancelled call has none; send with the last."""
         self.awaited -= 1
         if response is not None:
-            self._responses.append(response)
+            self._write(response, then)
+        if not self.awaited and self._responses:
+            lines = self._responses
+            self.send(jsonrpc.batch(lines) if self.batch else lines[0], self._then)
+
+    def _write(self, response: Json, then: Then | None) -> None:
+        """Write it at once: what can't be written must not take a batch's other answers along."""
+        try:
+            self._responses.append(jsonrpc.encode(response))
+        except MeshError as unwritable:
+            answer = jsonrpc.success(response["id"], refusal(unwritable))
+            self._responses.append(jsonrpc.encode(answer))
+            return
         if then is not None:
             self._then.append(then)
-        if not self.awaited and self._responses:
-            self.send(self._responses if self.batch else self._responses[0], self._then)
 
 
 def shown(content: Json) -> Json:

@@ -50,6 +50,10 @@ class ClientLog(logging.Handler):
         if self._outer is not None:
             _HEARD.reset(self._outer)
 
+    def hears(self, level: object) -> bool:
+        """Tell whether the client wants messages of this level, given by MCP's name for it."""
+        return isinstance(level, str) and LEVELS.get(level, -1) >= self.level
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Take only what this client's own tasks log."""
         return _HEARD.get() is self and super().filter(record) is not False

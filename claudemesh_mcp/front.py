@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 
+from claudemesh_mcp.answers import Raw
+from claudemesh_mcp.behind import Session
 from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.config import Settings, keep_plugins_out
 from claudemesh_mcp.jsonrpc import Json
 from claudemesh_mcp.offer import Offer, offer_for, switched_off
-from claudemesh_mcp.server import Session
 from claudemesh_wire.errors import MeshError, Unavailable
 
 
@@ -52,6 +53,10 @@ class RefusingSession:
 
     async def start(self) -> None:
         """Do nothing."""
+
+    def extra_tools(self) -> list[Json]:
+        """Give none."""
+        return []
 
     async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
         """Refuse.
@@ -109,7 +114,11 @@ class ComingSession:
             self._came.set()
         await session.start()
 
-    async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
+    def extra_tools(self) -> list[Json]:
+        """Give the tools that the session has besides; none before it has come."""
+        return self._session.extra_tools() if self._session else []
+
+    async def call(self, name: str, arguments: Json, context: CallContext) -> Json | Raw:
         """Run a tool.
 
         Raises:

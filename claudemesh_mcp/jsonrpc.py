@@ -6,7 +6,7 @@ method; whatever can't be a message is a ``Fault`` that says why, so that the re
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, cast
 
@@ -54,7 +54,17 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client answered; this server asks nothing, so that it means nothing."""
+    """What a client answered to something that it was asked; neither part has been looked at.
+
+    Args:
+        id: The request it answers; None if it named none.
+        result: What it gave.
+        error: What it gave instead.
+    """
+
+    id: Id | None
+    result: Any = None
+    error: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +176,31 @@ def notification(method: str, params: Json) -> Json:
     return {"jsonrpc": "2.0", "method": method, "params": params}
 
 
-def encode(message: Json | list[Json]) -> bytes:
+def request(request_id: Id, method: str, params: Json) -> Json:
+    """Give a request."""
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+
+
+def encode(message: Json) -> bytes:
     """Write a message as one line.
 
     ASCII only: it carries every text, also one that UTF-8 can't, and no reader takes a character
     in it for an end of line.
+
+    Raises:
+        Invalid: ``unwritable``: there is something in it that JSON has not.
     """
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    try:
+        return json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    except (ValueError, TypeError, RecursionError) as wrong:
+        reason = "What was to be sent can't be written as JSON."
+        hint = "It has an infinite number, or is nested too deeply; whoever made it has to mend it."
+        raise Invalid(reason, hint, code="unwritable") from wrong
+
+
+def batch(lines: Sequence[bytes]) -> bytes:
+    """Put written messages into one line."""
+    return b"[" + b",".join(line.rstrip() for line in lines) + b"]\n"
 
 
 def _message(value: Any) -> Message:
@@ -181,13 +209,15 @@ def _message(value: Any) -> Message:
     message = cast("Json", value)
     request_id = message.get("id")
     known = request_id if isinstance(request_id, str | int) else None
+    if _is_answer(message):
+        # Also one without an id, to a question that could not be read: it is never answered, or
+        # two that don't understand each other would never end.
+        return Answer(known, message.get("result"), message.get("error"))
     if isinstance(request_id, bool) or (known is None and "id" in message):
         return _invalid("An `id` is a text or a whole number.")
     if message.get("jsonrpc") != "2.0":
         return _invalid('A message has "jsonrpc": "2.0".', known)
     method = message.get("method")
-    if method is None and ("result" in message or "error" in message):
-        return Answer()
     if not isinstance(method, str):
         return _invalid("A message has a `method`, which is a text.", known)
     params = message.get("params", {})
@@ -197,6 +227,12 @@ def _message(value: Any) -> Message:
     if known is None:
         return Notification(method, cast("Json", params))
     return Request(known, method, cast("Json", params))
+
+
+def _is_answer(message: Json) -> bool:
+    if message.get("jsonrpc") != "2.0" or message.get("method") is not None:
+        return False
+    return "result" in message or "error" in message
 
 
 def _too_long(line: Line) -> Fault:

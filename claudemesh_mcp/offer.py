@@ -19,6 +19,7 @@ PROTOCOL_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-2
 NEWEST: Final = PROTOCOL_VERSIONS[-1]
 BATCHING: Final = "2025-03-26"
 """The one version of MCP that has JSON-RPC batches."""
+LIST_CHANGED: Final = "notifications/tools/list_changed"
 MAX_INSTRUCTIONS: Final = 2000
 DEFINITIONS_FILE: Final = Path(__file__).with_name("tools") / "definitions.json"
 
@@ -123,7 +124,7 @@ class Offer:
 
     def greeting(self, version: str) -> dict[str, Any]:
         """Give the result of `initialize` for a negotiated version."""
-        capabilities: dict[str, Any] = {"tools": {"listChanged": False}, "logging": {}}
+        capabilities: dict[str, Any] = {"tools": {"listChanged": True}, "logging": {}}
         if self.channel:
             # The permission relay is another capability, and none of ours.
             capabilities["experimental"] = {CHANNEL: {}}

@@ -1,6 +1,6 @@
 """Keep which printed results the client has proved to have, by asking something later.
 
-``server.py`` adds every result that shows rows, says when it was written out and when a request
+``opencalls.py`` adds every result that shows rows, says when it was written out and when a request
 begins, and hands on what that proves. Positions are counts of bytes in the client's stream, so
 that a request sent before a result was written proves nothing, however late it is read.
 """

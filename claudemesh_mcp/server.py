@@ -1,74 +1,33 @@
 """The MCP front of a session: serves one client over any pair of byte streams.
 
-``stdio.py`` hands it stdin and stdout, tests hand it memory; it hands every `tools/call` to a
-``Session``. It imports nothing beyond asyncio and json, keeps no state outside of a ``Connection``
-and writes nothing but protocol. Only the handshake era of MCP is spoken: `server/discover` is
-refused, whereupon clients fall back to `initialize`.
+``stdio.py`` hands it stdin and stdout, tests hand it memory; it hands every `tools/call` to
+``OpenCalls``, and by that to a ``Session``. It imports nothing beyond asyncio and json, keeps no
+state outside of a ``Connection`` and writes nothing but protocol. Only the handshake era of MCP is
+spoken: `server/discover` is refused, whereupon clients fall back to `initialize`.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from claudemesh_mcp import jsonrpc
-from claudemesh_mcp.answers import Replies, internal_error, invalid_params, refusal, shown
-from claudemesh_mcp.calls import CallContext, Notify
+from claudemesh_mcp.answers import Replies, internal_error, invalid_params
+from claudemesh_mcp.asking import Questions
+from claudemesh_mcp.behind import Session
+from claudemesh_mcp.calls import Caller
 from claudemesh_mcp.clientlog import LEVELS, ClientLog
-from claudemesh_mcp.jsonrpc import Fault, Id, Json, Line, Message, Notification, Request
-from claudemesh_mcp.offer import BATCHING, NEWEST, PROTOCOL_VERSIONS, Offer
-from claudemesh_mcp.proofs import Printed, Proofs
-from claudemesh_mcp.streams import Reader, Sender, Then, Writer
+from claudemesh_mcp.jsonrpc import Answer, Fault, Json, Line, Message, Notification, Request
+from claudemesh_mcp.offer import BATCHING, LIST_CHANGED, NEWEST, PROTOCOL_VERSIONS, Offer
+from claudemesh_mcp.opencalls import OpenCalls
+from claudemesh_mcp.streams import Reader, Sender, Writer
 from claudemesh_mcp.suggestions import did_you_mean, quoted
-from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound, TooMuch, Unavailable
+from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound
 
-MAX_CALLS_AT_ONCE: Final = 64
 FINISH_S: Final = 1.0
 CLOSE_S: Final = 3.0
 
 logger = logging.getLogger(__name__)
-
-
-class Session(Protocol):
-    """What stands behind the front: the mesh, as one client uses it."""
-
-    async def start(self) -> None:
-        """Connect. Called once `initialize` has been answered; may last as long as the session."""
-        ...
-
-    async def call(self, name: str, arguments: Json, context: CallContext) -> Json:
-        """Run a tool; a call that the client cancels ends with ``asyncio.CancelledError``.
-
-        Raises:
-            MeshError: it was refused.
-        """
-        ...
-
-    def initialized(self, notify: Notify) -> None:
-        """Learn that the client takes notifications from now on, and how it gets them; once."""
-        ...
-
-    async def footer(self, name: str) -> Json:
-        """Give what the result of a tool says besides, of messages that wait; nothing if none do.
-
-        Args:
-            name: The tool.
-        """
-        ...
-
-    def evidence(self, tokens: Iterable[str]) -> None:
-        """Learn that the results which handed out these rows arrived; each token comes once."""
-        ...
-
-    def withdrawn(self, tokens: Iterable[str]) -> None:
-        """Learn that these rows may not have been read: their call was cancelled or failed."""
-        ...
-
-    async def close(self) -> None:
-        """Disconnect; called once, also when ``start`` still runs or never began."""
-        ...
 
 
 async def serve(
@@ -91,15 +50,15 @@ class Connection:
         self._session = session
         self._offer = offer
         self._version = ""
-        self._client = ""
         self._initialized = False
         self._tasks = asyncio.TaskGroup()
         self._stopping = False
         self._starting: asyncio.Task[None] | None = None
-        self._calls: dict[Id, asyncio.Task[Json]] = {}
-        self._cancelled: set[Id] = set()
-        self._proofs = Proofs()
+        self._list_changed = False
         self._log = ClientLog(self._notify)
+        self._questions = Questions(self._sender.send)
+        self._client = Caller("", self._pass_on, self._log.hears, self._questions.ask)
+        self._calls = OpenCalls(session, self._tasks, self._client, self._questions.end)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until the client's streams end or break, or somebody sets ``stop``."""
@@ -114,9 +73,9 @@ class Connection:
             stopped = self._tasks.create_task(stop.wait())
             try:
                 await _first_of(reading, writing, stopped)
-                if self._calls and not writing.done():
+                if not writing.done():
                     # What was asked before the end of the input is answered, if that is soon.
-                    finished = self._tasks.create_task(_all_of(self._calls.values()))
+                    finished = self._tasks.create_task(self._calls.finish())
                     await _first_of(finished, stopped, timeout_s=FINISH_S)
             finally:
                 stopped.cancel()
@@ -126,7 +85,7 @@ class Connection:
     async def _stop(self, writing: asyncio.Task[None]) -> None:
         self._stopping = True
         try:
-            await self._cancel_calls()
+            await self._calls.stop(FINISH_S)
             async with asyncio.timeout(CLOSE_S):
                 await self._session.close()
         except TimeoutError:
@@ -139,14 +98,6 @@ class Connection:
             self._sender.end()
             await asyncio.wait({writing}, timeout=FINISH_S)
             writing.cancel()
-
-    async def _cancel_calls(self) -> None:
-        """Stop what still runs, so that every row is given back before the session closes."""
-        calls = list(self._calls.values())
-        for task in calls:
-            task.cancel()
-        if calls:
-            await asyncio.wait(calls, timeout=FINISH_S)
 
     async def _write(self) -> None:
         # A client that no longer reads has gone, as one that no longer writes.
@@ -171,7 +122,7 @@ class Connection:
             if isinstance(message, list):
                 self._take_batch(message, line.start)
             elif message is not None:
-                self._take_message(message, line.start, Replies(self._send))
+                self._take_message(message, line.start, Replies(self._sender.send))
         except Exception:
             error = internal_error()
             logger.exception("A line could not be handled: %s", error.reason)
@@ -185,20 +136,23 @@ class Connection:
             self._send(Fault(jsonrpc.INVALID_REQUEST, error).response())
             return
         answered = sum(isinstance(one, Request | Fault) for one in messages)
-        replies = Replies(self._send, answered, batch=True)
+        replies = Replies(self._sender.send, answered, batch=True)
         for message in messages:
             self._take_message(message, start, replies)
 
     def _take_message(self, message: Message, start: int, replies: Replies) -> None:
         match message:
             case Request():
-                self._tell(self._session.evidence, self._proofs.request_began(start))
+                self._calls.request_began(start)
                 self._answer(message, replies)
             case Notification("notifications/cancelled", params):
-                self._cancel(params.get("requestId"))
+                self._calls.cancel(params.get("requestId"))
             case Notification("notifications/initialized") if self._version:
                 self._hand_over_notices()
+            case Answer():
+                self._questions.take(message)
             case Fault():
+                self._questions.fail(message)
                 replies.add(message.response())
             case _:
                 pass
@@ -242,7 +196,8 @@ class Connection:
             return invalid_params("`protocolVersion` is not a text.", f"Ask for {NEWEST}.")
         self._version = wanted if wanted in PROTOCOL_VERSIONS else NEWEST
         if isinstance(client, dict):
-            self._client = str(cast("Json", client).get("name", ""))
+            self._client.name = str(cast("Json", client).get("name", ""))
+        self._questions.learn(params.get("capabilities"))
         return self._offer.greeting(self._version)
 
     def _hand_over_notices(self) -> None:
@@ -267,7 +222,16 @@ class Connection:
     def _list_tools(self, cursor: object) -> Json | Fault:
         if cursor is not None:
             return invalid_params("There is no such cursor.", "The list has one page.")
-        return {"tools": self._offer.tools}
+        return {"tools": [*self._offer.tools, *self._extra_tools()]}
+
+    def _extra_tools(self) -> list[Json]:
+        """Give what the session has besides; it takes no name away from the offer."""
+        try:
+            extra = self._session.extra_tools()
+            return [one for one in extra if one["name"] not in self._offer.names]
+        except Exception:
+            logger.exception("The session could not say which tools it has besides.")
+            return []
 
     def _set_level(self, level: object) -> Json | Fault:
         if not isinstance(level, str) or level not in LEVELS:
@@ -276,105 +240,48 @@ class Connection:
         return {}
 
     def _begin_call(self, request: Request, replies: Replies) -> Json | Fault | None:
-        """Start a call in a task of its own, unless its parameters can't be right."""
+        """Start a call, unless its parameters can't be right."""
         name, arguments = request.params.get("name"), request.params.get("arguments")
         if not isinstance(name, str):
             return invalid_params("`name` is not a text.", "Name a tool of `tools/list`.")
         if not isinstance(arguments, dict | None):
             return invalid_params("`arguments` is not an object.", "Name the arguments.")
         if name not in self._offer.names:
-            nearest = did_you_mean(name, self._offer.names)
-            error = NotFound(f"There is no tool {quoted(name)}.", nearest)
-            return Fault(jsonrpc.INVALID_PARAMS, error)
-        if request.id in self._calls:
-            error = Conflict("A request with this id is still open.", code="id_in_use")
-            return Fault(jsonrpc.INVALID_REQUEST, error)
-        if len(self._calls) >= MAX_CALLS_AT_ONCE:
-            reason = f"{MAX_CALLS_AT_ONCE} calls are open already."
-            return refusal(TooMuch(reason, "Wait for some of them.", retry_after_s=1))
-        context = CallContext(_progress_token(request.params), self._client, self._notify)
-        task = self._tasks.create_task(self._call(name, cast("Json", arguments or {}), context))
-        self._calls[request.id] = task
-        task.add_done_callback(partial(self._end_call, request.id, context, replies))
-        return None
-
-    async def _call(self, name: str, arguments: Json, context: CallContext) -> Json:
-        try:
-            result = await self._session.call(name, arguments, context)
-            return shown({**result, **await self._footer(name)})
-        except MeshError as refused:
-            return refusal(refused, await self._footer(name))
-        except Exception:
-            error = internal_error()
-            logger.exception("The tool %s failed: %s", name, error.reason)
-            return refusal(error)
-
-    async def _footer(self, name: str) -> Json:
-        """Give the footer of a result, which is no reason to lose the result."""
-        try:
-            return await self._session.footer(name)
-        except Exception:
-            logger.exception("What waits could not be counted.")
-            return {}
-
-    def _end_call(
-        self, request_id: Id, context: CallContext, replies: Replies, task: asyncio.Task[Json]
-    ) -> None:
-        del self._calls[request_id]
-        if request_id in self._cancelled:
-            self._cancelled.discard(request_id)
-            self._tell(self._session.withdrawn, context.tokens)
-            replies.add(None)
-            return
-        stopped = Unavailable("The call was interrupted.", "Try it again.", code="interrupted")
-        result = refusal(stopped) if task.cancelled() else task.result()
-        then = None
-        if "isError" in result:
-            self._tell(self._session.withdrawn, context.tokens)
-        elif context.tokens:
-            printed = self._proofs.add(request_id, context.tokens)
-            then = partial(self._mark, printed)
-        replies.add(jsonrpc.success(request_id, result), then)
-
-    def _mark(self, printed: Printed, received: int) -> None:
-        """Note what had come from the client when this result was written out."""
-        self._tell(self._session.evidence, self._proofs.written(printed, received))
-
-    def _cancel(self, request_id: object) -> None:
-        if not isinstance(request_id, str | int):
-            return
-        if task := self._calls.get(request_id):
-            self._cancelled.add(request_id)
-            task.cancel()
-        else:
-            # It crossed the answer on its way: the client has thrown that away.
-            self._tell(self._session.withdrawn, self._proofs.request_cancelled(request_id))
-
-    def _tell(self, told: Callable[[tuple[str, ...]], None], tokens: tuple[str, ...]) -> None:
-        if not tokens:
-            return
-        try:
-            told(tokens)
-        except Exception:
-            logger.exception("The session could not note what became of a result.")
+            extra = {one["name"] for one in self._extra_tools()}
+            if name not in extra:
+                nearest = did_you_mean(name, self._offer.names | extra)
+                error = NotFound(f"There is no tool {quoted(name)}.", nearest)
+                return Fault(jsonrpc.INVALID_PARAMS, error)
+        return self._calls.begin(request, replies)
 
     def _notify(self, method: str, params: Json) -> None:
-        if self._version:
+        if method == LIST_CHANGED:
+            self._announce_list()
+        elif self._version:
             self._send(jsonrpc.notification(method, params))
 
-    def _send(self, message: Json | list[Json], then: Iterable[Then] = ()) -> None:
-        self._sender.send(jsonrpc.encode(message), then)
+    def _announce_list(self) -> None:
+        """Say that the list has changed: once, however much of it changes in this turn."""
+        if not self._list_changed:
+            self._list_changed = True
+            asyncio.get_running_loop().call_soon(self._tell_of_list)
+
+    def _tell_of_list(self) -> None:
+        self._list_changed = False
+        self._send(jsonrpc.notification(LIST_CHANGED, {}))
+
+    def _pass_on(self, method: str, params: Json) -> None:
+        """Notify of what a call does meanwhile; a client that does not read misses some of it."""
+        if self._sender.is_full:
+            return
+        try:
+            self._notify(method, params)
+        except MeshError as unwritable:
+            logger.warning("A notification was left out: %s", unwritable)
+
+    def _send(self, message: Json) -> None:
+        self._sender.send(jsonrpc.encode(message))
 
 
 async def _first_of(*tasks: asyncio.Task[Any], timeout_s: float | None = None) -> None:
     await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-
-
-async def _all_of(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    await asyncio.wait(list(tasks))
-
-
-def _progress_token(params: Json) -> str | int | None:
-    meta = params.get("_meta")
-    token = cast("Json", meta).get("progressToken") if isinstance(meta, dict) else None
-    return token if isinstance(token, str | int) else None

@@ -85,6 +85,10 @@ class MeshSession:
             self._mesh = None
             self._ended.set()
 
+    def extra_tools(self) -> list[dict[str, Any]]:
+        """Give the tools that this session has besides its own: none."""
+        return []
+
     async def call(self, name: str, arguments: dict[str, Any], context: CallContext) -> Any:
         """Run a tool.
 
@@ -94,7 +98,7 @@ class MeshSession:
             context: What the tool may tell its caller.
 
         Returns:
-            The tool's structured result.
+            The tool's structured result, or an ``answers.Raw``.
 
         Raises:
             Unavailable: ``starting``: the mesh is not open yet.

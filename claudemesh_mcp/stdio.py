@@ -6,6 +6,7 @@ slowly stops nothing but its own output.
 """
 
 import asyncio
+import logging
 import os
 import queue
 import signal
@@ -13,11 +14,12 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NoReturn
 
+from claudemesh_mcp.behind import Session
 from claudemesh_mcp.handover import Continued, Handover, Unrepeated
 from claudemesh_mcp.offer import Offer
-from claudemesh_mcp.server import Session, serve
+from claudemesh_mcp.server import serve
 from claudemesh_mcp.streams import Reader, Writer
 
 CHUNK_BYTES: Final = 65_536
@@ -133,6 +135,22 @@ def run(session: Session, offer: Offer, handover: Handover | None = None) -> int
     with suppress(KeyboardInterrupt), asyncio.Runner() as runner:
         runner.run(_serve((source, sink), session, offer, handover))
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process without taking down all that was imported, which takes longer than the rest.
+
+    What is waited for is what Python waits for too: threads that are no daemons, and the log. The
+    session is closed by then, and ``Stdout`` keeps nothing back.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    logging.shutdown()
+    # Whoever read it may have gone; there may never have been one.
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 async def _serve(

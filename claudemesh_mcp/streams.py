@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 MAX_UNWRITTEN: Final = 256
+MAX_UNWRITTEN_BYTES: Final = 16 * 1024 * 1024
 
 Then = Callable[[int], None]
 """Told, once a line is written, how many of the client's bytes had come by then."""
@@ -58,16 +59,23 @@ class Sender:
         self._lines: deque[tuple[bytes, tuple[Then, ...]]] = deque()
         self._more = asyncio.Event()
         self._less = asyncio.Event()
+        self._bytes = 0
         self._ending = False
 
     def send(self, line: bytes, then: Iterable[Then] = ()) -> None:
         """Queue a line, and what to do once it has been written."""
         self._lines.append((line, tuple(then)))
+        self._bytes += len(line)
         self._more.set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client is far behind with its reading."""
+        return len(self._lines) > MAX_UNWRITTEN or self._bytes > MAX_UNWRITTEN_BYTES
 
     async def room(self) -> None:
         """Wait until a client that does not read has read some."""
-        while len(self._lines) > MAX_UNWRITTEN:
+        while self.is_full:
             self._less.clear()
             await self._less.wait()
 
@@ -86,6 +94,7 @@ class Sender:
             while self._lines:
                 line, then = self._lines.popleft()
                 received = await self._writer.write(line)
+                self._bytes -= len(line)
                 for act in then:
                     act(received)
                 self._less.set()

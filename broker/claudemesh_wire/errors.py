@@ -1,7 +1,7 @@
 """The eight ways a request can fail, each one sentence that a user can act on.
 
-Everything that refuses raises one of these; only ``service.py``, ``rest.py``, ``client.py`` and
-``server.py`` translate them::
+Everything that refuses raises one of these; only ``service.py``, ``rest.py``, ``client.py``,
+``server.py`` and ``opencalls.py`` translate them::
 
     MeshError
     ├── Invalid          400  what was asked makes no sense

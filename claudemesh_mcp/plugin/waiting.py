@@ -11,12 +11,12 @@ import select
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from claudemesh_mcp import jsonrpc
 from claudemesh_mcp.handover import write
 from claudemesh_mcp.jsonrpc import Fault, Id, Json, Line, Notification, Request
-from claudemesh_mcp.offer import NEWEST, PROTOCOL_VERSIONS, Offer
+from claudemesh_mcp.offer import LIST_CHANGED, NEWEST, PROTOCOL_VERSIONS, Offer
 from claudemesh_mcp.plugin.environment import Environment, Progress
 from claudemesh_mcp.routes.places import environment
 from claudemesh_wire.errors import Conflict, Invalid, NotFound
@@ -108,7 +108,7 @@ class Front:
         self._answer_waiting()
         if self._said:
             # Its list is asked for only when the server is there: until then nobody reads.
-            self._say(jsonrpc.notification("notifications/tools/list_changed", {}))
+            self._say(jsonrpc.notification(LIST_CHANGED, {}))
         return self._note()
 
     def _begin(self) -> None:
@@ -212,13 +212,11 @@ class Front:
 
 
 def _greeting(wanted: object) -> Json:
-    """Answer as the server will, except that the list of tools is going to change."""
+    """Answer as the server will."""
     version = wanted if isinstance(wanted, str) and wanted in PROTOCOL_VERSIONS else NEWEST
     # What the user's file says can't be read yet; a channel that stays unused disturbs nobody.
     silent = environment().get("CLAUDEMESH_CHANNEL", "").lower() in _OFF
-    greeting: dict[str, Any] = Offer(channel=not silent).greeting(version)
-    greeting["capabilities"] = {**greeting["capabilities"], "tools": {"listChanged": True}}
-    return greeting
+    return Offer(channel=not silent).greeting(version)
 
 
 def _shown(told: Progress, environment: Environment) -> Json:

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from claudemesh_mcp.answers import Raw
 from claudemesh_mcp.calls import CallContext
 from claudemesh_mcp.suggestions import did_you_mean, quoted
 from claudemesh_wire.errors import Invalid, NotFound
@@ -32,7 +33,8 @@ ALWAYS_LOAD: Final = "anthropic/alwaysLoad"
 _NAME: Final = re.compile(r"[a-z][a-z_]{1,39}")
 _SECTION: Final = re.compile(r"^(Args|Returns|Raises|Source):$", re.MULTILINE)
 
-AnyTool = TypeVar("AnyTool", bound=Callable[..., Awaitable[BaseModel]])
+Result = BaseModel | Raw
+AnyTool = TypeVar("AnyTool", bound=Callable[..., Awaitable[Result]])
 
 
 class DeclarationError(TypeError):
@@ -57,9 +59,10 @@ class Tool:
     feature: str
     title: str
     description: str
-    function: Callable[..., Awaitable[BaseModel]]
+    function: Callable[..., Awaitable[Result]]
     arguments: type[BaseModel]
-    result: type[BaseModel]
+    result: type[BaseModel] | None
+    """None if another server says what its results look like."""
     hints: Hints
     meta: Mapping[str, Any]
     takes_call: bool
@@ -80,6 +83,8 @@ def tool(
     max_result_chars: int | None = None,
 ) -> Callable[[AnyTool], AnyTool]:
     """Register an async function ``(mesh, ...) -> a pydantic model`` as the tool of its name.
+
+    It may also be ``-> Raw``, for a result that another server made.
 
     Every parameter but ``mesh`` and ``call`` is an argument: its annotation is the schema and
     ``Annotated[..., Field(description=...)]`` what the model reads of it. The docstring up to its
@@ -119,7 +124,7 @@ def tool(
 
 async def run(
     mesh: object, name: str, arguments: dict[str, Any], call: CallContext
-) -> dict[str, Any]:
+) -> dict[str, Any] | Raw:
     """Call a tool by name with the arguments a client sent; give its structured result.
 
     Args:
@@ -136,7 +141,7 @@ async def run(
     if declared.takes_call:
         given["call"] = call
     result = await declared.function(mesh, **given)
-    return result.model_dump(mode="json", by_alias=True)
+    return result if isinstance(result, Raw) else result.model_dump(mode="json", by_alias=True)
 
 
 def find(name: str) -> Tool:
@@ -191,7 +196,7 @@ def _features() -> dict[str, str]:
 
 
 def _declare(
-    function: Callable[..., Awaitable[BaseModel]],
+    function: Callable[..., Awaitable[Result]],
     title: str,
     hints: Hints,
     meta: Mapping[str, Any],
@@ -252,9 +257,11 @@ def _check_described(name: str, key: str, field: FieldInfo) -> None:
         raise DeclarationError(f"Parameter {key} of {name} has no Field(description=...).")
 
 
-def _result(name: str, annotation: object) -> type[BaseModel]:
+def _result(name: str, annotation: object) -> type[BaseModel] | None:
+    if annotation is Raw:
+        return None
     if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        raise DeclarationError(f"{name} does not return a pydantic model.")
+        raise DeclarationError(f"{name} returns neither a pydantic model nor Raw.")
     if not annotation.model_fields:
         raise DeclarationError(f"The result of {name} has no keys.")
     return annotation

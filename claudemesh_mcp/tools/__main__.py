@@ -51,12 +51,13 @@ def changelog_line(definitions: bytes) -> str:
 
 def define(tool: Tool) -> Schema:
     """Describe one tool in the shape of MCP's `tools/list`."""
+    output = {"outputSchema": schema_of(tool.result, "serialization")} if tool.result else {}
     definition: Schema = {
         "name": tool.name,
         "title": tool.title,
         "description": tool.description,
         "inputSchema": schema_of(tool.arguments, "validation"),
-        "outputSchema": schema_of(tool.result, "serialization"),
+        **output,
         "annotations": {
             "title": tool.title,
             "readOnlyHint": tool.hints.read_only,

@@ -308,7 +308,9 @@ async def test_after_thirty_days_nothing_is_found(tmp_path: Path) -> None:
 async def test_a_model_asks_with_the_word_with(tmp_path: Path) -> None:
     async with a_mesh(tmp_path) as twin:
         _, bob = await a_talk(twin)
-        shown = await tools.run(bob, "history", {"with": "ada", "query": "three"}, CallContext())
+        shown: Any = await tools.run(
+            bob, "history", {"with": "ada", "query": "three"}, CallContext()
+        )
         (message,) = shown["messages"]
         assert set(message) == {
             "id", "direction", "at", "with", "to", "text", "thread", "reply_to"

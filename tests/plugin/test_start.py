@@ -112,7 +112,7 @@ def test_the_next_start_tries_again_and_the_one_after_it_has_nothing_to_do(plugi
         assert client.call("setup_status", wait_s=60)["state"] == "ready"
         assert set(client.tools()) == ALL
     with plugin.server() as client:
-        assert client.greet()["capabilities"]["tools"] == {"listChanged": False}
+        assert client.greet()["capabilities"]["tools"] == {"listChanged": True}
         assert set(client.tools()) == ALL
     assert not list(plugin.data.glob("handover.*"))
 

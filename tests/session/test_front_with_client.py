@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import anyio
 import mcp_types
 import pytest
 from mcp.client.client import Client
+from mcp.client.context import ClientRequestContext
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
@@ -19,6 +21,12 @@ from claudemesh_mcp.offer import NEWEST, Offer
 from tests.support.leftovers import end_brokers
 
 LIMIT_S = 60
+RELAY = """
+from claudemesh_mcp.stdio import leave, run
+from tests.support.relaying import OFFER, Relay
+
+leave(run(Relay(), OFFER))
+"""
 
 
 @pytest.fixture
@@ -136,3 +144,83 @@ async def test_a_message_is_seen_once_its_reader_goes_on_and_not_before(
     )
     assert before == "delivered"
     assert again["messages"] == []
+
+
+class Person:
+    """The human at a client: accepts what is asked, and hears what is told."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.progress: list[tuple[float, float | None, str | None]] = []
+        self.logged: list[Any] = []
+        self.listed = anyio.Event()
+
+    async def elicit(
+        self, context: ClientRequestContext, params: mcp_types.ElicitRequestParams
+    ) -> mcp_types.ElicitResult:
+        del context
+        self.asked.append(params.message)
+        return mcp_types.ElicitResult(action="accept", content={"may": "yes"})
+
+    async def hear(self, params: mcp_types.LoggingMessageNotificationParams) -> None:
+        self.logged.append(params.data)
+
+    async def note(self, progress: float, total: float | None, message: str | None) -> None:
+        self.progress.append((progress, total, message))
+
+    async def take(self, message: Any) -> None:
+        if isinstance(message, mcp_types.ToolListChangedNotification):
+            self.listed.set()
+
+
+@asynccontextmanager
+async def relayed(person: Person) -> AsyncIterator[Client]:
+    """Give a client of a front whose session passes on what another server says."""
+    relay = StdioServerParameters(
+        command=sys.executable, args=["-c", RELAY], env=broker_environment()
+    )
+    with anyio.fail_after(LIMIT_S):
+        async with Client(
+            relay,
+            elicitation_callback=person.elicit,
+            logging_callback=person.hear,
+            message_handler=person.take,
+        ) as client:
+            yield client
+
+
+async def test_what_another_server_says_asks_and_tells_reaches_the_client() -> None:
+    person = Person()
+    form = {
+        "message": "May it?",
+        "requestedSchema": {"type": "object", "properties": {"may": {"type": "string"}}},
+    }
+    told = {
+        "progress": {"progressToken": 5, "progress": 0.5, "total": 2, "message": "half"},
+        "logs": [{"level": "error", "logger": "theirs", "data": {"what": ["broke"]}}],
+    }
+    image = {"type": "image", "data": "AAAA", "mimeType": "image/png"}
+    async with relayed(person) as client:
+        answered = await client.call_tool("ask", {"params": form})
+        await client.call_tool("report", told, progress_callback=person.note)
+        raw = await client.call_tool("raw", {"result": {"content": [image], "_meta": {"a/b": 1}}})
+        big = await client.call_tool("fetch", {"what": "5 MB"})
+    assert person.asked == ["May it?"]
+    assert answered.structured_content == {"action": "accept", "content": {"may": "yes"}}
+    assert person.progress == [(0.5, 2, "half")]
+    assert person.logged == [{"what": ["broke"]}]
+    assert raw.model_dump(by_alias=True, exclude_none=True)["content"] == [image]
+    assert raw.meta == {"a/b": 1}
+    assert not big.is_error
+
+
+async def test_tools_that_come_while_it_runs_are_found_by_the_client_at_once() -> None:
+    person = Person()
+    async with relayed(person) as client:
+        before = {tool.name for tool in (await client.list_tools()).tools}
+        await client.call_tool("install", {"names": ["zoo__feed"]})
+        await person.listed.wait()
+        after = {tool.name for tool in (await client.list_tools()).tools}
+        fed = await client.call_tool("zoo__feed", {"animal": "bear"})
+    assert after - before == {"zoo__feed"}
+    assert fed.structured_content == {"ran": "zoo__feed", "with": {"animal": "bear"}}

@@ -39,7 +39,7 @@ async def test_the_greeting_says_who_serves_and_what_it_can() -> None:
     async with connected(Desk(), greeted=False) as client:
         result = (await client.greet())["result"]
     assert result["serverInfo"]["name"] == "claudemesh"
-    assert result["capabilities"] == {"tools": {"listChanged": False}, "logging": {}}
+    assert result["capabilities"] == {"tools": {"listChanged": True}, "logging": {}}
     assert result["instructions"] == "About it."
 
 

@@ -8,6 +8,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from claudemesh_mcp import server
+from claudemesh_mcp.opencalls import MAX_AT_ONCE
 from claudemesh_mcp.streams import MAX_UNWRITTEN
 from tests.support.mcp_client import HELLO, LIMIT_S, Desk, connected
 
@@ -35,7 +36,7 @@ async def test_calls_run_side_by_side_and_are_answered_as_they_end() -> None:
 async def test_too_many_calls_at_once_are_refused_for_the_moment() -> None:
     desk = Desk()
     async with connected(desk) as client:
-        open_calls = [client.post_call("wait") for _ in range(server.MAX_CALLS_AT_ONCE)]
+        open_calls = [client.post_call("wait") for _ in range(MAX_AT_ONCE)]
         refused = await client.call("echo")
         desk.go.set()
         for number in open_calls:

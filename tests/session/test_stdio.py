@@ -39,6 +39,35 @@ class Noisy(Desk):
 sys.exit(run(Noisy(), OFFER))
 """
 
+# A session whose last words are the log's last line, with a thread that has not quite ended.
+PARTING = """
+import logging, logging.handlers, pathlib, sys, threading
+from claudemesh_mcp.logs import log_to_file
+from claudemesh_mcp.stdio import leave, run
+from tests.support.relaying import OFFER, Relay
+
+folder = pathlib.Path(sys.argv[1])
+log_to_file(folder)
+late = logging.FileHandler(folder / "late")
+held_back = logging.handlers.MemoryHandler(99, logging.CRITICAL, late)
+logging.getLogger("claudemesh_mcp").addHandler(held_back)
+served = threading.Event()
+
+def write():
+    served.wait()
+    (folder / "thread").write_text("written")
+
+class Parting(Relay):
+    async def close(self):
+        threading.Thread(target=write).start()
+        logging.getLogger("claudemesh_mcp.parting").warning("the last line")
+
+code = run(Parting(), OFFER)
+served.set()
+leave(code)
+print("not reached", file=sys.stderr)
+"""
+
 
 def environment(tmp_path: Path, **changed: str) -> dict[str, str]:
     home = {"CLAUDEMESH_HOME": str(tmp_path / "home"), "CLAUDEMESH": "off"}
@@ -81,6 +110,22 @@ def test_the_end_of_stdin_is_a_clean_end(tmp_path: Path) -> None:
         _, errors = front.communicate(timeout=20)
     assert front.returncode == 0
     assert errors == b""
+
+
+def test_nothing_is_lost_by_the_end_of_the_process(tmp_path: Path) -> None:
+    call = {"name": "fetch", "arguments": {"what": "5 MB"}}
+    asked = {"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": call}
+    argv = [sys.executable, "-c", PARTING, str(tmp_path)]
+    with process(argv, environment(tmp_path)) as front:
+        ask(front, "initialize", HELLO)
+        answers, errors = front.communicate(json.dumps(asked).encode() + b"\n", timeout=20)
+    (answer,) = [one for one in map(json.loads, answers.splitlines()) if one.get("id") == 9]
+    assert len(answer["result"]["thing"]) == 5_000_000
+    assert front.returncode == 0
+    assert errors == b""
+    assert (tmp_path / "session.log").read_text().splitlines()[-1].endswith("the last line")
+    assert (tmp_path / "late").read_text() == "the last line\n"
+    assert (tmp_path / "thread").read_text() == "written"
 
 
 def test_a_client_that_closed_its_end_of_stdout_is_a_clean_end(tmp_path: Path) -> None:

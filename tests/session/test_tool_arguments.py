@@ -109,6 +109,7 @@ async def test_a_misspelt_argument_is_answered_with_the_right_one() -> None:
 )
 def test_a_tool_says_what_it_gives_and_what_it_does_to_the_world(name: str) -> None:
     tool = tools.find(name)
+    assert tool.result is not None
     assert tool.result.model_fields
     assert tool.hints.read_only == (
         name in {"search_peers", "message_status", "mesh_info", "history"}

@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 
 import claudemesh_mcp.tools
+from claudemesh_mcp.answers import Raw
 from claudemesh_mcp.calls import CallContext
 from claudemesh_mcp.tools import (
     ALWAYS_LOAD,
@@ -20,7 +21,7 @@ from claudemesh_mcp.tools import (
     run,
     tool,
 )
-from claudemesh_mcp.tools.__main__ import changelog_line, generate, schema_of
+from claudemesh_mcp.tools.__main__ import changelog_line, define, generate, schema_of
 from claudemesh_wire.errors import Invalid, NotFound
 from tests.support.checkout import ROOT
 
@@ -88,7 +89,8 @@ def test_a_definition_is_whole_and_within_what_clients_take(definition: dict[str
         Draft202012Validator.check_schema(schema)
         assert schema["type"] == "object"
         assert "$ref" not in json.dumps(schema)
-    assert definition["outputSchema"]["properties"]
+    # Without one it is another server that says what its results look like.
+    assert "outputSchema" not in definition or definition["outputSchema"]["properties"]
     assert definition["inputSchema"]["additionalProperties"] is False
     assert len(definition["name"]) <= MAX_NAME
     assert len(definition["description"].encode()) <= 2048
@@ -100,7 +102,7 @@ def test_a_refusal_fits_no_schema_so_that_no_client_takes_it_for_a_result() -> N
     fitting = [
         one["name"]
         for one in definitions()
-        if Draft202012Validator(one["outputSchema"]).is_valid(error)
+        if "outputSchema" in one and Draft202012Validator(one["outputSchema"]).is_valid(error)
     ]
     assert fitting == []
 
@@ -110,7 +112,7 @@ async def test_a_signature_is_a_registration() -> None:
     call = CallContext()
     result = await run(10, "add_up", {"first": 1, "others": [2, 3]}, call)
     added = find("add_up")
-    assert result["total"] == 16
+    assert result == {"total": 16, "note": None}
     assert call.tokens == ("row",)
     assert added.description == "Add numbers."
     assert schema_of(added.arguments, "validation") == {
@@ -166,6 +168,18 @@ def test_a_word_of_python_s_own_is_an_argument_too() -> None:
     with pytest.raises(Invalid) as refused:
         read_arguments(find("look"), {"with_": 1})
     assert "with" in refused.value.hint
+
+
+@pytest.mark.usefixtures("adding")
+async def test_a_tool_may_give_what_another_server_gave_and_then_promises_no_shape() -> None:
+    async def fetch(mesh: int, first: Number) -> Raw:
+        """Fetch."""
+        return Raw({"content": [mesh, first]})
+
+    declared(fetch)
+    result = await run(10, "fetch", {"first": 1}, CallContext())
+    assert result == Raw({"content": [10, 1]})
+    assert "outputSchema" not in define(find("fetch"))
 
 
 def test_a_tool_that_does_not_exist_is_not_found() -> None:

@@ -86,9 +86,10 @@ class Desk:
     async def start(self) -> None:
         self.started.set()
 
-    async def call(
-        self, name: str, arguments: dict[str, Any], context: CallContext
-    ) -> dict[str, Any]:
+    def extra_tools(self) -> list[dict[str, Any]]:
+        return []
+
+    async def call(self, name: str, arguments: dict[str, Any], context: CallContext) -> Any:
         return await getattr(self, name)(context, **arguments)
 
     def initialized(self, notify: Notify) -> None:
@@ -189,6 +190,19 @@ class Client:
                         return message
                 looked_at = len(self._messages)
                 await self.pipe.news.wait()
+
+    async def told(self, method: str, times: int = 1) -> Any:
+        """Wait until this method was heard so often; give the last of them."""
+        with anyio.fail_after(LIMIT_S):
+            while len(found := self.heard(method)) < times:
+                await self.pipe.news.wait()
+        return found[-1]
+
+    def heard(self, method: str) -> list[Any]:
+        """Give the requests and notifications with this method so far."""
+        return [
+            one for one in self.messages if isinstance(one, dict) and one.get("method") == method
+        ]
 
     async def request(self, method: str, params: Any = None) -> Any:
         return await self.answer(self.post(method, params))
