@@ -1,13 +1,15 @@
 """The beginning of a tunnel, and what is sealed in it."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import MeshError
-from claudemesh_wire.keys import b64
+from claudemesh_wire.keys import b64, unb64
 from claudemesh_wire.tunnel_keys import (
     Answer,
     AnswerFields,
@@ -21,6 +23,7 @@ from tests.wire.world import ADAS, BOBS, CLEOS, MESH, NOW, OTHER_MESH, code_of, 
 
 ADAS_PAPER, BOBS_PAPER, CLEOS_PAPER = (one.certificate() for one in (ADAS, BOBS, CLEOS))
 
+VECTOR = Path(__file__).parent / "vectors" / "tunnel.json"
 ADAS_KEY, BOBS_KEY = EphemeralKey(seed("ada's ephemeral")), EphemeralKey(seed("bob's ephemeral"))
 
 
@@ -154,3 +157,23 @@ def test_what_is_no_offer_or_answer_is_refused_with_a_code(blob: bytes) -> None:
 def test_an_offer_of_another_version_says_so() -> None:
     blob = an_offer().blob.replace(b'"v":1', b'"v":2')
     assert code_of(lambda: Offer.parse(blob)) == "unsupported_version"
+
+
+def test_a_tunnel_made_elsewhere_has_the_same_keys_here() -> None:
+    given = json.loads(VECTOR.read_bytes())
+    caller, callee = (
+        Certificate.parse(unb64(given[f"{end}_certificate"])) for end in ("caller", "callee")
+    )
+    offer, answer = Offer.parse(unb64(given["offer"])), Answer.parse(unb64(given["answer"]))
+    offer.check(caller)
+    answer.check(offer, callee)
+    secret = EphemeralKey(unb64(given["callee_seed"])).agree(offer.fields.eph)
+    assert secret == EphemeralKey(unb64(given["caller_seed"])).agree(answer.fields.eph)
+    ends = {
+        "callee": directions(secret, offer, answer, is_caller=False),
+        "caller": directions(secret, offer, answer, is_caller=True),
+    }
+    for said in given["said"]:
+        other = ends["caller" if said["to"] == "callee" else "callee"]
+        assert ends[said["to"]].back.open(unb64(said["sealed"])).decode() == said["word"]
+        assert other.out.seal(said["word"].encode()) == unb64(said["sealed"])

@@ -46,6 +46,7 @@ from claudemesh_wire.receipts import (
     are_receipts_signed,
     sign_receipts,
 )
+from tests.wire.tunnel import tunnel_here
 from tests.wire.world import (
     ADA,
     ADAS,
@@ -266,6 +267,7 @@ def made_here() -> dict[str, Any]:
         ],
         "receipts": receipts_here(),
         "handshake": handshake_here(log),
+        "tunnel": tunnel_here(),
     }
 
 
@@ -346,6 +348,7 @@ def test_what_python_makes_is_read_elsewhere(tmp_path: Path) -> None:
         "opened": [opened, opened],
         "receipts": ["delivered", "declined"],
         "handle": "ada",
+        "tunnel": ["one", "two", "Grüße"],
     }
 
 

@@ -1,7 +1,8 @@
 // Reads what the Python made: `node check.mjs FILE` prints what it found, or fails with a reason.
 //
 // FILE is JSON: {mesh, entries, certificate, copies: [{copy, peer, kem}], receipts: {certificate,
-// frame}, handshake: {broker, challenge, hello, welcome, token}}; bytes are base64url.
+// frame}, handshake: {broker, challenge, hello, welcome, token}, tunnel: {caller, callee, seed, offer,
+// answer, said}}; bytes are base64url.
 
 import { readFileSync } from "node:fs";
 
@@ -58,6 +59,26 @@ async function readHandshake(chain) {
   return told.handle;
 }
 
+async function readTunnel(chain) {
+  const { caller, callee, seed, offer, answer, said } = given.tunnel;
+  const [asked, answered] = [p.unb64(offer), p.unb64(answer)];
+  for (const [domain, blob, shown] of [
+    [f.DOMAINS.tunnelOffer, asked, p.unb64(caller)], [f.DOMAINS.tunnelAnswer, answered, p.unb64(callee)],
+  ]) {
+    await f.certifier(chain, shown);
+    demand(f.fieldsOf(blob).cert === p.b64(await p.sha256(shown)), "tunnel's certificate");
+    demand(await f.isSignedBy(domain, blob, p.unb64(f.fieldsOf(shown).sign)), "tunnel's signature");
+  }
+  demand(f.fieldsOf(answered).offer === p.b64(await p.sha256(asked)), "tunnel's offer");
+  const shared = await p.agree(p.unb64(seed), p.unb64(f.fieldsOf(asked).eph));
+  const { toCallee, toCaller } = await f.tunnelDirections(shared, asked, answered);
+  const words = [];
+  for (const { to, sealed } of said) {
+    words.push(p.text(await (to === "callee" ? toCallee : toCaller).open(p.unb64(sealed))));
+  }
+  return words;
+}
+
 const chain = await f.walk(given.mesh, given.entries.map(p.unb64));
 const certificate = p.unb64(given.certificate);
 const sender = await f.certifier(chain, certificate);
@@ -73,5 +94,6 @@ const found = {
   opened,
   receipts: await readReceipts(chain),
   handle: await readHandshake(chain),
+  tunnel: await readTunnel(chain),
 };
 process.stdout.write(`${JSON.stringify(found)}\n`);

@@ -5,7 +5,7 @@
 // written in the order a program happens to have its fields: what counts are the bytes as sent.
 
 import {
-  accepts, b64, base32, concat, gcmOpen, gcmSeal, hmac, hpkeOpen, hpkeSeal, idOf, mac, number, pae,
+  accepts, b64, base32, concat, gcmOpen, gcmSeal, hkdf, hmac, hpkeOpen, hpkeSeal, idOf, mac, number, pae,
   same, sha256, text, unb64, utf8,
 } from "./primitives.mjs";
 
@@ -21,6 +21,9 @@ export const DOMAINS = {
   hello: "claudemesh/hello/v1",
   welcome: "claudemesh/welcome/v1",
   locality: "claudemesh/locality/v1",
+  tunnelOffer: "claudemesh/tunnel-offer/v1",
+  tunnelAnswer: "claudemesh/tunnel-answer/v1",
+  tunnelKeys: "claudemesh/tunnel-keys/v1",
 };
 const SIGNATURE = 64;
 const SLOT = 80;
@@ -232,6 +235,21 @@ export function receiptParts(mesh, items) {
     parts.push(item.id, unb64(item.header_hash), status, item.route ?? "", String(item.at_ms));
   }
   return parts;
+}
+
+// A tunnel: two signed ephemeral keys, and a key for each direction with a counter as its nonce.
+export async function tunnelDirections(shared, offer, answer) {
+  const transcript = await sha256(pae(DOMAINS.tunnelKeys, offer, answer));
+  const made = await hkdf(shared, transcript, utf8(DOMAINS.tunnelKeys), 64);
+  const direction = (key) => {
+    let count = 0;
+    const nonce = () => number(count++, 12);
+    return {
+      seal: (piece) => gcmSeal(key, nonce(), transcript, piece),
+      open: (sealed) => gcmOpen(key, nonce(), transcript, sealed),
+    };
+  };
+  return { toCallee: direction(made.subarray(0, 32)), toCaller: direction(made.subarray(32)) };
 }
 
 // Hello and welcome.

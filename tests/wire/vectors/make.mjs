@@ -199,6 +199,29 @@ write("receipts.json", {
   mesh, certificate: p.b64(bobsCertificate), frame: `7 0 receipts.report ${JSON.stringify({ batches: [batch] })}`,
 });
 
+// A tunnel from ada to bob, and what is said in it.
+const [adasEphemeral, bobsEphemeral] = await Promise.all(["ada's ephemeral", "bob's ephemeral"].map(seed));
+const ephemeral = async (raw) => p.b64((await p.kemKey(raw)).public);
+const tunnelOffer = await f.signJson(f.DOMAINS.tunnelOffer, {
+  v: 1, mesh, caller: adas.peer, callee: bobs.peer, cert: certHash, eph: await ephemeral(adasEphemeral), at: NOW,
+}, adas.sign);
+const tunnelAnswer = await f.signJson(f.DOMAINS.tunnelAnswer, {
+  v: 1, offer: p.b64(await p.sha256(tunnelOffer)), callee: bobs.peer,
+  cert: p.b64(await p.sha256(bobsCertificate)), eph: await ephemeral(bobsEphemeral),
+}, bobs.sign);
+const sharedSecret = await p.agree(adasEphemeral, (await p.kemKey(bobsEphemeral)).public);
+const tunnel = await f.tunnelDirections(sharedSecret, tunnelOffer, tunnelAnswer);
+const said = [];
+for (const [to, word] of [["callee", "one"], ["caller", "two"], ["callee", ""], ["callee", "Grüße"]]) {
+  const sealed = await (to === "callee" ? tunnel.toCallee : tunnel.toCaller).seal(p.utf8(word));
+  said.push({ to, word, sealed: p.b64(sealed) });
+}
+write("tunnel.json", {
+  mesh, caller_certificate: p.b64(certificate), callee_certificate: p.b64(bobsCertificate),
+  caller_seed: p.b64(adasEphemeral), callee_seed: p.b64(bobsEphemeral),
+  offer: p.b64(tunnelOffer), answer: p.b64(tunnelAnswer), said,
+});
+
 // Hello and welcome, as frames.
 const broker = await p.signingKey(await seed("broker"));
 const brokerName = await f.brokerId(broker.public);

@@ -104,7 +104,7 @@ export async function accepts(publicKey, signature, ...parts) {
 
 export const kemKey = async (raw) => ({ raw, public: await publicOf("X25519", raw, ["deriveBits"]) });
 
-async function agree(privateRaw, publicRaw) {
+export async function agree(privateRaw, publicRaw) {
   const own = await privateKey("X25519", privateRaw, ["deriveBits"]);
   const other = await subtle.importKey("raw", publicRaw, { name: "X25519" }, false, []);
   return new Uint8Array(await subtle.deriveBits({ name: "X25519", public: other }, own, 256));
@@ -122,6 +122,12 @@ export async function gcmSeal(key, nonce, aad, plaintext) {
 export async function gcmOpen(key, nonce, aad, sealed) {
   const parameters = { name: "AES-GCM", iv: nonce, additionalData: aad };
   return new Uint8Array(await subtle.decrypt(parameters, await gcm(key, "decrypt"), sealed));
+}
+
+export async function hkdf(secret, salt, info, bytes) {
+  const key = await subtle.importKey("raw", secret, "HKDF", false, ["deriveBits"]);
+  const parameters = { name: "HKDF", hash: "SHA-256", salt, info };
+  return new Uint8Array(await subtle.deriveBits(parameters, key, 8 * bytes));
 }
 
 // HPKE, RFC 9180, mode base: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-GCM.

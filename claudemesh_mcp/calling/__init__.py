@@ -1,0 +1,1 @@
+"""Calling tools of other sessions: what is offered, what was approved, and the call itself."""

@@ -1,0 +1,115 @@
+"""Lets a call pass, or asks the human first: in the calling session, or by the command line.
+
+The tools of the model ask it before ``toolcalls.py`` calls anything. Nothing that a model can call
+approves a tool; what it is shown of a refusal is the command that its human may run.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio.to_thread
+
+from claudemesh_mcp.calling.directory import Definition, Offered
+from claudemesh_mcp.calling.pins import Pins, Standing, Verdict
+from claudemesh_mcp.cleaning import clean_line
+from claudemesh_wire.errors import Forbidden, MeshError
+
+ELICIT: Final = "elicitation/create"
+_LONGEST_TOLD: Final = 300
+_MOST_DIFF: Final = 1500
+
+Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+"""Asks the client of the calling session, and gives its result; raises ``MeshError``."""
+
+
+class Approving:
+    """What stands between a call and a tool of somebody else.
+
+    Args:
+        pins: What was approved.
+        now_ms: The time.
+    """
+
+    def __init__(self, pins: Pins, now_ms: Callable[[], int]) -> None:
+        self._pins = pins
+        self._now_ms = now_ms
+
+    async def check(self, offered: Offered, tool: Definition, ask: Ask | None) -> None:
+        """Let a call of this tool pass, asking the human if that is needed.
+
+        Args:
+            offered: Whose it is.
+            tool: Its definition as it is now.
+            ask: The way to the human; ``None`` where the client has none.
+
+        Raises:
+            Forbidden: ``needs_approval``, ``definition_changed`` or ``denied``.
+        """
+        standing = await self._on_disk(self._pins.standing, offered, tool, self._now_ms())
+        if standing is Standing.ALLOWED:
+            return
+        if standing is Standing.DENIED or ask is None:
+            raise await self._refusal(offered, tool, standing)
+        answer = await self._asked(offered, tool, standing, ask)
+        if answer is None:
+            raise await self._refusal(offered, tool, standing)
+        await self._on_disk(self._pins.note, offered, tool, answer, self._now_ms())
+        if answer is Verdict.DENIED:
+            raise await self._refusal(offered, tool, Standing.DENIED)
+
+    async def _asked(
+        self, offered: Offered, tool: Definition, standing: Standing, ask: Ask
+    ) -> Verdict | None:
+        """Ask the human; nothing is what they neither allow nor deny."""
+        question: dict[str, Any] = {
+            "mode": "form",
+            "message": await self._question(offered, tool, standing),
+            "requestedSchema": {"type": "object", "properties": {}},
+        }
+        try:
+            answer = await ask(ELICIT, question)
+        except MeshError:
+            return None
+        verdicts = {"accept": Verdict.APPROVED, "decline": Verdict.DENIED}
+        return verdicts.get(str(answer.get("action")))
+
+    async def _question(self, offered: Offered, tool: Definition, standing: Standing) -> str:
+        name, whose = _told(tool["name"]), f"{offered.member.name} ({offered.full_name})"
+        if standing is Standing.CHANGED:
+            diff = await self._diff(offered, tool)
+            return (
+                f"The tool {name} of {whose} is not what it was when you approved it. Call it from"
+                f" now on as it is now?\n\n{diff}"
+            )
+        what = _told(str(tool.get("description", "")))
+        return (
+            f"This session wants to call the tool {name} of {whose}, who is another member and sees"
+            f" what is sent to it. It calls itself: {what or 'nothing'}\n\nLet this tool be called"
+            " from this home from now on?"
+        )
+
+    async def _refusal(self, offered: Offered, tool: Definition, standing: Standing) -> Forbidden:
+        name = _told(tool["name"])
+        command = f"claudemesh mcp-server approve {offered.full_name} {name}"
+        facts = {
+            Standing.NEEDS_APPROVAL: f"{name} of {offered.full_name} was not approved yet.",
+            Standing.DENIED: f"{name} of {offered.full_name} was denied.",
+            Standing.CHANGED: f"{name} of {offered.full_name} is not what was approved.",
+        }
+        is_changed = standing is Standing.CHANGED
+        details = {"diff": await self._diff(offered, tool)} if is_changed else None
+        hint = f"This session's user can approve it as it is now: {command}"
+        return Forbidden(facts[standing], hint, code=standing.value, details=details)
+
+    async def _diff(self, offered: Offered, tool: Definition) -> str:
+        diff: str = await self._on_disk(self._pins.diff, offered, tool)
+        return "\n".join(clean_line(line).text for line in diff.splitlines())[:_MOST_DIFF]
+
+    async def _on_disk(self, act: Callable[..., Any], *given: Any) -> Any:
+        return await anyio.to_thread.run_sync(act, *given)
+
+
+def _told(text: str) -> str:
+    """Give a stranger's text as one line that can't pass for anything else."""
+    line = clean_line(text).text
+    return line if len(line) <= _LONGEST_TOLD else f"{line[:_LONGEST_TOLD]}…"

@@ -1,0 +1,145 @@
+"""Says who may call what this peer offers, by its own copy of log and grants, and how often.
+
+``serving.py`` asks it for every call: the broker's word about a caller counts for nothing here but
+for the groups it is in, which only the broker knows.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.rights import right_here
+from claudemesh_wire.certificate import Certificate
+from claudemesh_wire.errors import Forbidden, TooMuch
+from claudemesh_wire.grants import Capability
+from claudemesh_wire.mcp_servers import MESH, RegistrationFields
+from claudemesh_wire.membership import Member
+from claudemesh_wire.search import PeerFilters, SearchPeers
+
+PER_MINUTE: Final = 60
+AT_ONCE: Final = 8
+OWN_AT_ONCE: Final = 256
+_MINUTE_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, as proved by its line."""
+
+    certificate: Certificate
+    member: Member
+    is_own: bool
+
+    def shown(self) -> dict[str, Any]:
+        """Give what the server is told of it."""
+        return {
+            "peer": self.certificate.fields.peer,
+            "handle": self.certificate.fields.handle,
+            "member": self.member.id,
+            "member_name": self.member.name,
+            "own": self.is_own,
+        }
+
+
+class Callers:
+    """The rights and bounds of those who call.
+
+    Args:
+        peer: Whose servers are called.
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._begun: dict[str, deque[float]] = {}
+        self._open: dict[str, int] = {}
+
+    def caller(self, certificate: Certificate) -> Caller:
+        """Say who is behind a certificate now.
+
+        Raises:
+            Forbidden: its member or device is none any more.
+        """
+        trust = self._peer.trust
+        trust.chain.member_behind(certificate)
+        member = trust.member_of(certificate, self._peer.now_ms())
+        return Caller(certificate, member, member.id == self._peer.identity.member)
+
+    async def check(self, caller: Caller, said: RegistrationFields, client: Client) -> None:
+        """Let a caller call a server, or not.
+
+        Raises:
+            Forbidden: ``blocked``, ``not_granted``, ``not_visible``.
+            MeshError: the grants can't be read, or the broker did not say which groups it is in.
+        """
+        if caller.is_own:
+            return
+        granted = self._peer.grants.read()
+        member = caller.member
+        if member.id in granted.blocked:
+            raise Forbidden("This member takes no calls of yours.", code="blocked")
+        if not right_here(self._peer, granted, member, Capability.TOOL).allowed:
+            raise Forbidden(
+                f"{member.name} was not granted to call tools here.",
+                f"The human behind {self._peer.handle} can: claudemesh grant {member.name} tool",
+                code="not_granted",
+            )
+        if not await self._is_meant(caller, said, client):
+            raise Forbidden(
+                f"{said.name} is not offered to this session.",
+                "mesh_tools shows what is.",
+                code="not_visible",
+            )
+
+    async def _is_meant(self, caller: Caller, said: RegistrationFields, client: Client) -> bool:
+        peer = caller.certificate.fields.peer
+        if {MESH, peer, f"role:{caller.member.role}"}.intersection(said.visible_to):
+            return True
+        for viewer in said.visible_to:
+            if viewer.startswith("@"):
+                group, _, role = viewer[1:].partition(":")
+                asked = SearchPeers(filters=PeerFilters(group=group), limit=200)
+                for card in (await client.call(asked)).peers:
+                    roles = {one.name: one.role for one in card.groups}
+                    if card.peer == peer and (not role or roles.get(group) == role):
+                        return True
+        return False
+
+    def begin(self, caller: Caller) -> None:
+        """Count a call that begins; ``end`` it in any case.
+
+        Raises:
+            TooMuch: ``rate_limited`` or ``too_many_calls``, per member.
+        """
+        member, now_s = caller.member.id, anyio.current_time()
+        most = OWN_AT_ONCE if caller.is_own else AT_ONCE
+        if self._open.get(member, 0) >= most:
+            raise TooMuch(
+                f"{most} calls of {caller.member.name} run here already.",
+                "Wait for some of them.",
+                code="too_many_calls",
+                retry_after_s=1.0,
+            )
+        begun = self._begun.setdefault(member, deque())
+        while begun and begun[0] <= now_s - _MINUTE_S:
+            begun.popleft()
+        if not caller.is_own and len(begun) >= PER_MINUTE:
+            raise TooMuch(
+                f"{caller.member.name} may call {PER_MINUTE} times a minute here.",
+                "Wait a little.",
+                code="rate_limited",
+                retry_after_s=round(begun[0] + _MINUTE_S - now_s, 1),
+            )
+        begun.append(now_s)
+        self._open[member] = self._open.get(member, 0) + 1
+
+    def end(self, caller: Caller) -> None:
+        """Count a call that ended."""
+        left = self._open.get(caller.member.id, 0) - 1
+        if left > 0:
+            self._open[caller.member.id] = left
+        else:
+            self._open.pop(caller.member.id, None)

@@ -1,0 +1,266 @@
+"""Answers the calls that come over lines: checks each, runs it once, and says what came of it.
+
+``tunnels.py`` hands it every line that another peer opens. What it knows of a caller is what the
+line has proved; what of a server may be called stands in its registration.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any, Final, Protocol, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from claudemesh_mcp.calling import words
+from claudemesh_mcp.calling.arguments import check_arguments
+from claudemesh_mcp.calling.links import Hooks, Params
+from claudemesh_mcp.calling.toolcalls import MAX_HOPS
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.hosting.callers import Caller, Callers
+from claudemesh_mcp.line import Line, LineEnded
+from claudemesh_mcp.peer import Peer
+from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound, ProtocolError, TooMuch
+from claudemesh_wire.mcp_servers import Registration, definition_digest
+
+logger: Final = logging.getLogger(__name__)
+
+CALLER: Final = "claudemesh/caller"
+HOPS: Final = "claudemesh/hops"
+CALL_TOOL: Final = "tools/call"
+_METHODS: Final = frozenset({CALL_TOOL, "resources/read", "prompts/get"})
+_MOST_UNSAID: Final = 256
+_OF_A_HOP: Final = ("io.modelcontextprotocol/", "claudemesh/")
+
+
+class Runs(Protocol):
+    """A running server, as far as calls of it go."""
+
+    async def call(self, method: str, params: Params, hooks: Hooks) -> Params:
+        """Run a request, and give ``{result}`` or ``{error}`` as the server did.
+
+        It is cancelled over there when this is cancelled.
+
+        Raises:
+            MeshError: the server is not there, or ended meanwhile.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A server that this peer offers.
+
+    Args:
+        registration: What was said of it to the mesh.
+        server: What runs it.
+    """
+
+    registration: Registration
+    server: Runs
+
+
+Ready = Callable[[], Awaitable[Client]]
+
+
+class Serving:
+    """What takes the lines of a peer.
+
+    Args:
+        peer: The peer.
+        hosted: What it offers, by name.
+        ready: Gives the connection to the broker.
+        changed: Told when a caller finds that a tool is not what was approved: server and tool.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        hosted: Mapping[str, Hosted],
+        ready: Ready,
+        changed: Callable[[str, str, Caller], None],
+    ) -> None:
+        self._peer = peer
+        self._hosted = hosted
+        self._ready = ready
+        self._changed = changed
+        self._callers = Callers(peer)
+
+    async def take(self, line: Line) -> None:
+        """Serve a line to its end; what still runs then is cancelled."""
+        async with anyio.create_task_group() as tasks:
+            served = _Served(self, line, tasks)
+            tasks.start_soon(served.write)
+            async for said in line.messages():
+                served.take(said)
+            tasks.cancel_scope.cancel()
+
+    def note_change(self, caller: Caller, said: Params) -> None:
+        """Take note that a caller's human is to look at a tool again."""
+        self._changed(str(said.get(words.CHANGED))[:80], str(said.get("tool"))[:80], caller)
+
+    def caller(self, line: Line) -> Caller:
+        """Say who is at the other end now; raises ``Forbidden``."""
+        return self._callers.caller(line.peer)
+
+    async def run(self, line: Line, said: Params, hooks: Hooks) -> Params:
+        """Check a call and run it; gives ``{result}`` or ``{error}``.
+
+        Raises:
+            MeshError: it is refused: then nothing was run; or the server ended meanwhile.
+        """
+        caller = self.caller(line)
+        hosted = self._hosted.get(str(said.get("server")))
+        if hosted is None:
+            raise NotFound(
+                f"{self._peer.handle} offers no such server.",
+                "mesh_tools shows what is offered now.",
+                code="unknown_server",
+            )
+        await self._callers.check(caller, hosted.registration.fields, await self._ready())
+        method, params, hops = _read(said)
+        if method == CALL_TOOL:
+            _check_tool(hosted.registration, params, str(said.get("pin", "")))
+        self._callers.begin(caller)
+        try:
+            return await hosted.server.call(method, _marked(params, caller, hops), hooks)
+        finally:
+            self._callers.end(caller)
+
+
+class _Served:
+    """One line, and what runs for it."""
+
+    def __init__(self, serving: Serving, line: Line, tasks: TaskGroup) -> None:
+        self._serving = serving
+        self._line = line
+        self._tasks = tasks
+        self._running: dict[int, anyio.CancelScope] = {}
+        self._asks = count(1)
+        self._asked: dict[int, asyncio.Future[Params]] = {}
+        self._unsaid: deque[Params] = deque()
+        self._more = asyncio.Event()
+
+    def take(self, said: Params) -> None:
+        """Act on one message of the caller.
+
+        Raises:
+            ProtocolError: it makes no sense.
+        """
+        number = words.number(said, words.CALL)
+        if number is not None:
+            if number in self._running:
+                raise ProtocolError("A call was said twice.", code="malformed")
+            self._running[number] = anyio.CancelScope()
+            self._tasks.start_soon(self._run, number, said)
+            return
+        cancelled = words.number(said, words.CANCEL)
+        if cancelled is not None and cancelled in self._running:
+            self._running[cancelled].cancel()
+        answered = words.number(said, words.ANSWERED)
+        waiting = self._asked.get(answered) if answered is not None else None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(said)
+        if words.CHANGED in said:
+            self._serving.note_change(self._serving.caller(self._line), said)
+
+    async def _run(self, number: int, said: Params) -> None:
+        hooks = Hooks(
+            progress=partial(self._tell, words.PROGRESS, number),
+            log=partial(self._tell, words.LOG, number),
+            ask=partial(self._ask, number),
+        )
+        done: Params = {}
+        with self._running[number]:
+            try:
+                done = await self._serving.run(self._line, said, hooks)
+            except MeshError as error:
+                done = {"refused": words.refused(error)}
+            except Exception:
+                logger.exception("a call could not be run")
+                failed = ProtocolError("The call failed there.", remote=False, code="internal")
+                done = {"refused": words.refused(failed)}
+        del self._running[number]
+        if done:
+            self._say({words.DONE: number, **done})
+
+    def _say(self, said: Params) -> None:
+        self._unsaid.append(said)
+        self._more.set()
+
+    async def write(self) -> None:
+        """Say what is to be said, in its order, until the line ends."""
+        while True:
+            while self._unsaid:
+                try:
+                    await self._line.send(self._unsaid[0])
+                except LineEnded:
+                    return  # Who called has gone.
+                except (MeshError, ValueError) as error:
+                    self._say_that_it_cannot_be_said(self._unsaid[0], error)
+                self._unsaid.popleft()
+            self._more.clear()
+            await self._more.wait()
+
+    def _say_that_it_cannot_be_said(self, said: Params, error: Exception) -> None:
+        if words.DONE in said:
+            why = TooMuch("The result can't be sent.", str(error), code="result_too_large")
+            self._say({words.DONE: said[words.DONE], "refused": words.refused(why)})
+
+    def _tell(self, key: str, number: int, params: Params) -> None:
+        """Hand on what the server notified; what a slow line can't take is left out."""
+        if len(self._unsaid) < _MOST_UNSAID:
+            self._say({key: number, "params": params})
+
+    async def _ask(self, number: int, method: str, params: Params) -> Params:
+        """Ask the caller what the server asks, and give ``{result}`` or ``{error}``."""
+        asked = next(self._asks)
+        waiting = self._asked[asked] = asyncio.get_running_loop().create_future()
+        try:
+            self._say({words.ASK: asked, words.CALL: number, "method": method, "params": params})
+            answer = await waiting
+        finally:
+            del self._asked[asked]
+        key = "result" if "result" in answer else "error"
+        return {key: words.part(answer, key)}
+
+
+def _read(said: Params) -> tuple[str, Params, int]:
+    method, hops = str(said.get("method")), said.get("hops", 0)
+    if method not in _METHODS:
+        raise Invalid("This can't be called through the mesh.", code="unsupported")
+    if not isinstance(hops, int) or not 0 <= hops <= MAX_HOPS:
+        raise TooMuch("This call has gone through too many sessions.", code="too_many_hops")
+    return method, words.part(said, "params"), hops
+
+
+def _check_tool(registration: Registration, params: Params, pin: str) -> None:
+    """Refuse a tool that is not offered, is another than was approved, or can't be called so."""
+    name = params.get("name")
+    for definition in registration.definitions["tools"]:
+        if definition["name"] == name:
+            break
+    else:
+        raise NotFound("The server offers no such tool.", code="unknown_tool")
+    if pin and pin != definition_digest(definition):
+        raise Conflict(
+            f"The tool {name} is defined otherwise now.",
+            "Look at it again: claudemesh mcp-server diff",
+            code="definition_changed",
+        )
+    check_arguments(definition.get("inputSchema"), params.get("arguments", {}), str(name))
+
+
+def _marked(params: Params, caller: Caller, hops: int) -> Params:
+    """Say who calls, in the place of whatever the caller said of this hop itself."""
+    given: Any = params.get("_meta")
+    kept = {
+        name: value
+        for name, value in (cast("Params", given) if isinstance(given, dict) else {}).items()
+        if not name.startswith(_OF_A_HOP) and name != "progressToken"
+    }
+    return {**params, "_meta": {**kept, CALLER: caller.shown(), HOPS: hops}}

@@ -1,0 +1,338 @@
+"""What a session that offers a server lets others do with it, whatever the broker says of them."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from claudemesh_mcp import granting
+from claudemesh_mcp.calling.links import Hooks, Link, Links
+from claudemesh_mcp.granting import Change
+from claudemesh_mcp.hosting.serving import Hosted, Serving
+from claudemesh_mcp.sdk import Mesh
+from claudemesh_wire.errors import Unavailable
+from claudemesh_wire.handshake import Mode
+from claudemesh_wire.mcp_servers import definition_digest
+from tests.support.broker import LIMIT_S
+from tests.support.offering import ADD, Words, register
+from tests.support.twin import Twin, a_mesh
+
+TYPED = {**ADD, "inputSchema": {"type": "object", "required": ["a"]}}
+
+
+@dataclass
+class Backend:
+    """A server that keeps what it was asked and does what the test says."""
+
+    act: Callable[[str, Words, Hooks], Any] | None = None
+    asked: list[tuple[str, Words]] = field(default_factory=list[tuple[str, Words]])
+    cancelled: int = 0
+
+    async def call(self, method: str, params: Words, hooks: Hooks) -> Words:
+        self.asked.append((method, params))
+        if self.act is None:
+            return {"result": {"content": [], "text": json.dumps(params.get("arguments"))}}
+        try:
+            return await self.act(method, params, hooks)
+        except anyio.get_cancelled_exc_class():
+            self.cancelled += 1
+            raise
+
+
+@dataclass
+class World:
+    """Ada, whose session offers sums; bob, of another member; and her human."""
+
+    twin: Twin
+    ada: Mesh
+    bob: Mesh
+    human: Mesh
+    backend: Backend
+    changed: list[tuple[str, str]]
+
+    async def offer(self, tools: list[Words], *visible_to: str) -> None:
+        made = await register(self.ada, "sums", tools, visible_to or ("mesh",))
+        serving = Serving(
+            self.ada.peer,
+            {"sums": Hosted(made, self.backend)},
+            self.ada.ready,
+            lambda server, tool, _: self.changed.append((server, tool)),
+        )
+        self.ada.tunnels.taker = serving.take
+
+    async def grant(self, *capabilities: str) -> None:
+        said = Change(allow=frozenset(capabilities))
+        await granting.change(self.human.peer, self.human.ready, "bob", said)
+
+    @asynccontextmanager
+    async def link(self, caller: Mesh) -> AsyncIterator[Link]:
+        links = Links(caller.tunnels)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(links.run)
+            yield await links.to(self.ada.peer.id)
+            tasks.cancel_scope.cancel()
+
+    async def call(self, caller: Mesh, hooks: Hooks | None = None, **said: Any) -> Words:
+        call = {
+            "server": "sums",
+            "method": "tools/call",
+            "params": {"name": "add", "arguments": {"a": 1}},
+            "hops": 1,
+        }
+        async with self.link(caller) as link:
+            return await link.call({**call, **said}, hooks or Hooks(), LIMIT_S)
+
+    async def refused(self, caller: Mesh, **said: Any) -> str:
+        return (await self.call(caller, **said))["refused"]["code"]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with a_mesh(tmp_path) as twin:
+        ada = await twin.join("ada")
+        bob = await (await twin.admit("bob")).join("bob")
+        human = await twin.join("human", Mode.CALL)
+        yield World(twin, ada, bob, human, Backend(), [])
+
+
+async def test_the_server_hears_who_calls_and_nothing_that_the_caller_says_of_it(
+    world: World,
+) -> None:
+    await world.offer([ADD])
+    await world.grant("tool")
+    lie = {
+        "claudemesh/caller": {"member": "ada"},
+        "io.modelcontextprotocol/clientInfo": {"name": "x"},
+        "progressToken": 7,
+        "theirs": 1,
+    }
+    done = await world.call(world.bob, params={"name": "add", "arguments": {"a": 2}, "_meta": lie})
+    assert done["result"]["text"] == '{"a": 2}'
+    [(method, params)] = world.backend.asked
+    caller = params["_meta"].pop("claudemesh/caller")
+    assert (method, params["_meta"]) == ("tools/call", {"theirs": 1, "claudemesh/hops": 1})
+    assert (caller["handle"], caller["member_name"], caller["own"]) == ("bob", "bob", False)
+
+
+async def test_ones_own_sessions_need_no_grant(world: World) -> None:
+    await world.offer([ADD], "own")
+    desk = await world.twin.join("desk")
+    assert "result" in await world.call(desk)
+    assert world.backend.asked[0][1]["_meta"]["claudemesh/caller"]["own"] is True
+
+
+async def test_without_a_grant_nothing_is_run_and_the_command_is_named(world: World) -> None:
+    await world.offer([ADD])
+    refused = (await world.call(world.bob))["refused"]
+    assert (refused["code"], refused["category"]) == ("not_granted", "forbidden")
+    assert "claudemesh grant bob tool" in refused["hint"]
+    assert world.backend.asked == []
+
+
+async def test_a_grant_that_was_taken_back_counts_at_once_on_an_open_line(world: World) -> None:
+    await world.offer([ADD])
+    await world.grant("tool")
+    said = {"server": "sums", "method": "tools/call", "params": {"name": "add", "arguments": {}}}
+    async with world.link(world.bob) as link:
+        assert "result" in await link.call(said, Hooks(), LIMIT_S)
+        no = Change(deny=frozenset({"tool"}))
+        await granting.change(world.human.peer, world.human.ready, "bob", no)
+        refused = await link.call(said, Hooks(), LIMIT_S)
+    assert refused["refused"]["code"] == "not_granted"
+
+
+@pytest.mark.parametrize(
+    ("viewers", "outcome"),
+    [
+        (("own",), "not_visible"),
+        (("@ops",), ""),
+        (("@ops:lead",), ""),
+        (("@ops:pilot",), "not_visible"),
+        (("role:member",), ""),
+        (("role:admin",), "not_visible"),
+        (("@dev", "role:member"), ""),
+    ],
+)
+async def test_who_is_not_meant_can_call_nothing(
+    world: World, viewers: tuple[str, ...], outcome: str
+) -> None:
+    await world.bob.join("@ops", "lead")
+    await world.grant("tool")
+    await world.offer([ADD], *viewers)
+    done = await world.call(world.bob)
+    assert done.get("refused", {}).get("code", "") == outcome
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"server": "other"}, "unknown_server"),
+    ({"method": "tools/list"}, "unsupported"),
+    ({"method": None}, "unsupported"),
+    ({"params": {"name": "sub", "arguments": {"a": 1}}}, "unknown_tool"),
+    ({"params": {"name": "add", "arguments": {}}}, "bad_arguments"),
+    ({"params": {"name": "add", "arguments": []}}, "bad_arguments"),
+    ({"params": []}, "unknown_tool"),
+    ({"pin": "another"}, "definition_changed"),
+    ({"hops": 5}, "too_many_hops"),
+    ({"hops": "1"}, "too_many_hops"),
+]
+
+
+@pytest.mark.parametrize(("said", "code"), REFUSED)
+async def test_what_can_not_be_called_is_refused_before_the_server_hears_of_it(
+    world: World, said: dict[str, Any], code: str
+) -> None:
+    await world.offer([TYPED])
+    await world.grant("tool")
+    assert await world.refused(world.bob, **said) == code
+    assert world.backend.asked == []
+
+
+async def test_a_call_by_the_pin_of_now_is_run(world: World) -> None:
+    await world.offer([TYPED])
+    await world.grant("tool")
+    assert "result" in await world.call(world.bob, pin=definition_digest(TYPED))
+
+
+async def test_what_the_server_says_and_asks_meanwhile_goes_to_the_caller(world: World) -> None:
+    async def talk(_method: str, _params: Words, hooks: Hooks) -> Words:
+        hooks.progress({"progress": 1})
+        hooks.log({"data": "so far"})
+        answer = await hooks.ask("elicitation/create", {"message": "Sure?"})
+        return {"result": {"answer": answer}}
+
+    world.backend.act = talk
+    await world.offer([ADD])
+    await world.grant("tool")
+    heard: list[Any] = []
+
+    async def answer(method: str, params: Words) -> Words:
+        heard.append((method, params))
+        return {"result": {"action": "accept"}}
+
+    done = await world.call(world.bob, Hooks(heard.append, heard.append, answer))
+    assert done["result"] == {"answer": {"result": {"action": "accept"}}}
+    assert heard == [
+        {"progress": 1},
+        {"data": "so far"},
+        ("elicitation/create", {"message": "Sure?"}),
+    ]
+
+
+async def test_a_caller_that_goes_away_stops_what_it_called(world: World) -> None:
+    began, ended = anyio.Event(), anyio.Event()
+
+    async def forever(_method: str, _params: Words, _hooks: Hooks) -> Words:
+        began.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+        return {}
+
+    world.backend.act = forever
+    await world.offer([ADD])
+    await world.grant("tool")
+    with anyio.fail_after(LIMIT_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.call, world.bob)
+            await began.wait()
+            tasks.cancel_scope.cancel()
+        await ended.wait()
+    assert world.backend.cancelled == 1
+
+
+async def test_a_server_that_ended_is_told_as_it_is(world: World) -> None:
+    async def gone(_method: str, _params: Words, _hooks: Hooks) -> Words:
+        raise Unavailable("The server ended.", code="server_ended")
+
+    world.backend.act = gone
+    await world.offer([ADD])
+    await world.grant("tool")
+    assert await world.refused(world.bob) == "server_ended"
+
+
+async def test_a_mistake_of_ours_is_no_silence(world: World) -> None:
+    async def wrong(_method: str, _params: Words, _hooks: Hooks) -> Words:
+        raise RuntimeError("a bug")
+
+    world.backend.act = wrong
+    await world.offer([ADD])
+    await world.grant("tool")
+    assert await world.refused(world.bob) == "internal"
+
+
+async def test_another_member_runs_eight_calls_at_once_and_sixty_a_minute(world: World) -> None:
+    release, running = anyio.Event(), 0
+
+    async def wait(_method: str, _params: Words, _hooks: Hooks) -> Words:
+        nonlocal running
+        running += 1
+        await release.wait()
+        return {"result": {}}
+
+    world.backend.act = wait
+    await world.offer([ADD])
+    await world.grant("tool")
+    said = {"server": "sums", "method": "tools/call", "params": {"name": "add", "arguments": {}}}
+    refused: Words = {}
+    async with world.link(world.bob) as link, anyio.create_task_group() as tasks:
+        for _ in range(8):
+            tasks.start_soon(link.call, said, Hooks(), LIMIT_S)
+        with anyio.fail_after(LIMIT_S):
+            while running < 8:
+                await anyio.lowlevel.checkpoint()
+        ninth = await link.call(said, Hooks(), LIMIT_S)
+        assert ninth["refused"]["code"] == "too_many_calls"
+        release.set()
+        for _ in range(52):
+            await link.call(said, Hooks(), LIMIT_S)
+        refused = (await link.call(said, Hooks(), LIMIT_S))["refused"]
+    assert (refused["code"], refused["category"]) == ("rate_limited", "too_much")
+    assert refused["retry_after_s"] > 0
+
+
+async def test_a_call_that_is_said_twice_breaks_the_line_and_is_run_once(world: World) -> None:
+    async def forever(_method: str, _params: Words, _hooks: Hooks) -> Words:
+        await anyio.sleep_forever()
+        return {}
+
+    world.backend.act = forever
+    await world.offer([ADD])
+    await world.grant("tool")
+    line = await world.bob.tunnels.open(world.ada.peer.id)
+    call = {"call": 1, "server": "sums", "method": "tools/call", "params": {"name": "add"}}
+    await line.send({**call, "params": {"name": "add", "arguments": {}}})
+    with anyio.fail_after(LIMIT_S):
+        while not world.backend.asked:
+            await anyio.lowlevel.checkpoint()
+        await line.send({**call, "params": {"name": "add", "arguments": {}}})
+        assert [words async for words in line.messages()] == []
+    assert len(world.backend.asked) == 1
+
+
+async def test_a_caller_can_tell_that_a_definition_is_not_what_was_approved(world: World) -> None:
+    await world.offer([ADD])
+    async with world.link(world.bob) as link:
+        await link.tell({"changed": "sums", "tool": "add"})
+        with anyio.fail_after(LIMIT_S):
+            while not world.changed:
+                await anyio.lowlevel.checkpoint()
+    assert world.changed == [("sums", "add")]
+
+
+async def test_a_removed_member_calls_nothing_on_an_open_line(world: World) -> None:
+    await world.offer([ADD])
+    await world.grant("tool")
+    line = await world.bob.tunnels.open(world.ada.peer.id)
+    world.ada.peer.trust.chain.members[world.bob.peer.identity.member].__dict__["removed"] = True
+    await line.send(
+        {"call": 1, "server": "sums", "method": "tools/call", "params": {"name": "add"}}
+    )
+    with anyio.fail_after(LIMIT_S):
+        said = await anext(line.messages())
+    assert said["refused"]["category"] == "forbidden"
