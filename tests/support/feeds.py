@@ -83,6 +83,9 @@ class Socket:
         self.woken.set()
         self.woken = anyio.Event()
 
+    async def room(self) -> None:
+        """Take everything at once."""
+
     def end(self, closing: Closing) -> None:
         self.closing = closing
 
