@@ -258,6 +258,20 @@ add_client() {  # add_client FOLDER
   fi
 }
 
+# The tests sync thousands of times, and wait for the disk each time. They kill processes, not the
+# machine: in memory what was written stays as well. It has to have room and to let programs run.
+# Who wants to keep the files, or another place for them, sets TMPDIR.
+move_to_memory() {
+  local free=0
+  [ -z "${TMPDIR:-}" ] || return 0
+  { read -r _; read -r _ _ _ free _; } < <(df -Pk /dev/shm 2>/dev/null) || return 0
+  [ "$free" -ge "$memory_kib" ] || return 0
+  memory=$(mktemp -d /dev/shm/claudemesh.XXXXXX 2>/dev/null) || return 0
+  printf '#!/bin/sh\n' >"$memory/program" && chmod +x "$memory/program"
+  if "$memory/program" 2>/dev/null; then export TMPDIR="$memory"; fi
+  rm -f "$memory/program"
+}
+
 check() {  # check NAME COMMAND...: runs it, and remembers when it failed.
   local name=$1
   shift
@@ -291,6 +305,7 @@ run_tests() {
   # The tests keep what Python compiles in a folder of their own, see below.
   pip_options='--quiet --no-compile' uv_options='--quiet'
   prepare "$data/test-env" test --editable
+  move_to_memory
   local tools="$data/test-env/bin" cache="$data/test-env/cache"
   local required=${CLAUDEMESH_REQUIRE_CLAUDE:-}
   cd "$top"
@@ -328,8 +343,9 @@ run_tests() {
 # ----------------------------------------------------------------------------------------------
 
 work=$(mktemp -d)
+memory='' memory_kib=$((2 * 1024 * 1024))
 job=
-trap '[ -z "$job" ] || kill -- "-$job" 2>/dev/null; rm -rf "$work"' EXIT
+trap '[ -z "$job" ] || kill -- "-$job" 2>/dev/null; rm -rf "$work" ${memory:+"$memory"} || true' EXIT
 
 case ${1:-} in
   '') install ;;

@@ -20,9 +20,9 @@ settings.load_profile("suite")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Have one worker more than processors: tests also wait, for timers and for other processes."""
+    """Have two workers more than processors: tests also wait, for timers and other processes."""
     can_tell = hasattr(os, "sched_getaffinity")
-    return (len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1) + 1
+    return (len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1) + 2
 
 
 @pytest.fixture

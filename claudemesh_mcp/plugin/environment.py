@@ -228,9 +228,11 @@ class Environment:
         if pip := _bundled_pip():
             # Without a pip of its own, which takes longer than all else but the network.
             self._run([sys.executable, "-I", "-m", "venv", "--without-pip", str(self.folder)])
-            pip = [sys.executable, "-I", str(pip), "--python", str(self.python), "install"]
+            # By the environment's Python: told by `--python` it would start itself a second time,
+            # and out of a wheel all of it is compiled at each start.
             quick = ["--disable-pip-version-check", "--retries", "1", "--timeout", "20"]
-            install = [*pip, "--no-input", "--compile", *quick]
+            install = [str(self.python), "-I", str(pip), "install"]
+            install += ["--no-input", "--compile", *quick]
         elif uv := _uv():
             self._run([uv, "venv", "--python", sys.executable, str(self.folder)])
             install = [uv, "pip", "install", "--python", str(self.python), "--compile-bytecode"]

@@ -207,6 +207,7 @@ async def test_an_installed_plugin_whose_monitor_is_silent_wakes_nobody_and_noth
     assert await bob.how_far(sent) == "delivered"
 
 
+@pytest.mark.timeout(240)  # pip runs twice; on a busy machine that takes as long as all else.
 async def test_a_first_start_without_a_registry_harms_no_session_and_goes_on_with_one(
     room: Room, tmp_path: Path, registry: Registry
 ) -> None:

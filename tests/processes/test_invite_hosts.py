@@ -66,8 +66,7 @@ async def test_an_invite_leads_through_the_proxy_before_its_broker(tmp_path: Pat
                     "messages"
                 ]
                 assert (message["text"], message["member"]) == ("through it", "bob")
-                host.process.kill()
-                host.process.wait()
+                host.kill()
             for file in host.folder.glob("broker.sqlite3*"):
                 file.unlink()
             # Without the broker's own word bob can't bring the mesh back, but go.

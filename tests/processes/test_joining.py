@@ -46,8 +46,7 @@ def test_a_mesh_whose_broker_shows_less_than_was_verified_is_not_entered(
     link = link_of(ada, "--uses", "3")
 
     def stop(running: Host) -> list[Path]:
-        running.process.kill()
-        running.process.wait()
+        running.kill()
         return list(host.folder.glob("broker.sqlite3*"))
 
     older = tmp_path / "older"

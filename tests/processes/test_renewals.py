@@ -25,8 +25,7 @@ def shows(certificate: tuple[str, ...], port: int) -> tuple[str, ...]:
 
 
 def end(host: Host) -> None:
-    host.process.kill()
-    host.process.wait()
+    host.kill()
 
 
 def link_of(ada: Shell, host: Host) -> str:

@@ -223,8 +223,7 @@ async def test_a_session_of_a_removed_member_says_so(ada: Shell, bob: Shell) -> 
 def test_a_certificate_that_changed_is_told_and_accepted_on_purpose(
     tmp_path: Path, host: Host, ada: Shell
 ) -> None:
-    host.process.kill()
-    host.process.wait()
+    host.kill()
     for file in host.folder.glob("broker-tls.*"):
         file.unlink()
     with a_host(host.folder, port=host.port) as renewed:
@@ -242,8 +241,7 @@ def test_a_broker_that_lost_its_disk_is_offered_the_log_again(
 ) -> None:
     joined(ada, bob)
     ok(bob.run("peers"))
-    host.process.kill()
-    host.process.wait()
+    host.kill()
     for file in host.folder.glob("broker.sqlite3*"):
         file.unlink()
     with a_host(host.folder, port=host.port):

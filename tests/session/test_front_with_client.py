@@ -18,7 +18,6 @@ from claudemesh_mcp.config import Paths, broker_environment
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
 from claudemesh_mcp.offer import NEWEST, Offer
-from tests.support.leftovers import end_brokers
 
 LIMIT_S = 60
 RELAY = """
@@ -51,8 +50,6 @@ async def client(home: Path) -> AsyncIterator[Client]:
                 yield client
     finally:
         await Launcher(Home.open(Paths.of(home))).stop(10, force=True)
-        # A session that ends before its broker runs leaves one behind that is only starting.
-        end_brokers(home)
 
 
 async def test_a_client_of_the_stateless_era_falls_back_to_the_handshake(client: Client) -> None:

@@ -5,7 +5,6 @@ The process tests of TLS, proxy and backup start it through here and speak to it
 
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from claudemesh_mcp.brokerinfo import BrokerInfo, read_info
 from claudemesh_mcp.config import Settings, broker_environment
+from tests.support import warmstart
 
 LIMIT_S = 60
 
@@ -58,7 +58,7 @@ def settings_of(home: Path) -> Settings:
 
 def command(home: Path, *words: str) -> list[str]:
     """Give the command that starts the broker's program on the data of a home."""
-    program = [sys.executable, "-m", "claudemesh_broker", *words]
+    program = [warmstart.python(), "-m", "claudemesh_broker", *words]
     return [*program, "--data", str(home / "broker")]
 
 
@@ -97,7 +97,7 @@ def hosted(folder: Path, *flags: str, **variables: str) -> Iterator[Hosted]:
 def run_to_its_end(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the broker's program to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "claudemesh_broker", *words],
+        [warmstart.python(), "-m", "claudemesh_broker", *words],
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from tests.support import warmstart
 from tests.support.shell import Done, Shell
 
 
@@ -44,6 +45,11 @@ class Host:
     def url(self) -> str:
         """Its address on this machine."""
         return f"https://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        """Kill it, and wait until it has let go of its streams: who started it may end before."""
+        self.process.kill()
+        self.process.communicate()
 
     @property
     def printed_url(self) -> str:
@@ -79,7 +85,8 @@ def a_host(
     shell = Shell(folder.parent)
     said = ["--bind", "0.0.0.0", "--tls", "auto", "--public-url", f"https://127.0.0.1:{port}"]  # noqa: S104 - the point
     # As `claudemesh broker run` becomes; how it does is seen by `a_host_at_home`.
-    command = [*through, sys.executable, "-m", "claudemesh_broker", "run", "--port", str(port)]
+    program = [*through, sys.executable] if through else [warmstart.python()]
+    command = [*program, "-m", "claudemesh_broker", "run", "--port", str(port)]
     command += ["--data", str(folder), "--run", str(folder / "run"), *(words or said)]
     with _run(command, shell.environment(**environment), folder.parent) as (process, greeting):
         yield Host(folder, port, greeting, process)
@@ -112,6 +119,7 @@ def _run(
             yield process, _greeting(process)
         finally:
             process.kill()
+            process.communicate()
 
 
 def _greeting(process: "subprocess.Popen[str]") -> str:

@@ -24,7 +24,7 @@ from claudemesh_mcp.brokerinfo import BrokerInfo
 from claudemesh_mcp.config import Paths, broker_environment
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
-from tests.support.leftovers import end_brokers
+from tests.support import warmstart
 
 LIMIT_S: Final = 60
 STOP_S: Final = 10
@@ -37,9 +37,10 @@ _LIMITS: Final = {
     "CLAUDEMESH_BROKER_RPC_BURST": "5000",
 }
 _ID: Final = "CLAUDE_CODE_SESSION_ID"
-# The client hides process and exit code: the shells around the session write both to a pipe. The
-# outer one outlives the SIGTERM that the client sends to both, when the session ends too slowly.
-# It stands for the client of this session alone: it gives an id to what it starts, and has none.
+# The client hides process and exit code: the shells around the session write both to a pipe, as the
+# stand-in does for a session that starts warm. The outer one outlives the SIGTERM that the client
+# sends to both, when the session ends too slowly. It stands for the client of this session alone:
+# it gives an id to what it starts, and has none.
 _WATCHED: Final = """trap : TERM
 sh -c 'echo $$ >"$0"; exec env CLAUDE_CODE_SESSION_ID="$@"' "$0" "$@"
 echo $? >"$0"
@@ -177,6 +178,10 @@ class LiveSession:
             env={name: value for name, value in self.environment.items() if name != _ID},
             cwd=self.folder,
         )
+        if self.command[: len(SESSION)] == SESSION:
+            started.command = warmstart.python()
+            started.args = ["--told", str(pipe), *self.command[1:]]
+            started.env = self.environment
         async with Client(stdio_client(started, errors)) as client:
             self.client = client
             # Now, so that the client has no reason to ask for them behind a result.
@@ -311,8 +316,5 @@ async def alive(folder: Path, **settings: str) -> AsyncGenerator[Live]:
                 for session in live.sessions:
                     with anyio.move_on_after(LIMIT_S):
                         await session._left.wait()
-                try:
-                    assert await live.launcher.stop(STOP_S, force=True)
-                finally:
-                    end_brokers(live.home.data)
+                assert await live.launcher.stop(STOP_S, force=True)
             tasks.cancel_scope.cancel()

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 
 from claudemesh_mcp.cli.stage import Actor, Stage
 from claudemesh_mcp.config import broker_environment
 from tests.support import warmstart
-from tests.support.leftovers import end_brokers
 from tests.support.warmstart import MOST_STDIN_BYTES, Start
 
 LIMIT_S = 60
@@ -115,9 +115,19 @@ class Shell:
     @asynccontextmanager
     async def session(self, name: str, session: str = "") -> AsyncGenerator[Actor]:
         """Open a session of `claudemesh mcp`, as its client sees it; close it well."""
-        stage = Stage(self.home, self.environment())
+        environment = self.environment(CLAUDE_CODE_SESSION_ID=session or f"session of {name}")
+        stage = Stage(self.home, environment)
+        with (self.home / "stderr").open("ab") as errors:
+            process = await anyio.open_process(
+                [warmstart.python(), "-m", "claudemesh_mcp", "mcp", "--name", name],
+                env=environment,
+                cwd=self.home,
+                stderr=errors,
+            )
+        actor = Actor(name, process)
+        stage.actors.append(actor)
         try:
-            actor = await stage.enter(name, session or f"session of {name}")
+            await actor.shake_hands()
             yield actor
             await actor.leave()
         finally:
@@ -131,7 +141,6 @@ def shell_in(folder: Path) -> Iterator[Shell]:
     shell.home.mkdir(mode=0o700)
     try:
         yield shell
+    finally:
         ended = shell.run("down", "--force")
         assert ended.code == 0, ended.err
-    finally:
-        end_brokers(shell.home)

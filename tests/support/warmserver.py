@@ -1,12 +1,15 @@
-"""The process that ``warmstart.py`` starts commands from: it has imported all that they need.
+"""The process that ``warmstart.py`` starts programs from: it has imported all that they need.
 
-For each start it becomes two, and the new one is the command. It serves until its stdin ends.
+For each start it becomes two, and the new one is the command; for one that ``standin.py`` asks for
+it becomes three, since a session looks for its client among the processes above it, and those of
+two are not the same. It serves until its stdin ends.
 """
 
 import atexit
+import fcntl
 import gc
 import importlib
-import json
+import marshal
 import os
 import pkgutil
 import selectors
@@ -15,18 +18,47 @@ import socket
 import sys
 import threading
 from contextlib import suppress
-from types import FrameType
-from typing import Any, Final, NoReturn, TextIO, cast
+from types import FrameType, ModuleType
+from typing import Any, Final, NoReturn, NotRequired, TextIO, TypedDict, cast
 
 from coverage import Coverage
 
+import claudemesh_broker
+import claudemesh_broker.__main__
 import claudemesh_mcp
-from claudemesh_mcp.__main__ import main as claudemesh
+import claudemesh_mcp.__main__
 
 _STREAMS: Final = 3
+_MOST_HANDLES: Final = 64
 _CHUNK: Final = 65_536
 # Imported by those who use them, when they do; not keyrings, which are chosen by the environment.
 _LATER: Final = ("anyio._backends._asyncio", "websockets.asyncio.client", "segno", "platformdirs")
+_PROGRAMS: Final[dict[str, ModuleType]] = {
+    "claudemesh_mcp": claudemesh_mcp.__main__,
+    "claudemesh_broker": claudemesh_broker.__main__,
+}
+
+
+class Asked(TypedDict):
+    """What is to be started.
+
+    Args:
+        module: What to run, as ``python -m`` does.
+        words: The words behind it.
+        environment: All that it finds there.
+        folder: Where it works.
+        program: Python to run in its place, as ``python -c`` does.
+        python: What it is to start Python by, if not the one that it runs on.
+        handles: The numbers that it has the handles by which came along, if it stays.
+    """
+
+    module: str
+    words: list[str]
+    environment: dict[str, str]
+    folder: str
+    program: NotRequired[str]
+    python: NotRequired[str]
+    handles: NotRequired[list[int]]
 
 
 class Server:
@@ -37,7 +69,7 @@ class Server:
     """
 
     def __init__(self, address: str) -> None:
-        self._lines: dict[int, socket.socket] = {}
+        self._lines: dict[int, socket.socket | None] = {}
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(address)
@@ -52,31 +84,37 @@ class Server:
         for readable in (sys.stdin.buffer, self._listener, self._woken):
             self._selector.register(readable, selectors.EVENT_READ)
 
-    def serve(self) -> tuple[str, list[str]] | None:
-        """Serve until the tests have ended; in the process of a command, give what it is to do."""
+    def serve(self) -> Asked | None:
+        """Serve until the tests have ended; in the process of a program, give what it is to do."""
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is sys.stdin.buffer:
+                    signal.set_wakeup_fd(-1)  # What ends from now on is told to nobody.
                     return None
                 if key.fileobj is self._woken:
                     self._tell()
-                elif (command := self._start()) is not None:
-                    return command
+                elif (asked := self._start()) is not None:
+                    return asked
 
-    def _start(self) -> tuple[str, list[str]] | None:
+    def _start(self) -> Asked | None:
         line, _ = self._listener.accept()
-        _, handles, _, _ = socket.recv_fds(line, 1, _STREAMS)
-        asked = b"".join(iter(lambda: line.recv(_CHUNK), b""))
+        _, handles, _, _ = socket.recv_fds(line, 1, _MOST_HANDLES)
+        try:
+            with line.makefile("rb") as said:
+                asked: Asked = marshal.load(said)  # noqa: S302 - the tests' own
+        except EOFError:  # Who was killed asking has asked for nothing.
+            _drop(handles, line)
+            return None
         pid = os.fork()
         if pid == 0:
-            for number, handle in enumerate(handles):
-                os.dup2(handle, number)
-            self._forget(line)
-            return _become(asked)
-        for handle in handles:
-            os.close(handle)
-        line.sendall(b"%d\n" % pid)
-        self._lines[pid] = line
+            self._forget()
+            _begin(asked, line, handles)
+            return asked
+        is_told_here = "handles" not in asked
+        self._lines[pid] = line if is_told_here else None
+        if is_told_here:
+            _answer(line, pid)
+        _drop(handles, None if is_told_here else line)
         return None
 
     def _tell(self) -> None:
@@ -86,38 +124,97 @@ class Server:
         for pid, line in list(self._lines.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                # Who gave up waiting is not there to be told.
-                with suppress(OSError), line:
-                    line.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+                if line is not None:
+                    _answer(line, os.waitstatus_to_exitcode(status))
+                    line.close()
                 del self._lines[pid]
 
-    def _forget(self, line: socket.socket) -> None:
-        """Let go, in the process of a command, of all that a start from nothing would not have."""
+    def _forget(self) -> None:
+        """Let go, in the process of a command, of what only the server needs."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._selector.close()
-        for held in (line, *self._lines.values(), self._listener, self._wakes, self._woken):
-            held.detach()
-        os.closerange(_STREAMS, os.sysconf("SC_OPEN_MAX"))
+        for held in (*self._lines.values(), self._listener, self._wakes, self._woken):
+            if held is not None:
+                held.close()
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     """Have the wakeup told: without a handler nothing would be."""
 
 
-def _become(asked: bytes) -> tuple[str, list[str]]:
-    """Take on the environment, folder and streams of a command; gives its program and words."""
-    program, words, environment, folder = json.loads(asked)
+def _begin(asked: Asked, line: socket.socket, handles: list[int]) -> None:
+    """Give the process of a program what it has, and nothing else."""
+    numbers = list(range(_STREAMS))
+    if "handles" in asked:
+        numbers = asked["handles"]
+        _stand_between(line, handles)
+    line.detach()  # It is closed below.
+    above = max(*numbers, *handles) + 1
+    kept = [fcntl.fcntl(handle, fcntl.F_DUPFD, above) for handle in handles]
+    for handle, number in zip(kept, numbers, strict=True):
+        os.dup2(handle, number)
+    for handle in range(above):
+        if handle not in numbers:
+            with suppress(OSError):
+                os.close(handle)
+    os.closerange(above, os.sysconf("SC_OPEN_MAX"))
+    _become(asked)
+
+
+def _drop(handles: list[int], line: socket.socket | None = None) -> None:
+    for handle in handles:
+        os.close(handle)
+    if line is not None:
+        line.close()
+
+
+def _stand_between(line: socket.socket, handles: list[int]) -> None:
+    """Become two: the program, which alone returns, and its parent, which lives as long.
+
+    The program ends with whoever asked for it, as one that is killed would end with itself.
+    """
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        return
+    _drop(handles)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in range(_STREAMS):
+        os.dup2(nothing, number)
+    _answer(line, pid)
+    threading.Thread(target=_kill_without, args=(line, pid), daemon=True).start()
+    _, status = os.waitpid(pid, 0)
+    _answer(line, os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+def _kill_without(line: socket.socket, pid: int) -> None:
+    with suppress(OSError):
+        line.recv(1)  # Nothing is said: it ends.
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _answer(line: socket.socket, number: int) -> None:
+    """Say a number; who gave up waiting is not there to be told."""
+    with suppress(OSError):
+        line.sendall(b"%d\n" % number)
+
+
+def _become(asked: Asked) -> None:
+    """Take on the environment, folder and streams of a program."""
     os.environ.clear()  # noqa: TID251 - this process gets another's
-    os.environ.update(environment)  # noqa: TID251 - as above
-    os.chdir(folder)
+    os.environ.update(asked["environment"])  # noqa: TID251 - as above
+    os.chdir(asked["folder"])
     # The old ones remember what they were opened on.
     sys.stdin = _reopened(sys.stdin, 0, "r")
     sys.stdout = _reopened(sys.stdout, 1, "w")
     sys.stderr = _reopened(sys.stderr, 2, "w", buffering=1)
-    sys.argv = ["-c" if program else claudemesh_mcp.__file__, *words]
-    return program, words
+    program = "-c" if "program" in asked else str(_PROGRAMS[asked["module"]].__file__)
+    sys.argv = [program, *asked["words"]]
+    sys.executable = asked.get("python", sys.executable)
 
 
 def _reopened(stream: TextIO, handle: int, mode: str, buffering: int = -1) -> TextIO:
@@ -125,15 +222,15 @@ def _reopened(stream: TextIO, handle: int, mode: str, buffering: int = -1) -> Te
     return cast("TextIO", open(handle, mode, buffering, closefd=False, **said))
 
 
-def _run(program: str, words: list[str]) -> NoReturn:
-    """Run a command and end as Python does, but for taking down all that was imported."""
+def _run(asked: Asked) -> NoReturn:
+    """Run a program and end as Python does, but for taking down all that was imported."""
     code = 1
     try:
-        if program:
-            exec(program, {"__name__": "__main__"})  # noqa: S102 - as `python -c`
+        if "program" in asked:
+            exec(asked["program"], {"__name__": "__main__"})  # noqa: S102 - as `python -c`
             code = 0
         else:
-            code = claudemesh(words)
+            code = _PROGRAMS[asked["module"]].main(asked["words"])
     except BaseException:  # noqa: BLE001 - as Python's own outermost frame
         sys.excepthook(*cast("Any", sys.exc_info()))
     finally:
@@ -148,9 +245,10 @@ def _run(program: str, words: list[str]) -> NoReturn:
 
 
 def main(address: str) -> None:
-    """Serve; in the process of a command, run it."""
-    for module in pkgutil.iter_modules(claudemesh_mcp.__path__, "claudemesh_mcp."):
-        importlib.import_module(module.name)
+    """Serve; in the process of a program, run it."""
+    for package in (claudemesh_mcp, claudemesh_broker):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
     for name in _LATER:
         importlib.import_module(name)
     server = Server(address)
@@ -159,8 +257,8 @@ def main(address: str) -> None:
     gc.freeze()  # What is here stays: to look it over would copy it for each command.
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    if (command := server.serve()) is not None:
-        _run(*command)
+    if (asked := server.serve()) is not None:
+        _run(asked)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""Runs commands of `claudemesh` as processes that begin with everything imported.
+"""Runs commands, sessions and brokers as processes that begin with everything imported.
 
-``shell.py`` asks for them: most of what a command costs is its imports, and the suite runs a
-thousand. ``warmserver.py`` imports them once, and becomes two for each command. That has a process
-of its own all the same: id, exit code, locks, environment, folder. What a start from nothing does
-is seen by the tests that make one: of the README, of brokers, of sessions, of signals.
+``shell.py`` asks for commands, ``live.py``, ``hosting.py`` and ``foreground.py`` for what stays:
+most of what a start costs is its imports, and the suite makes well over a thousand.
+``warmserver.py`` imports them once, and becomes two for each. That has a process of its own all
+the same: id, exit code, locks, environment, folder. The brokers that those start begin warm too:
+what they start Python by is ``standin.py``. What a start from nothing does is seen by the tests
+that make one: of the README, of embedded brokers, of the plugin, of the real client.
 """
 
 import atexit
-import json
+import marshal
 import os
 import selectors
 import signal
@@ -29,6 +31,14 @@ from tests.support.checkout import ROOT
 MOST_STDIN_BYTES: Final = 16 * 1024
 """What every system's pipe takes at once: nobody has to feed it while another reads."""
 _CHUNK: Final = 65_536
+_STANDIN: Final = """#!{python} -IS
+import sys
+sys.path.append({folder!r})
+from standin import main
+main({address!r}, {python!r})
+"""
+# They say or look up what they were started by, for others to start again.
+_NAMING: Final = frozenset({"doctor", "install", "launch", "statusline", "uninstall"})
 _MEASURED: Final[set[tuple[object, ...]]] = set()
 
 
@@ -60,9 +70,7 @@ def run(start: Start, limit_s: float) -> "subprocess.CompletedProcess[bytes]":
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(_server(is_measured=_is_first(start)))
         out, err = _begin(line, start.stdin)
-        asked = [start.program, start.words, start.environment, str(start.folder)]
-        line.sendall(json.dumps(asked).encode())
-        line.shutdown(socket.SHUT_WR)
+        line.sendall(marshal.dumps(_asked(start)))
         answers = line.makefile("rb")
         pid = int(answers.readline())
         until = monotonic() + limit_s
@@ -77,6 +85,32 @@ def run(start: Start, limit_s: float) -> "subprocess.CompletedProcess[bytes]":
             os.close(out)
             os.close(err)
     return subprocess.CompletedProcess(start.words, status, said[out], said[err])
+
+
+def _asked(start: Start) -> dict[str, object]:
+    """Give what the server's ``Asked`` is."""
+    asked: dict[str, object] = {
+        "module": "claudemesh_mcp",
+        "words": list(start.words),
+        "environment": start.environment,
+        "folder": str(start.folder),
+    }
+    if start.program:
+        asked["program"] = start.program
+    elif _NAMING.isdisjoint(start.words[:1]):
+        asked["python"] = python()
+    return asked
+
+
+def python() -> str:
+    """Give what Python can be started by so that our programs start warm; see ``standin.py``."""
+    file = Path(_server(is_measured=False)).with_name("python")
+    if not file.exists():
+        folder = str(Path(__file__).parent)
+        named = {"python": sys.executable, "folder": folder, "address": str(file.with_name("line"))}
+        file.write_text(_STANDIN.format(**named), "utf-8")
+        file.chmod(0o700)
+    return str(file)
 
 
 def _begin(line: socket.socket, stdin: bytes) -> tuple[int, int]:
