@@ -308,8 +308,8 @@ class Backend:
         Raises:
             Invalid: ``bad_arguments``: they are no JSON; ``bad_method``.
             Unavailable: ``server_not_running``: it was not run.
-            ProtocolError: ``outcome_unknown``: the server ended, and it may have been run.
-            Conflict: ``cancelled``, by ``hooks.stop``.
+            Conflict: ``outcome_unknown``: the server ended, and it may have been run;
+                ``cancelled``: by ``hooks.stop``.
         """
         hooks = hooks or Hooks()
         if method not in CALLED:

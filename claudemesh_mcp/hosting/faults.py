@@ -11,7 +11,6 @@ from claudemesh_wire.errors import (
     Invalid,
     MeshError,
     NotFound,
-    ProtocolError,
     Unavailable,
 )
 
@@ -78,7 +77,7 @@ def not_mcp(launch: Launch, why: str) -> MeshError:
 
 def outcome_unknown(launch: Launch) -> MeshError:
     """It ended while it may have been at it."""
-    return ProtocolError(
+    return Conflict(
         f"{launch.shown} ended before it answered: the call may have been run.",
         "See what it did before you call again.",
         code="outcome_unknown",

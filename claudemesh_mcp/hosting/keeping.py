@@ -15,7 +15,10 @@ from typing import Final
 import anyio
 from anyio.abc import TaskStatus
 
+from claudemesh_mcp.calling.links import Hooks as LineHooks
 from claudemesh_mcp.hosting.backend import Backend, Terms, running
+from claudemesh_mcp.hosting.flights import Raw
+from claudemesh_mcp.hosting.kept_calls import hooks_for, wanting_news
 from claudemesh_mcp.hosting.launch import Launch
 from claudemesh_wire.errors import MeshError, Unavailable
 
@@ -120,6 +123,16 @@ class Kept:
             code="server_not_running",
             details={"state": said.state.value, "since_ms": said.since_ms},
         )
+
+    async def call(self, method: str, params: Raw, hooks: LineHooks) -> Raw:
+        """Call it once for whoever ``serving.py`` let through; see ``Backend.call``.
+
+        Raises:
+            Unavailable: ``server_not_running``: it was not run.
+            Conflict: ``outcome_unknown``: it ended meanwhile.
+        """
+        asked = wanting_news(params)
+        return await self.backend.call(method, asked, hooks_for(params, hooks))
 
     async def run(
         self, *, patient: bool = False, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED

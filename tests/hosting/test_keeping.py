@@ -7,10 +7,13 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from claudemesh_mcp.calling.links import Hooks
 from claudemesh_mcp.hosting.backend import Terms
 from claudemesh_mcp.hosting.errlog import ErrorLog
+from claudemesh_mcp.hosting.flights import Raw
 from claudemesh_mcp.hosting.keeping import Condition, Kept, Pace, State, log_of
 from claudemesh_mcp.hosting.launch import Launch
+from claudemesh_mcp.hosting.serving import Runs
 from claudemesh_wire.errors import MeshError, Unavailable
 from tests.support.backends.found import handmade
 
@@ -103,6 +106,37 @@ async def test_a_server_that_crashed_serves_again(tmp_path: Path) -> None:
     assert states[:8] == (cycle * 3)[:8]
     assert "these are my last words" in watch.conditions[2].why
     assert log.read_text("utf-8").count("last words") >= 2
+
+
+async def test_a_call_of_a_line_is_told_what_happens_meanwhile() -> None:
+    told, seen = list[tuple[str, Raw]](), list[Raw]()
+
+    async def ask(method: str, _: Raw) -> Raw:
+        told.append(("ask", {"method": method}))
+        return {"result": {"action": "accept"}}
+
+    hooks = Hooks(
+        progress=lambda params: told.append(("progress", params)),
+        log=lambda params: told.append(("log", params)),
+        ask=ask,
+    )
+    kept = Kept("hand", handmade("handshake"))
+    server: Runs = kept
+    caller = {"claudemesh/caller": {"peer": "p_ada"}, "claudemesh/hops": 0}
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(kept.run)
+            for tool in ("steps", "asking"):
+                params = {"name": tool, "arguments": {}, "_meta": caller}
+                await server.call("tools/call", params, hooks)
+            params = {"name": "seen", "arguments": {}, "_meta": caller}
+            seen.append(await server.call("tools/call", params, hooks))
+            tasks.cancel_scope.cancel()
+    assert [kind for kind, _ in told] == ["progress", "progress", "log", "ask"]
+    assert [params.get("progress") for _, params in told[:2]] == [1, 2]
+    assert "progressToken" not in told[0][1]
+    meta = seen[0]["result"]["structuredContent"]["_meta"]
+    assert {name: meta[name] for name in caller} == caller
 
 
 async def test_what_ran_long_is_started_again_at_once(tmp_path: Path) -> None:
