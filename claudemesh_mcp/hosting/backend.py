@@ -4,7 +4,6 @@
 definitions are handed on as they came, since a typed client drops what it does not know.
 """
 
-import json
 import logging
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -203,13 +202,24 @@ class Backend:
             flight.lose()
         elif isinstance(error, dict):
             flight.settle({"error": error})
-            if self.launch.url and transport.is_lost_session(error):
-                self._end()
+            if flight.hooks and self._may_have_lost_session(error):
+                self._tasks_of().start_soon(self._check_session)
         elif isinstance(words.get("result"), dict):
             result = words["result"]
             flight.settle({"result": undress(result) if flight.hooks else result})
         else:
             flight.settle({"error": {"code": -32603, "message": "What came back is no result."}})
+
+    def _may_have_lost_session(self, error: Any) -> bool:
+        has_session = bool(self.launch.url) and not self.era.is_stateless
+        return has_session and transport.may_have_lost_session(error)
+
+    async def _check_session(self) -> None:
+        """End it if it fails even at a ping: only a new connection helps then."""
+        with suppress(Gone, Lost):
+            answer = await self._request("ping", {}, self.era.headers("ping", {}))
+            if self._may_have_lost_session(answer.get("error")):
+                self._end()
 
     def _take_note(self, method: str, params: Raw) -> None:
         changed = _CHANGED.fullmatch(method)
@@ -255,7 +265,7 @@ class Backend:
     async def _reply(self, words: Raw) -> None:
         headers = self._era.headers("", {}) if self._era else {}
         with suppress(Gone):
-            await self._send(words if _is_json(words) else _unfit(words), headers)
+            await self._send(words if transport.is_sendable(words) else _unfit(words), headers)
 
     async def _request(self, method: str, params: Raw, headers: Mapping[str, str]) -> Raw:
         """Ask something of our own; raises ``Gone`` or ``Lost``."""
@@ -314,7 +324,7 @@ class Backend:
         hooks = hooks or Hooks()
         if method not in CALLED:
             raise Invalid(f"{method[:80]!a} can't be called.", code="bad_method")
-        if not _is_json(params):
+        if not transport.is_sendable(params):
             raise Invalid("The arguments are no valid JSON.", code="bad_arguments")
         era = self.era
         said = era.dress(params, can_be_asked=hooks.ask is not None)
@@ -358,15 +368,6 @@ class Backend:
         headers = self.era.headers("notifications/cancelled", params)
         with anyio.move_on_after(_TOLD_WITHIN_S, shield=True), suppress(Gone):
             await self._send(words, headers)
-
-
-def _is_json(words: Raw) -> bool:
-    """Tell whether it can be sent: a number that is none or half an emoji would end the server."""
-    try:
-        json.dumps(words, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, TypeError, RecursionError):
-        return False
-    return True
 
 
 def _unfit(words: Raw) -> Raw:

@@ -7,6 +7,7 @@ imported when the first server is started and not before: it costs half a second
 import json
 import logging
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 """The transport's own limit is a megabyte, which an image in a result is above."""
 _CONNECT_TIMEOUT_S: Final = 30.0
+_SESSION_UNKNOWN: Final = re.compile(
+    r"(?i)no valid session|session (not found|terminated)|server returned an error response"
+)
 
 Words = dict[str, Any]
 """One JSON-RPC message."""
@@ -99,6 +103,15 @@ def recovered(error: Exception) -> Words | None:
     return None
 
 
+def is_sendable(words: Words) -> bool:
+    """Tell whether it can be sent: a number that is none or half an emoji would end the server."""
+    try:
+        json.dumps(words, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
 def is_lost_answer(error: Any) -> bool:
     """Tell whether the HTTP transport says by an error that no answer will come."""
     return _says(error, -32000, "SSE stream")
@@ -107,6 +120,16 @@ def is_lost_answer(error: Any) -> bool:
 def is_lost_session(error: Any) -> bool:
     """Tell whether the HTTP transport says that the server forgot us, and did nothing."""
     return _says(error, -32600, "Session terminated")
+
+
+def may_have_lost_session(error: Any) -> bool:
+    """Tell whether an error may mean that the server does not know our session any more.
+
+    Source: what the SDKs for TypeScript and Python answer with status 400 or 404, and what the
+    transport makes of an answer with such a status that it can't read.
+    """
+    said = str(cast("Words", error).get("message")) if isinstance(error, dict) else ""
+    return bool(_SESSION_UNKNOWN.search(said))
 
 
 def _says(error: Any, code: int, beginning: str) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -14,6 +15,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 
 from claudemesh_mcp.hosting.backend import Terms, running
 from claudemesh_mcp.hosting.flights import Hooks, Raw
+from claudemesh_mcp.hosting.keeping import Condition, Kept, Pace, State
 from claudemesh_mcp.hosting.launch import Launch
 from claudemesh_wire.errors import MeshError
 from tests.support.backends import found
@@ -152,3 +154,39 @@ async def test_a_server_of_the_handshake_era_is_reached_by_url() -> None:
     assert "completed" in done["result"]["content"][0]["text"]
     assert [one["progressToken"] for one in told] == [7, 7]
     assert "declined" in asked["result"]["content"][0]["text"]
+
+
+async def test_a_server_that_forgot_the_session_is_connected_anew() -> None:
+    port, everything = free_port(), found.everything("streamableHttp")
+    command = [everything.command, *everything.args]
+    call = {"name": "echo", "arguments": {"message": "hello"}}
+    pauses, codes = list[float](), list[int]()
+
+    again = anyio.Event()
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    def report(condition: Condition) -> None:
+        if condition.restarts == 1 and condition.state is State.RUNNING:
+            again.set()
+
+    far = Launch(url=f"http://127.0.0.1:{port}/mcp")
+    kept = Kept("far", far, report=report, pace=Pace(pause=pause))
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            with listening(command, port, PORT=str(port)):
+                await answers(port)
+                await tasks.start(kept.run)
+                first = kept.backend
+                await first.call("tools/call", call)
+            with listening(command, port, PORT=str(port)):
+                await answers(port)
+                answer = await first.call("tools/call", call)
+                codes.append(answer["error"]["code"])
+                await first.ended.wait()
+                await again.wait()
+            tasks.cancel_scope.cancel()
+    assert codes == [-32603]
+    assert pauses == [1]
