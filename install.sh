@@ -233,28 +233,28 @@ uninstall() {
 
 # ---- test ------------------------------------------------------------------------------------
 
-# The real Claude Code, which some tests drive; without it they are skipped and say why, or fail
-# where CLAUDEMESH_REQUIRE_CLAUDE is 1. npm leaves its install script to be called, and keeps nothing
-# outside of the folder.
-add_client() {  # add_client FOLDER
-  local pinned="$top/tests/support/claude" stamp="$1/installed" wanted
+# What tests drive and npm has: it leaves install scripts to be called, and keeps nothing outside of
+# the folder.
+add_packages() {  # add_packages FOLDER PINNED WHAT [COMMAND...]: the command finishes it.
+  local folder=$1 pinned="$top/tests/support/$2" what=$3 stamp="$1/installed" wanted
+  shift 3
   wanted="$(cat "$pinned/package.json" "$pinned/package-lock.json" | checksum)"
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
   if ! command -v npm >/dev/null 2>&1; then
-    say "npm is not on this PATH, so the tests with the real Claude Code can't run"
+    say "npm is not on this PATH, so the tests with $what can't run"
     return
   fi
-  say "installing the Claude Code that tests drive (pinned in tests/support/claude)"
-  rm -rf "$1"
-  mkdir -p "$1"
-  cp "$pinned/package.json" "$pinned/package-lock.json" "$1"
-  if (cd "$1" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1 --cache "$work/npm" &&
-    node node_modules/@anthropic-ai/claude-code/install.cjs) </dev/null >"$work/log" 2>&1; then
+  say "installing $what for the tests (pinned in ${pinned#"$top/"})"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  cp "$pinned/package.json" "$pinned/package-lock.json" "$folder"
+  if (cd "$folder" && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=1 --cache "$work/npm" &&
+    "$@") </dev/null >"$work/log" 2>&1; then
     echo "$wanted" >"$stamp"
   else
     tail -n 10 "$work/log" >&2
-    rm -rf "$1"
-    say "it can't be installed, so the tests with the real Claude Code can't run"
+    rm -rf "$folder"
+    say "installing failed, so the tests with $what can't run"
   fi
 }
 
@@ -270,6 +270,13 @@ move_to_memory() {
   printf '#!/bin/sh\n' >"$memory/program" && chmod +x "$memory/program"
   if "$memory/program" 2>/dev/null; then export TMPDIR="$memory"; fi
   rm -f "$memory/program"
+}
+
+# Without them their tests are skipped and say why, or fail where CLAUDEMESH_REQUIRE_CLAUDE is 1.
+add_clients_and_servers() {  # add_clients_and_servers FOLDER
+  add_packages "$1/claude-code" claude "the real Claude Code" \
+    node node_modules/@anthropic-ai/claude-code/install.cjs
+  add_packages "$1/backends" backends "MCP servers of npm" true
 }
 
 check() {  # check NAME COMMAND...: runs it, and remembers when it failed.
@@ -310,7 +317,7 @@ run_tests() {
   local required=${CLAUDEMESH_REQUIRE_CLAUDE:-}
   cd "$top"
   mkdir -p "$cache"
-  add_client "$cache/claude-code"
+  add_clients_and_servers "$cache"
   # Nothing that a check writes lands in the checkout.
   export PATH="$tools:$PATH" PYTHONPYCACHEPREFIX="$cache/python" RUFF_CACHE_DIR="$cache/ruff" \
     HYPOTHESIS_STORAGE_DIRECTORY="$cache/hypothesis" COVERAGE_FILE="$cache/coverage"

@@ -1,0 +1,202 @@
+"""One connection to a server, as a stream of JSON-RPC objects in each direction.
+
+``backend.py`` opens it and decides what is said; below are the transports of ``mcp``, which is
+imported when the first server is started and not before: it costs half a second.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from claudemesh_mcp.hosting import faults
+from claudemesh_mcp.hosting.errlog import ErrorLog
+from claudemesh_mcp.hosting.launch import Launch
+
+if TYPE_CHECKING:
+    from mcp.client._transport import ReadStream, WriteStream
+    from mcp.shared.message import SessionMessage
+
+MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
+"""The transport's own limit is a megabyte, which an image in a result is above."""
+_CONNECT_TIMEOUT_S: Final = 30.0
+_SESSION_UNKNOWN: Final = re.compile(
+    r"(?i)no valid session|session (not found|terminated)|server returned an error response"
+)
+
+Words = dict[str, Any]
+"""One JSON-RPC message."""
+
+
+class Gone(Exception):
+    """The connection is no more; what was to be sent was not."""
+
+
+class Wire:
+    """A connection to a server that was started or reached.
+
+    Args:
+        read: What comes from it.
+        write: What goes to it.
+    """
+
+    def __init__(
+        self, read: "ReadStream[SessionMessage | Exception]", write: "WriteStream[SessionMessage]"
+    ) -> None:
+        self._read, self._write = read, write
+
+    async def send(self, words: Words, headers: Mapping[str, str]) -> None:
+        """Send a message; the headers go along where the transport is HTTP.
+
+        Raises:
+            Gone: it was not sent.
+        """
+        from mcp.shared.message import ClientMessageMetadata, SessionMessage
+        from mcp_types import jsonrpc_message_adapter
+
+        message = jsonrpc_message_adapter.validate_python({"jsonrpc": "2.0", **words})
+        metadata = ClientMessageMetadata(headers=dict(headers))
+        try:
+            await self._write.send(SessionMessage(message, metadata))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise Gone from error
+
+    async def messages(self) -> AsyncIterator[Words]:
+        """Give what the server says, until it ends."""
+        async for item in self._read:
+            words = recovered(item) if isinstance(item, Exception) else _raw(item)
+            if words is not None:
+                yield words
+
+
+def _raw(item: "SessionMessage") -> Words:
+    words = item.message.model_dump(exclude_unset=True)
+    del words["jsonrpc"]
+    return words
+
+
+def recovered(error: Exception) -> Words | None:
+    """Give the message that the transport would not read, if it was one.
+
+    A text cut in the middle of an emoji is no Unicode, but JSON; many servers cut texts. A result
+    that is no object has still to end its call.
+    """
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return None
+    for detail in error.errors(include_url=False, include_context=False):
+        given = detail["input"]
+        if detail["type"] == "json_invalid" and isinstance(given, str):
+            try:
+                given = json.loads(given)
+            except (ValueError, RecursionError):
+                return None
+        if isinstance(given, dict) and "jsonrpc" in given:
+            return cast("Words", given)
+    return None
+
+
+def is_sendable(words: Words) -> bool:
+    """Tell whether it can be sent: a number that is none or half an emoji would end the server."""
+    try:
+        json.dumps(words, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
+def is_lost_answer(error: Any) -> bool:
+    """Tell whether the HTTP transport says by an error that no answer will come."""
+    return _says(error, -32000, "SSE stream")
+
+
+def is_lost_session(error: Any) -> bool:
+    """Tell whether the HTTP transport says that the server forgot us, and did nothing."""
+    return _says(error, -32600, "Session terminated")
+
+
+def may_have_lost_session(error: Any) -> bool:
+    """Tell whether an error may mean that the server does not know our session any more.
+
+    Source: what the SDKs for TypeScript and Python answer with status 400 or 404, and what the
+    transport makes of an answer with such a status that it can't read.
+    """
+    said = str(cast("Words", error).get("message")) if isinstance(error, dict) else ""
+    return bool(_SESSION_UNKNOWN.search(said))
+
+
+def _says(error: Any, code: int, beginning: str) -> bool:
+    if not isinstance(error, dict):
+        return False
+    said = cast("Words", error)
+    return said.get("code") == code and str(said.get("message")).startswith(beginning)
+
+
+def is_network(error: Exception) -> bool:
+    """Tell whether an error is one of the network."""
+    import httpx2
+
+    return isinstance(error, httpx2.TransportError | OSError)
+
+
+@asynccontextmanager
+async def connected(launch: Launch, errors: ErrorLog, tasks: TaskGroup) -> AsyncGenerator[Wire]:
+    """Start the server, or reach it, and stop it at the end.
+
+    Args:
+        launch: How.
+        errors: Takes what it writes to stderr.
+        tasks: Runs the reading of that.
+
+    Raises:
+        MeshError: it can't be started.
+    """
+    # What does not parse is reported with its text in it, which is nobody's business.
+    logging.getLogger("mcp").addHandler(logging.NullHandler())
+    opened = _remote(launch) if launch.url else _started(launch, errors, tasks)
+    async with opened as wire:
+        yield wire
+
+
+@asynccontextmanager
+async def _started(launch: Launch, errors: ErrorLog, tasks: TaskGroup) -> AsyncGenerator[Wire]:
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
+    asked = StdioServerParameters(
+        command=launch.command,
+        args=list(launch.args),
+        env=dict(launch.env),
+        cwd=launch.cwd or None,
+    )
+    readable, writable = os.pipe()
+    await tasks.start(errors.follow, readable)
+    async with AsyncExitStack() as stack:
+        with os.fdopen(writable, "w", encoding="utf-8") as stderr:
+            try:
+                read, write = await stack.enter_async_context(stdio_client(asked, errlog=stderr))
+            except (OSError, ValueError) as error:
+                raise faults.not_started(launch, error) from error
+        yield Wire(read, write)
+
+
+@asynccontextmanager
+async def _remote(launch: Launch) -> AsyncGenerator[Wire]:
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+
+    # A call may take as long as its caller waits: only the connecting has a limit.
+    patience = httpx2.Timeout(_CONNECT_TIMEOUT_S, read=None)
+    async with (
+        httpx2.AsyncClient(headers=dict(launch.headers), timeout=patience) as client,
+        streamable_http_client(
+            launch.url, http_client=client, max_sse_event_size=MAX_EVENT_BYTES
+        ) as (read, write),
+    ):
+        yield Wire(read, write)
