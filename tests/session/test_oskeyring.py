@@ -151,9 +151,17 @@ def test_a_keyring_profile_says_so_when_the_keyring_is_switched_off(start: Start
     assert start() == {"code": "keyring_unavailable"}
 
 
+ASK = (
+    "dbus-send --session --print-reply --dest=org.freedesktop.secrets"
+    " /org/freedesktop/secrets org.freedesktop.DBus.Peer.Ping"
+)
+
+
 def in_a_desktop_session(start: Starts) -> list[dict[str, Any]]:
     script = (
         "echo -n password | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1;"
+        # Who asks it waits for its answer, and not for its start.
+        f" for _ in $(seq 200); do {ASK} >/dev/null 2>&1 && break; sleep 0.1; done;"
         ' "$@" && "$@"'
     )
     runtime = start.folder / "runtime"
