@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from claudemesh_mcp.config import Paths
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.keystore import profile_file, wrapping_key_file
+from tests.support.sockets import for_sockets
 from tests.support.starts import Starts
 
 
@@ -151,31 +153,23 @@ def test_a_keyring_profile_says_so_when_the_keyring_is_switched_off(start: Start
     assert start() == {"code": "keyring_unavailable"}
 
 
-ASK = (
-    "dbus-send --session --print-reply --dest=org.freedesktop.secrets"
-    " /org/freedesktop/secrets org.freedesktop.DBus.Peer.Ping"
-)
-
-
 def in_a_desktop_session(start: Starts) -> list[dict[str, Any]]:
     script = (
         "echo -n password | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1;"
-        # Who asks it waits for its answer, and not for its start.
-        f" for _ in $(seq 200); do {ASK} >/dev/null 2>&1 && break; sleep 0.1; done;"
         ' "$@" && "$@"'
     )
-    runtime = start.folder / "runtime"
-    runtime.mkdir(mode=0o700, exist_ok=True)
-    ended = subprocess.run(
-        ["dbus-run-session", "--", "bash", "-c", script, "start", *start.command()],
-        env=start.whole_environ()
-        | {"XDG_DATA_HOME": str(start.folder / "data"), "XDG_RUNTIME_DIR": str(runtime)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    # One of its own: a daemon that an ended session left for a while yet would be asked instead.
+    with TemporaryDirectory(dir=for_sockets(), ignore_cleanup_errors=True) as runtime:
+        ended = subprocess.run(
+            ["dbus-run-session", "--", "bash", "-c", script, "start", *start.command()],
+            env=start.whole_environ()
+            | {"XDG_DATA_HOME": str(start.folder / "data"), "XDG_RUNTIME_DIR": runtime},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 

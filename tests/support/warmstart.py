@@ -27,11 +27,11 @@ from coverage import Coverage
 
 from claudemesh_mcp.config import broker_environment
 from tests.support.checkout import ROOT
+from tests.support.sockets import for_sockets
 
 MOST_STDIN_BYTES: Final = 16 * 1024
 """What every system's pipe takes at once: nobody has to feed it while another reads."""
 _CHUNK: Final = 65_536
-_LONGEST_FOLDER: Final = 60
 _STANDIN: Final = """#!{python} -IS
 import sys
 sys.path.append({folder!r})
@@ -164,9 +164,7 @@ def _server(*, is_measured: bool) -> str:
     Args:
         is_measured: Whether the coverage of its commands is.
     """
-    # A socket's path has 108 bytes at most, and a test's own folder for such things may be deep.
-    within = "/tmp" if len(tempfile.gettempdir()) > _LONGEST_FOLDER else None  # noqa: S108 - private
-    folder = tempfile.TemporaryDirectory(prefix="warm-", dir=within)
+    folder = tempfile.TemporaryDirectory(prefix="warm-", dir=for_sockets())
     address = f"{folder.name}/line"
     program = Path(__file__).with_name("warmserver.py")
     measured = {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}

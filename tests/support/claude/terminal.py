@@ -20,6 +20,7 @@ import anyio
 from tests.support.claude.asked import Asked, Place
 from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.live import a_moment
+from tests.support.sockets import for_sockets
 
 WIDTH: Final = 160
 HEIGHT: Final = 50
@@ -158,7 +159,7 @@ async def at_terminal(client: Claude, *words: str) -> AsyncGenerator[Terminal]:
         words: More of its command line.
     """
     # Not in the folder of the test: the path of a socket has to be short.
-    folder = Path(tempfile.mkdtemp(prefix="cm-"))
+    folder = Path(tempfile.mkdtemp(prefix="cm-", dir=for_sockets()))
     terminal = Terminal(folder, client)
     try:
         terminal.start(*words)
