@@ -60,6 +60,7 @@ class Tunnels:
         self._client: Client | None = None
         self._lines: dict[int, Line] = {}
         self._early: dict[int, list[DataCame | TunnelEnded]] = {}
+        self._opening = 0
         self._asked: deque[TunnelAsked] = deque()
         self._doomed: list[Line] = []
         self._more = anyio.Event()
@@ -98,8 +99,9 @@ class Tunnels:
                 line = self._lines.get(notice.tunnel)
                 if line is not None:
                     self._tell(line, notice)
-                elif len(self._early) < MAX_TUNNELS:
+                elif self._opening and len(self._early) < MAX_TUNNELS:
                     # The broker's answer that gives the number is still on its way to who asked.
+                    # What else comes for no line is of one that was left, and nobody's.
                     self._early.setdefault(notice.tunnel, []).append(notice)
             case _:
                 return False
@@ -148,8 +150,13 @@ class Tunnels:
         )
         offer = Offer.make(fields, peer.device.sign.sign)
         request = OpenTunnel(peer=callee, offer=offer.blob, certificate=own.blob)
-        opened = await client.call(request)
-        line = self._enter(client, opened.tunnel)
+        self._opening += 1
+        try:
+            line = self._enter(client, (await client.call(request)).tunnel)
+        finally:
+            self._opening -= 1
+            if not self._opening:
+                self._early.clear()
         try:
             with anyio.fail_after(ANSWERED_WITHIN_S):
                 self._agree(line, offer, key, await line.first())

@@ -179,11 +179,17 @@ class Parts:
                 for one in (shown, for_others(shown))
             )
             self.deliveries.tell_apart(card.member, own, others, besides=(mesh, peer))
+        # One that only hides is still here for who may call it.
         if news.change is Change.LEFT and news.shown is None:
-            # Which hides only is still here for who may call it.
+            await self._see_off_servers(mesh, peer)
+        return card
+
+    async def _see_off_servers(self, mesh: str, peer: str) -> None:
+        """Note that what a peer offers is away, and tell those who may see it."""
+        # Most offer nothing: their end is to be no commit.
+        if await self.store.read(partial(registrations.of_peer, mesh=mesh, peer=peer)):
             for row in await self.commit(partial(registrations.see_off, mesh=mesh, peer=peer)):
                 await self.tell_server(row, ServerChange.OFFLINE)
-        return card
 
     async def tell_server(self, row: Row, change: ServerChange) -> None:
         """Tell those who may see a server what happened to it."""

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Self
+from typing import Final, Generic, Self, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from claudemesh_wire import canonical
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import Forbidden, Invalid, ProtocolError
-from claudemesh_wire.keys import KEY_BYTES, SIGNATURE_BYTES, VerifyKey, b64, pae, unb64
+from claudemesh_wire.keys import KEY_BYTES, SIGNATURE_BYTES, b64, pae, unb64
 from claudemesh_wire.message import Digest, MeshId, PeerId
 from claudemesh_wire.tunnels import MAX_OFFER_BYTES
 
@@ -59,12 +59,34 @@ class AnswerFields(canonical.Signed):
     eph: Digest
 
 
+FieldsT = TypeVar("FieldsT", OfferFields, AnswerFields)
+
+
 @dataclass(frozen=True)
-class Offer:
-    """An offer with the bytes that carry it; parsed does not mean believed."""
+class _Said(Generic[FieldsT]):
+    """What one end says at the beginning, with the bytes that carry it."""
 
     blob: bytes
-    fields: OfferFields
+    fields: FieldsT
+
+    @cached_property
+    def hash(self) -> bytes:
+        """SHA-256 of the whole of it."""
+        return hashlib.sha256(self.blob).digest()
+
+    def _check(self, domain: str, certificate: Certificate, mesh: str, peer: str) -> None:
+        """Believe it by the certificate that it has to name, which was verified."""
+        shown = certificate.fields
+        named = (shown.mesh, shown.peer, b64(certificate.hash))
+        if named != (mesh, peer, self.fields.cert):
+            raise _forged("The beginning of a tunnel names another certificate.")
+        signature, payload = self.blob[-SIGNATURE_BYTES:], self.blob[:-SIGNATURE_BYTES]
+        if not certificate.sign_key.accepts(signature, domain, payload):
+            raise _forged("The beginning of a tunnel was not signed by who it claims to be of.")
+
+
+class Offer(_Said[OfferFields]):
+    """What the caller offers; parsed does not mean believed."""
 
     @classmethod
     def make(cls, fields: OfferFields, sign: Sign) -> Self:
@@ -74,28 +96,15 @@ class Offer:
     @classmethod
     def parse(cls, blob: bytes) -> Self:
         """Read an offer without believing it; raises ``Invalid``."""
-        return cls(blob, canonical.decode(_payload(blob), OfferFields, "tunnel offer"))
-
-    @cached_property
-    def hash(self) -> bytes:
-        """SHA-256 of the whole offer, which the answer names."""
-        return hashlib.sha256(self.blob).digest()
+        return cls(blob, _read(blob, OfferFields, "tunnel offer"))
 
     def check(self, certificate: Certificate) -> None:
         """Believe it by the caller's certificate, which was verified; raises ``Forbidden``."""
-        said = self.fields
-        named = (certificate.fields.mesh, certificate.fields.peer, b64(certificate.hash))
-        if named != (said.mesh, said.caller, said.cert):
-            raise _forged("An offer of a tunnel names another certificate.")
-        _check_signature(self.blob, OFFER_DOMAIN, certificate.sign_key)
+        self._check(OFFER_DOMAIN, certificate, self.fields.mesh, self.fields.caller)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An answer with the bytes that carry it; parsed does not mean believed."""
-
-    blob: bytes
-    fields: AnswerFields
+class Answer(_Said[AnswerFields]):
+    """What the callee answers; parsed does not mean believed."""
 
     @classmethod
     def make(cls, fields: AnswerFields, sign: Sign) -> Self:
@@ -105,17 +114,13 @@ class Answer:
     @classmethod
     def parse(cls, blob: bytes) -> Self:
         """Read an answer without believing it; raises ``Invalid``."""
-        return cls(blob, canonical.decode(_payload(blob), AnswerFields, "tunnel answer"))
+        return cls(blob, _read(blob, AnswerFields, "tunnel answer"))
 
     def check(self, offer: Offer, certificate: Certificate) -> None:
         """Believe it by the callee's certificate, which was verified; raises ``Forbidden``."""
-        said = self.fields
-        named = (certificate.fields.mesh, certificate.fields.peer, b64(certificate.hash))
-        if named != (offer.fields.mesh, said.callee, said.cert):
-            raise _forged("An answer to a tunnel names another certificate.")
-        if (said.callee, said.offer) != (offer.fields.callee, b64(offer.hash)):
+        self._check(ANSWER_DOMAIN, certificate, offer.fields.mesh, self.fields.callee)
+        if (self.fields.callee, self.fields.offer) != (offer.fields.callee, b64(offer.hash)):
             raise _forged("An answer to a tunnel is not to this offer.")
-        _check_signature(self.blob, ANSWER_DOMAIN, certificate.sign_key)
 
 
 class EphemeralKey:
@@ -215,15 +220,10 @@ def _signed(fields: OfferFields | AnswerFields, domain: str, sign: Sign) -> byte
     return payload + sign(domain, payload)
 
 
-def _payload(blob: bytes) -> bytes:
+def _read(blob: bytes, model: type[FieldsT], what: str) -> FieldsT:
     if not SIGNATURE_BYTES < len(blob) <= MAX_OFFER_BYTES:
         raise Invalid("The beginning of a tunnel has no plausible size.", code="malformed")
-    return blob[:-SIGNATURE_BYTES]
-
-
-def _check_signature(blob: bytes, domain: str, key: VerifyKey) -> None:
-    if not key.accepts(blob[-SIGNATURE_BYTES:], domain, blob[:-SIGNATURE_BYTES]):
-        raise _forged("The beginning of a tunnel was not signed by who it claims to be of.")
+    return canonical.decode(blob[:-SIGNATURE_BYTES], model, what)
 
 
 def _forged(reason: str) -> Forbidden:

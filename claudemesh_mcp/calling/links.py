@@ -85,7 +85,10 @@ class Link:
         self._open[number] = one
         self.used_s = anyio.current_time()
         try:
-            await self.line.send({words.CALL: number, **said})
+            # Whole, also for a caller that gives up meanwhile: half a message would break the line,
+            # and with it the calls of others.
+            with anyio.CancelScope(shield=True):
+                await self.line.send({words.CALL: number, **said})
             with anyio.fail_after(timeout_s):
                 return await one.done
         except (anyio.get_cancelled_exc_class(), TimeoutError) as gone:

@@ -18,7 +18,7 @@ from claudemesh_wire.errors import Forbidden, TooMuch
 from claudemesh_wire.grants import Capability
 from claudemesh_wire.mcp_servers import MESH, RegistrationFields
 from claudemesh_wire.membership import Member
-from claudemesh_wire.search import PeerFilters, SearchPeers
+from claudemesh_wire.search import SearchPeers
 
 PER_MINUTE: Final = 60
 AT_ONCE: Final = 8
@@ -98,15 +98,15 @@ class Callers:
         peer = caller.certificate.fields.peer
         if {MESH, peer, f"role:{caller.member.role}"}.intersection(said.visible_to):
             return True
-        for viewer in said.visible_to:
-            if viewer.startswith("@"):
-                group, _, role = viewer[1:].partition(":")
-                asked = SearchPeers(filters=PeerFilters(group=group), limit=200)
-                for card in (await client.call(asked)).peers:
-                    roles = {one.name: one.role for one in card.groups}
-                    if card.peer == peer and (not role or roles.get(group) == role):
-                        return True
-        return False
+        wanted = [viewer[1:].partition(":") for viewer in said.visible_to if viewer[0] == "@"]
+        if not wanted:
+            return False
+        # By its id, which fits none but this one; of one that hides the broker tells nothing.
+        found = (await client.call(SearchPeers(query=peer, limit=1))).peers
+        roles = {one.name: one.role for card in found if card.peer == peer for one in card.groups}
+        return any(
+            group in roles and (not role or roles[group] == role) for group, _, role in wanted
+        )
 
     def begin(self, caller: Caller) -> None:
         """Count a call that begins; ``end`` it in any case.

@@ -12,9 +12,9 @@ from tests.support.claude.beside import IDLE, a_plugin, file_of, meshed, told_in
 from tests.support.claude.client import LIMIT_S
 from tests.support.claude.room import Room
 from tests.support.claude.terminal import at_terminal
+from tests.support.live import a_moment
 
 PROGRAMS = str(Path(routes.__file__).parent)
-LOOK_AGAIN_S = 0.05
 
 
 def beside(client_pid: int) -> list[str]:
@@ -36,8 +36,8 @@ def beside(client_pid: int) -> list[str]:
 async def until(holds: Callable[[], bool]) -> None:
     with anyio.fail_after(LIMIT_S):
         # Another process's end gives no sign here.
-        while not holds():  # noqa: ASYNC110
-            await anyio.sleep(LOOK_AGAIN_S)
+        while not holds():
+            await a_moment()
 
 
 async def test_one_of_each_runs_beside_a_session_whatever_it_becomes(

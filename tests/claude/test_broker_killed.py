@@ -18,10 +18,9 @@ from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule, mesh
 from tests.support.claude.terminal import at_terminal
-from tests.support.live import LIMIT_S
+from tests.support.live import LIMIT_S, a_moment
 
 TEXT = "Two herons."
-LOOK_AGAIN_S = 0.05
 
 
 def a_client(room: Room) -> Claude:
@@ -127,5 +126,5 @@ async def restarted(room: Room) -> None:
     killed = room.live.kill_broker()
     with anyio.fail_after(LIMIT_S):
         # Another process's start gives no sign here.
-        while (found := room.live.launcher.find()) is None or found.pid == killed.pid:  # noqa: ASYNC110
-            await anyio.sleep(LOOK_AGAIN_S)
+        while (found := room.live.launcher.find()) is None or found.pid == killed.pid:
+            await a_moment()

@@ -16,6 +16,7 @@ from claudemesh_mcp.hosting.flights import Hooks, Raw, Stop
 from claudemesh_wire.errors import MeshError
 from tests.support.backends.bare import bare, without_stamp
 from tests.support.backends.found import handmade
+from tests.support.live import LIMIT_S, a_moment
 
 ERAS = pytest.mark.parametrize("era", ["handshake", "stateless"])
 PREFIX = "io.modelcontextprotocol/"
@@ -38,11 +39,11 @@ def lines_of(path: Path) -> list[str]:
 
 async def line_of(path: Path, number: int) -> str:
     """Wait for a line that the server writes."""
-    while True:
-        lines = lines_of(path)
-        if len(lines) >= number:
-            return lines[number - 1]
-        await anyio.sleep(0.01)
+    with anyio.fail_after(LIMIT_S):
+        # Another process's line gives no sign here.
+        while len(lines := lines_of(path)) < number:
+            await a_moment()
+    return lines[number - 1]
 
 
 @ERAS

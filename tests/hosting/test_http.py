@@ -20,6 +20,7 @@ from claudemesh_mcp.hosting.launch import Launch
 from claudemesh_wire.errors import MeshError
 from tests.support.backends import found
 from tests.support.hosting import free_port
+from tests.support.live import a_moment
 
 PROGRAM = Path(found.__file__).with_name("http_server.py")
 KEY = {"X-Key": "open"}
@@ -47,7 +48,7 @@ async def answers(port: int) -> None:
             async with await anyio.connect_tcp("127.0.0.1", port):
                 return
         except OSError:
-            await anyio.sleep(0.05)
+            await a_moment()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 from claudemesh_mcp import statusline
 from claudemesh_mcp.home import file_lock
 from claudemesh_mcp.routes import glances, places, records
-from tests.support.live import LIMIT_S, Live, LiveSession, alive
+from tests.support.live import LIMIT_S, Live, LiveSession, a_moment, alive
 
 LINE = [sys.executable, "-I", "-S", str(Path(statusline.__file__))]
 CONSOLE = [sys.executable, "-m", "claudemesh_mcp", "statusline"]
@@ -55,8 +55,8 @@ async def until(live: Live, pid: int, wanted: str, command: list[str] = LINE) ->
     said = ""
     with anyio.move_on_after(LIMIT_S):
         # What the server leaves gives no sign here.
-        while (said := await line(live, pid, command)) != wanted:  # noqa: ASYNC110
-            await anyio.sleep(0.1)
+        while (said := await line(live, pid, command)) != wanted:
+            await a_moment()
         return
     raise AssertionError(f"it says {said!r}")
 

@@ -7,16 +7,13 @@ from typing import Any
 
 import pytest
 
-from claudemesh_mcp import granting
 from claudemesh_mcp.calling.approving import Approving
 from claudemesh_mcp.calling.directory import Directory, Offered, find
 from claudemesh_mcp.calling.pins import Pins
-from claudemesh_mcp.granting import Change
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError, Unavailable
-from claudemesh_wire.handshake import Mode
 from tests.support.offering import ADD, Words, register
-from tests.support.twin import a_mesh
+from tests.support.twopeople import two_people
 
 NOW = 1_790_000_000_000
 
@@ -60,12 +57,10 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with a_mesh(tmp_path) as twin:
-        ada = await twin.join("ada")
-        bob = await (await twin.admit("bob")).join("bob")
-        human = await twin.join("human", Mode.CALL)
-        await granting.change(human.peer, human.ready, "bob", Change(allow=frozenset({"tool"})))
-        yield World(ada, bob, Approving(Pins(bob.peer.identity), lambda: NOW))
+    async with two_people(tmp_path) as people:
+        await people.grant("tool")
+        bob = people.bob
+        yield World(people.ada, bob, Approving(Pins(bob.peer.identity), lambda: NOW))
 
 
 async def test_without_a_way_to_the_human_the_command_is_named(world: World) -> None:

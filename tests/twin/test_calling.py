@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,41 @@ async def test_a_cancelled_call_is_cancelled_over_there(twin: Twin, ada: Caller)
     with anyio.fail_after(LIMIT_S):
         await host.until(lambda heard: len(heard) == 2)
     assert host.heard[1] == {"cancel": host.heard[0]["call"], "reason": "cancelled"}
+
+
+async def test_a_caller_that_gives_up_while_it_still_speaks_takes_no_other_along(
+    twin: Twin, ada: Caller
+) -> None:
+    release = anyio.Event()
+
+    async def wait(line: Line, said: Words) -> None:
+        await release.wait()
+        await line.send({"done": said["call"], "result": {}})
+
+    _, host = await hosting(twin, host=Host(wait))
+    results: list[Words] = []
+
+    async def keep() -> None:
+        results.append(await ada.call())
+
+    async with anyio.create_task_group() as others:
+        others.start_soon(keep)
+        await host.until(lambda heard: len(heard) == 1)
+        speaks = anyio.Event()
+
+        def hear(text: str) -> str:
+            if " tunnels.came " in text[:60] and len(text) > 100_000:
+                speaks.set()
+            return text
+
+        twin.lie = hear
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(ada.call, params={"name": "add", "text": "x" * 2_000_000}))
+            await speaks.wait()
+            tasks.cancel_scope.cancel()
+        release.set()
+    assert [sorted(one) for one in results] == [["_meta"]]
+    assert len(host.lines) == 1
 
 
 async def test_an_error_of_the_server_comes_as_it_was(twin: Twin, ada: Caller) -> None:

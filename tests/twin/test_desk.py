@@ -8,19 +8,16 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp import granting
 from claudemesh_mcp.calling.desk import Desk, Going, hooks_of
 from claudemesh_mcp.calling.links import Hooks
 from claudemesh_mcp.calling.pins import Verdict
-from claudemesh_mcp.granting import Change
 from claudemesh_mcp.hosting.serving import Hosted, Serving
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError, Unavailable
-from claudemesh_wire.handshake import Mode
 from claudemesh_wire.mcp_servers import UnregisterServer
 from tests.support.broker import LIMIT_S
 from tests.support.offering import ADD, Words, register
-from tests.support.twin import Twin, a_mesh
+from tests.support.twopeople import two_people
 
 READS = {**ADD, "name": "look", "annotations": {"readOnlyHint": True}}
 TYPED = {**READS, "inputSchema": {"type": "object", "required": ["a"]}}
@@ -42,9 +39,7 @@ class Backend:
 class World:
     """Ada, who offers, and bob's desk."""
 
-    twin: Twin
     ada: Mesh
-    bob: Mesh
     desk: Desk
     backend: Backend
     changed: list[tuple[str, str]]
@@ -65,17 +60,13 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with a_mesh(tmp_path) as twin:
-        ada = await twin.join("ada")
-        bob = await (await twin.admit("bob")).join("bob")
-        human = await twin.join("human", Mode.CALL)
-        said = Change(allow=frozenset({"tool"}))
-        await granting.change(human.peer, human.ready, "bob", said)
+    async with two_people(tmp_path) as people, anyio.create_task_group() as tasks:
+        await people.grant("tool")
+        bob = people.bob
         desk = Desk(bob.peer, bob.tunnels, bob.ready)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(desk.run)
-            yield World(twin, ada, bob, desk, Backend(), [])
-            tasks.cancel_scope.cancel()
+        tasks.start_soon(desk.run)
+        yield World(people.ada, desk, Backend(), [])
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_tool_that_only_reads_is_called_by_its_servers_short_name(world: World) -> None:

@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from claudemesh_mcp import granting
 from claudemesh_mcp.calling.directory import Directory, Offered, find
 from claudemesh_mcp.calling.pins import Pins, Standing, Verdict
-from claudemesh_mcp.granting import Change
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError
-from claudemesh_wire.handshake import Mode
 from tests.support.offering import ADD, Words, register
-from tests.support.twin import Twin, a_mesh
+from tests.support.twin import Twin
+from tests.support.twopeople import two_people
 
 NOW = 1_790_000_000_000
 
@@ -40,13 +38,9 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with a_mesh(tmp_path) as twin:
-        ada = await twin.join("ada")
-        bob = await (await twin.admit("bob")).join("bob")
-        human = await twin.join("human", Mode.CALL)
-        said = Change(allow=frozenset({"tool"}))
-        await granting.change(human.peer, human.ready, "bob", said)
-        yield World(twin, ada, bob, Pins(bob.peer.identity))
+    async with two_people(tmp_path) as people:
+        await people.grant("tool")
+        yield World(people.twin, people.ada, people.bob, Pins(people.bob.peer.identity))
 
 
 async def test_a_tool_of_another_member_needs_an_approval_once(world: World) -> None:

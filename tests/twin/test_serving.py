@@ -10,17 +10,15 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp import granting
 from claudemesh_mcp.calling.links import Hooks, Link, Links
-from claudemesh_mcp.granting import Change
 from claudemesh_mcp.hosting.serving import Hosted, Serving
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import Unavailable
-from claudemesh_wire.handshake import Mode
 from claudemesh_wire.mcp_servers import definition_digest
 from tests.support.broker import LIMIT_S
 from tests.support.offering import ADD, Words, register
-from tests.support.twin import Twin, a_mesh
+from tests.support.twopeople import World as People
+from tests.support.twopeople import two_people
 
 TYPED = {**ADD, "inputSchema": {"type": "object", "required": ["a"]}}
 
@@ -46,14 +44,19 @@ class Backend:
 
 @dataclass
 class World:
-    """Ada, whose session offers sums; bob, of another member; and her human."""
+    """Ada, whose session offers sums, and bob, who calls it."""
 
-    twin: Twin
-    ada: Mesh
-    bob: Mesh
-    human: Mesh
+    people: People
     backend: Backend
     changed: list[tuple[str, str]]
+
+    @property
+    def ada(self) -> Mesh:
+        return self.people.ada
+
+    @property
+    def bob(self) -> Mesh:
+        return self.people.bob
 
     async def offer(self, tools: list[Words], *visible_to: str) -> None:
         made = await register(self.ada, "sums", tools, visible_to or ("mesh",))
@@ -64,10 +67,6 @@ class World:
             lambda server, tool, _: self.changed.append((server, tool)),
         )
         self.ada.tunnels.taker = serving.take
-
-    async def grant(self, *capabilities: str) -> None:
-        said = Change(allow=frozenset(capabilities))
-        await granting.change(self.human.peer, self.human.ready, "bob", said)
 
     @asynccontextmanager
     async def link(self, caller: Mesh) -> AsyncIterator[Link]:
@@ -93,18 +92,15 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with a_mesh(tmp_path) as twin:
-        ada = await twin.join("ada")
-        bob = await (await twin.admit("bob")).join("bob")
-        human = await twin.join("human", Mode.CALL)
-        yield World(twin, ada, bob, human, Backend(), [])
+    async with two_people(tmp_path) as people:
+        yield World(people, Backend(), [])
 
 
 async def test_the_server_hears_who_calls_and_nothing_that_the_caller_says_of_it(
     world: World,
 ) -> None:
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     lie = {
         "claudemesh/caller": {"member": "ada"},
         "io.modelcontextprotocol/clientInfo": {"name": "x"},
@@ -121,7 +117,7 @@ async def test_the_server_hears_who_calls_and_nothing_that_the_caller_says_of_it
 
 async def test_ones_own_sessions_need_no_grant(world: World) -> None:
     await world.offer([ADD], "own")
-    desk = await world.twin.join("desk")
+    desk = await world.people.twin.join("desk")
     assert "result" in await world.call(desk)
     assert world.backend.asked[0][1]["_meta"]["claudemesh/caller"]["own"] is True
 
@@ -136,12 +132,11 @@ async def test_without_a_grant_nothing_is_run_and_the_command_is_named(world: Wo
 
 async def test_a_grant_that_was_taken_back_counts_at_once_on_an_open_line(world: World) -> None:
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     said = {"server": "sums", "method": "tools/call", "params": {"name": "add", "arguments": {}}}
     async with world.link(world.bob) as link:
         assert "result" in await link.call(said, Hooks(), LIMIT_S)
-        no = Change(deny=frozenset({"tool"}))
-        await granting.change(world.human.peer, world.human.ready, "bob", no)
+        await world.people.revoke("tool")
         refused = await link.call(said, Hooks(), LIMIT_S)
     assert refused["refused"]["code"] == "not_granted"
 
@@ -162,7 +157,7 @@ async def test_who_is_not_meant_can_call_nothing(
     world: World, viewers: tuple[str, ...], outcome: str
 ) -> None:
     await world.bob.join("@ops", "lead")
-    await world.grant("tool")
+    await world.people.grant("tool")
     await world.offer([ADD], *viewers)
     done = await world.call(world.bob)
     assert done.get("refused", {}).get("code", "") == outcome
@@ -187,14 +182,14 @@ async def test_what_can_not_be_called_is_refused_before_the_server_hears_of_it(
     world: World, said: dict[str, Any], code: str
 ) -> None:
     await world.offer([TYPED])
-    await world.grant("tool")
+    await world.people.grant("tool")
     assert await world.refused(world.bob, **said) == code
     assert world.backend.asked == []
 
 
 async def test_a_call_by_the_pin_of_now_is_run(world: World) -> None:
     await world.offer([TYPED])
-    await world.grant("tool")
+    await world.people.grant("tool")
     assert "result" in await world.call(world.bob, pin=definition_digest(TYPED))
 
 
@@ -207,7 +202,7 @@ async def test_what_the_server_says_and_asks_meanwhile_goes_to_the_caller(world:
 
     world.backend.act = talk
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     heard: list[Any] = []
 
     async def answer(method: str, params: Words) -> Words:
@@ -236,7 +231,7 @@ async def test_a_caller_that_goes_away_stops_what_it_called(world: World) -> Non
 
     world.backend.act = forever
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     with anyio.fail_after(LIMIT_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(world.call, world.bob)
@@ -252,7 +247,7 @@ async def test_a_server_that_ended_is_told_as_it_is(world: World) -> None:
 
     world.backend.act = gone
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     assert await world.refused(world.bob) == "server_ended"
 
 
@@ -262,7 +257,7 @@ async def test_a_mistake_of_ours_is_no_silence(world: World) -> None:
 
     world.backend.act = wrong
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     assert await world.refused(world.bob) == "internal"
 
 
@@ -277,7 +272,7 @@ async def test_another_member_runs_eight_calls_at_once_and_sixty_a_minute(world:
 
     world.backend.act = wait
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     said = {"server": "sums", "method": "tools/call", "params": {"name": "add", "arguments": {}}}
     refused: Words = {}
     async with world.link(world.bob) as link, anyio.create_task_group() as tasks:
@@ -303,7 +298,7 @@ async def test_a_call_that_is_said_twice_breaks_the_line_and_is_run_once(world: 
 
     world.backend.act = forever
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     line = await world.bob.tunnels.open(world.ada.peer.id)
     call = {"call": 1, "server": "sums", "method": "tools/call", "params": {"name": "add"}}
     await line.send({**call, "params": {"name": "add", "arguments": {}}})
@@ -327,7 +322,7 @@ async def test_a_caller_can_tell_that_a_definition_is_not_what_was_approved(worl
 
 async def test_a_removed_member_calls_nothing_on_an_open_line(world: World) -> None:
     await world.offer([ADD])
-    await world.grant("tool")
+    await world.people.grant("tool")
     line = await world.bob.tunnels.open(world.ada.peer.id)
     world.ada.peer.trust.chain.members[world.bob.peer.identity.member].__dict__["removed"] = True
     await line.send(

@@ -11,6 +11,7 @@ from claudemesh_mcp.line import Line, LineEnded, Words
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import Mode
+from claudemesh_wire.tunnels import DataCame
 from tests.support.broker import LIMIT_S
 from tests.support.twin import Twin, a_mesh
 
@@ -203,6 +204,15 @@ async def test_a_played_back_offer_makes_the_callee_say_nothing_to_anybody(twin:
         while not any(one.code == "stale_offer" for one in bob.peer.problems):
             await anyio.lowlevel.checkpoint()
     assert len(echo.lines) == 1
+
+
+async def test_what_comes_for_a_line_that_was_left_disturbs_no_later_one(twin: Twin) -> None:
+    ada = await twin.join("ada")
+    bob, _ = await offering(twin)
+    # The first that this broker opens is number 1.
+    ada.tunnels.hear(DataCame(tunnel=1, data=b"late words"))
+    line = await ada.tunnels.open(bob.peer.id)
+    assert (line.number, await echoed(line, {"n": 1})) == (1, {"n": 1})
 
 
 async def test_a_flood_that_nobody_reads_ends_the_line(

@@ -20,6 +20,7 @@ from claudemesh_mcp.routes import records
 from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule
+from tests.support.live import a_moment
 
 EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")
 MONITOR: Final = "Messages wait"
@@ -27,7 +28,6 @@ SILENT: Final = "SELECT 1 FROM bells WHERE rung_ms < strftime('%s', 'now') * 100
 """Finds in a peer's file a bell that was rung so long ago that its route counts as silent."""
 IDLE: Final = "SELECT 1 FROM facts WHERE key = 'route.activity' AND value = 'idle'"
 _PROGRAMS: Final = Path(routes.__file__).parent
-_LOOK_AGAIN_S: Final = 0.05
 _ALONE: Final = (sys.executable, "-I", "-S")
 KILLED: Final = Path(__file__).with_name("killed_hook.py")
 """Runs a hook and kills it between its offer and its print."""
@@ -133,8 +133,8 @@ async def until_met(room: Room, client_pid: int) -> None:
     """Wait until the hooks of a client find its session."""
     with anyio.fail_after(LIMIT_S):
         # Another process's file gives no sign here.
-        while records.find(room.live.home.data, client_pid) is None:  # noqa: ASYNC110
-            await anyio.sleep(_LOOK_AGAIN_S)
+        while records.find(room.live.home.data, client_pid) is None:
+            await a_moment()
 
 
 def told_in(file: Path, question: str) -> list[tuple[Any, ...]]:
@@ -147,8 +147,8 @@ async def until_told(file: Path, question: str) -> None:
     """Wait until a peer's file answers a question with a row."""
     with anyio.fail_after(LIMIT_S):
         # Another process's commit gives no sign here.
-        while not told_in(file, question):  # noqa: ASYNC110
-            await anyio.sleep(_LOOK_AGAIN_S)
+        while not told_in(file, question):
+            await a_moment()
 
 
 def end_leases(file: Path) -> None:
