@@ -29,15 +29,14 @@ from claudemesh_mcp.outgoing import Outgoing, check, content_fields
 from claudemesh_mcp.peer import Peer, Setup
 from claudemesh_mcp.receiving import Receiving
 from claudemesh_mcp.sending import Sending
-from claudemesh_wire.address import AddressKind, parse
+from claudemesh_mcp.servers import Servers
 from claudemesh_wire.content import Priority
-from claudemesh_wire.errors import Invalid, MeshError
+from claudemesh_wire.errors import MeshError
 from claudemesh_wire.handshake import Mode
 from claudemesh_wire.messages import DEFAULT_TTL_MS
 
 if TYPE_CHECKING:
     from claudemesh_mcp import meshresults, results
-    from claudemesh_mcp.tunnels import Tunnels
 
 _DEPART_S: Final = 2.0
 _INFO_S: Final = 3.0
@@ -62,6 +61,8 @@ class Mesh:
         self._receiving = Receiving(peer)
         self._attachment = Attachment(peer, self._sending, self._receiving, dial, mode)
         self._hatch = Hatch(peer, self._receiving, self._attachment, mode)
+        self.tunnels = self._attachment.tunnels
+        self.servers = Servers(peer, self.tunnels, self.ready)
         self._unconfirmed: list[str] = []
         self._has_departed = False
 
@@ -118,6 +119,7 @@ class Mesh:
             await mesh._attachment.own()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(mesh._attachment.run)
+                tasks.start_soon(mesh.servers.run)
                 try:
                     yield mesh
                 except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - see below
@@ -143,11 +145,6 @@ class Mesh:
     def is_replaced(self) -> bool:
         """Whether the peer was continued in another process."""
         return self._attachment.is_replaced
-
-    @property
-    def tunnels(self) -> "Tunnels":
-        """Its live lines to other peers."""
-        return self._attachment.tunnels
 
     def arrival(self) -> anyio.Event:
         """Give the event that the next arrival sets."""
@@ -341,11 +338,11 @@ class Mesh:
 
     async def join(self, address: str, role: str = "") -> "meshresults.GroupResult":
         """Enter a group, ``@name``; again with another role changes the role."""
-        return await shown.mesh.join(await self.ready(), _group(address), role)
+        return await shown.mesh.join(await self.ready(), address, role)
 
     async def leave(self, address: str) -> "meshresults.GroupResult":
         """Go out of a group."""
-        return await shown.mesh.leave(await self.ready(), _group(address))
+        return await shown.mesh.leave(await self.ready(), address)
 
     async def mesh_info(self) -> "meshresults.MeshInfo":
         """Say where one is connected and as whom; works without a connection too."""
@@ -391,10 +388,3 @@ class Mesh:
                 client = await self._attachment.ready(0)
                 await self._receiving.flush_reports(client)
                 await client.call(Depart())
-
-
-def _group(address: str) -> str:
-    parsed = parse(address)
-    if parsed.kind is not AddressKind.GROUP:
-        raise Invalid(f"{address} is not a group.", "Write it as @name.", code="not_a_group")
-    return parsed.name

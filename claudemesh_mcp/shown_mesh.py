@@ -34,6 +34,7 @@ from claudemesh_mcp.policy import Policy
 from claudemesh_mcp.project import wished_handle
 from claudemesh_mcp.results import rfc3339
 from claudemesh_mcp.routes import facts
+from claudemesh_wire.address import AddressKind, parse
 from claudemesh_wire.errors import Forbidden, Invalid, MeshError
 from claudemesh_wire.grants import GrantsFound, ListGrants
 from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
@@ -168,17 +169,24 @@ async def _updated(peer: Peer, client: Client, request: UpdatePresence) -> PeerC
 
 
 async def join(client: Client, group: str, role: str) -> GroupResult:
-    """Enter a group."""
+    """Enter a group, ``@name``."""
     try:
-        request = JoinGroup(group=group, role=role)
+        request = JoinGroup(group=_group(group), role=role)
     except ValidationError as error:
         raise Invalid("role is at most 80 characters.") from error
     return _groups(await client.call(request))
 
 
 async def leave(client: Client, group: str) -> GroupResult:
-    """Go out of a group."""
-    return _groups(await client.call(LeaveGroup(group=group)))
+    """Go out of a group, ``@name``."""
+    return _groups(await client.call(LeaveGroup(group=_group(group))))
+
+
+def _group(address: str) -> str:
+    parsed = parse(address)
+    if parsed.kind is not AddressKind.GROUP:
+        raise Invalid(f"{address} is not a group.", "Write it as @name.", code="not_a_group")
+    return parsed.name
 
 
 def _groups(mine: MyGroups) -> GroupResult:

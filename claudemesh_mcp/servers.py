@@ -1,0 +1,94 @@
+"""The MCP servers of a mesh, as one peer calls and offers them.
+
+``sdk.py`` has one ``Servers`` for each ``Mesh``. What calls and what hosts is imported and begun by
+the first that needs it: most sessions do neither, and it would take as long as all the rest.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.tunnels import Tunnels
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.calling.desk import Desk
+
+Background = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Servers:
+    """What one peer calls with, and what it offers.
+
+    Args:
+        peer: The peer.
+        tunnels: Its lines.
+        ready: Gives the connection to the broker, waiting a little for one.
+    """
+
+    def __init__(
+        self, peer: Peer, tunnels: Tunnels, ready: Callable[[], Awaitable[Client]]
+    ) -> None:
+        self._peer = peer
+        self._tunnels = tunnels
+        self._ready = ready
+        self._begun: list[Background] = []
+        self._more = anyio.Event()
+
+    async def run(self) -> None:
+        """Run beside the connection what was begun, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                while self._begun:
+                    tasks.start_soon(self._begun.pop())
+                self._more = anyio.Event()
+                await self._more.wait()
+
+    def _begin(self, background: Background) -> None:
+        self._begun.append(background)
+        self._more.set()
+
+    @cached_property
+    def desk(self) -> "Desk":
+        """What calls the tools of others, reads their resources and gets their prompts."""
+        from claudemesh_mcp.calling.desk import Desk
+
+        desk = Desk(self._peer, self._tunnels, self._ready)
+        self._begin(desk.run)
+        return desk
+
+    async def call(
+        self,
+        server: str,
+        tool: str,
+        arguments: dict[str, Any] | None = None,
+        *,
+        progress: Callable[[dict[str, Any]], None] | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Call a tool of another session, for a program.
+
+        Args:
+            server: ``handle/name``, or the short name where that is one server.
+            tool: The tool's name there.
+            arguments: As the tool's schema wants them.
+            progress: Takes ``{progress, total?, message?}`` whenever the server says how far it is.
+            timeout_s: How long it may take; 300 if not given.
+
+        Returns:
+            The server's result: ``content``, perhaps ``structuredContent`` and ``isError``.
+
+        Raises:
+            BackendError: the server answered with an error of the protocol.
+            MeshError: as ``Desk.call_tool``.
+        """
+        from claudemesh_mcp.calling.desk import Going
+        from claudemesh_mcp.calling.links import Hooks
+        from claudemesh_mcp.calling.toolcalls import TIMEOUT_S
+
+        hooks = Hooks(progress) if progress is not None else Hooks()
+        going = Going(hooks, timeout_s=TIMEOUT_S if timeout_s is None else timeout_s)
+        return await self.desk.call_tool(server, tool, arguments or {}, going)
