@@ -355,6 +355,7 @@ class Attachment:
         """Act on the notices that have gathered; deliveries of all of them are one commit."""
         delivers = [notice for notice in batch if isinstance(notice, Deliver)]
         for notice in batch:
+            self._peer.news.hear(notice, self._peer.now_ms())
             match notice:
                 case LogGrew(entries=entries):
                     extend = partial(self._peer.trust.extend, entries)
@@ -365,7 +366,6 @@ class Attachment:
                     self._receiving.look_again()
                 case PresenceChanged():
                     self._sending.forget_resolutions()
-                    self._peer.news.hear(notice, self._peer.now_ms())
                 case InheritanceGrew():
                     self._succession.look()
                 case _:

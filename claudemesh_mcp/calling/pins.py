@@ -71,9 +71,10 @@ class Pins:
         Raises:
             MeshError: the file can't be read or written.
         """
-        pins = self._read().get(key(offered, tool), [])
+        pins = _kept(self._read(), offered, tool)
         is_asked = needs_approval(offered, tool, self._own)
         if not pins:
+            is_asked |= is_new_owner(offered, self._own)
             if not is_asked:
                 self.note(offered, tool, Verdict.UNASKED, now_ms)
             return Standing.NEEDS_APPROVAL if is_asked else Standing.ALLOWED
@@ -99,7 +100,7 @@ class Pins:
 
     def diff(self, offered: Offered, tool: Definition) -> str:
         """Show how a definition differs from the one pinned last; nothing if there is none."""
-        pins = self._read().get(key(offered, tool))
+        pins = _kept(self._read(), offered, tool)
         if not pins:
             return ""
         lines = unified_diff(
@@ -131,7 +132,15 @@ class Pins:
 
 def key(offered: Offered, tool: Definition) -> str:
     """Name a tool by whose it is: a handle may go to another peer, a member's id never."""
-    return f"{offered.member.id}/{offered.name}/{tool['name']}"
+    return f"{offered.owners[0]}/{offered.name}/{tool['name']}"
+
+
+def _kept(pins: Mapping[str, Sequence[Pin]], offered: Offered, tool: Definition) -> Sequence[Pin]:
+    """Give the pins of a tool, and those of the same definition with who lets it be provided."""
+    own, *others = (f"{owner}/{offered.name}/{tool['name']}" for owner in offered.owners)
+    digest = definition_digest(tool)
+    theirs = [pin for name in others for pin in pins.get(name, ()) if pin.digest == digest]
+    return [*pins.get(own, ()), *theirs]
 
 
 def needs_approval(offered: Offered, tool: Definition, own: str) -> bool:
@@ -139,6 +148,15 @@ def needs_approval(offered: Offered, tool: Definition, own: str) -> bool:
     hints: Any = tool.get("annotations")
     is_read_only = isinstance(hints, dict) and cast("Definition", hints).get("readOnlyHint") is True
     return offered.member.id != own and not is_read_only
+
+
+def is_new_owner(offered: Offered, own: str) -> bool:
+    """Tell whether a human has to say yes to a first use even of what only reads.
+
+    Whoever offers what another does, and lets that one provide it, is the owner of both: who meant
+    the other by their name is to hear of it before anything is sent to a member that is new.
+    """
+    return bool(offered.shared_with) and offered.member.id != own
 
 
 def _pin(told: Mapping[str, Any]) -> Pin:
