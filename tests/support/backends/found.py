@@ -17,12 +17,13 @@ from tests.support.claude.client import is_required
 
 _HANDMADE: Final = Path(__file__).with_name("handmade.py")
 _CACHE: Final = Path(sys.prefix) / "cache"
-_KEPT: Final = {"HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"}
+_KEPT: Final = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
 
 
 def environment() -> dict[str, str]:
     """Give the little that a server's environment needs."""
-    return {name: value for name, value in os.environ.items() if name in _KEPT}
+    given = os.environ  # noqa: TID251 - handed on to programs that are not ours
+    return {name: given[name] for name in _KEPT if name in given}
 
 
 def _installed(path: Path, program: str) -> str:
