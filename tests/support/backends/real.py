@@ -4,7 +4,9 @@ Each call is made twice in the same world, once directly and once through what i
 ``fresh`` makes that world anew, at the same place.
 """
 
+import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from tests.support.backends import found
 Words = dict[str, Any]
 Call = tuple[str, Words]
 _PINNED_S: Final = 1_700_000_000
+_NOW: Final = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}:\d\d:\d\d(?: [AP]M)?")
 _DATED: Final = {
     f"GIT_{who}_{what}": value
     for who in ("AUTHOR", "COMMITTER")
@@ -56,6 +59,12 @@ class Real:
 def tool(name: str, /, **arguments: Any) -> Call:
     """Write a call of a tool."""
     return ("tools/call", {"name": name, "arguments": arguments})
+
+
+def timeless(answer: Words) -> Words:
+    """Take out what a clock says: two calls are never made at the same time."""
+    told: Words = json.loads(_NOW.sub("<now>", json.dumps(answer)))
+    return told
 
 
 def _read(uri: str) -> Call:
@@ -131,6 +140,7 @@ def _filesystem_calls(folder: Path) -> list[Call]:
         tool("create_directory", path=at("made/here")),
         tool("move_file", source=at("new.txt"), destination=at("made/here/moved.txt")),
         tool("move_file", source=at("new.txt"), destination=at("made")),
+        tool("get_file_info", path=at("deep")),
         tool("get_file_info", path=at("nowhere")),
         tool("read_file", path="/etc/hostname"),
     ]
@@ -176,7 +186,9 @@ def _sqlite_calls(_: Path) -> list[Call]:
 def _time_calls(_: Path) -> list[Call]:
     zones = {"source_timezone": "Europe/Berlin", "target_timezone": "Asia/Tokyo"}
     return [
+        tool("convert_time", **zones, time="16:30"),
         tool("convert_time", **zones, time="soon"),
+        tool("get_current_time", timezone="Asia/Tokyo"),
         tool("get_current_time", timezone="No/Where"),
         tool("get_current_time"),
         tool("no_such_tool"),
