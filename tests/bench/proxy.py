@@ -26,6 +26,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
+
 from claudemesh_mcp.config import Settings, broker_environment
 from claudemesh_mcp.sdk import Mesh
 from tests.campaigns.actor import Actor
@@ -57,7 +59,6 @@ class Direct:
         self._process = process
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._reading = asyncio.create_task(self._read())
 
     async def ask(self, method: str, params: dict[str, Any]) -> Any:
         """Give the answer to a request."""
@@ -80,7 +81,8 @@ class Direct:
         """Call the tool once."""
         return await self.ask("tools/call", {"name": "seen", "arguments": ARGUMENTS})
 
-    async def _read(self) -> None:
+    async def read(self) -> None:
+        """Hand answers to who waits for them, until the server ends."""
         assert self._process.stdout
         while line := await self._process.stdout.readline():
             words = json.loads(line)
@@ -104,7 +106,9 @@ async def rate(calls: list[Calling], count: int) -> float:
             await call()
 
     began = time.perf_counter()
-    await asyncio.gather(*(keep_calling(one) for one in calls))
+    async with anyio.create_task_group() as tasks:
+        for one in calls:
+            tasks.start_soon(keep_calling, one)
     return round(count // len(calls) * len(calls) / (time.perf_counter() - began), 1)
 
 
@@ -133,11 +137,12 @@ async def measure(direct: Direct, meshes: list[Mesh], count: int) -> dict[str, A
     for callers in CALLERS:
         rates["direct"][str(callers)] = await rate([direct.call] * callers, count)
         rates["mesh"][str(callers)] = await rate(calls[:callers], count)
+    added = {one: round(summed["mesh"][one] - summed["direct"][one], 2) for one in GOAL_MS}
     return {
         "calls": count,
         "direct_ms": summed["direct"],
         "mesh_ms": summed["mesh"],
-        "added_ms": {name: round(summed["mesh"][name] - summed["direct"][name], 2) for name in GOAL_MS},
+        "added_ms": added,
         "calls_per_s": rates,
     }
 
@@ -152,6 +157,9 @@ async def run(folder: Path, count: int) -> dict[str, Any]:
         )
         stack.callback(process.kill)
         direct = Direct(process)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        tasks.start_soon(direct.read)
         await direct.greet()
         host = await Actor("host", given).start(folder / "errors")
         stack.push_async_callback(host.end)

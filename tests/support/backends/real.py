@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -20,7 +20,6 @@ from claudemesh_mcp.hosting.launch import Launch
 from tests.support.backends import found
 
 Words = dict[str, Any]
-Call = tuple[str, Words]
 _PINNED_S: Final = 1_700_000_000
 _NOW: Final = re.compile(r"\d{4}-\d\d-\d\d|\d{1,2}:\d\d:\d\d(?: [AP]M)?")
 _DATED: Final = {
@@ -28,6 +27,14 @@ _DATED: Final = {
     for who in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "a"), ("EMAIL", "a@b"), ("DATE", f"{_PINNED_S} +0000"))
 }
+
+
+class Call(NamedTuple):
+    """One request to a server, and by what code the mesh refuses it without asking the server."""
+
+    method: str
+    params: Words
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,17 @@ class Real:
 
 def tool(name: str, /, **arguments: Any) -> Call:
     """Write a call of a tool."""
-    return ("tools/call", {"name": name, "arguments": arguments})
+    return Call("tools/call", {"name": name, "arguments": arguments})
+
+
+def wrong(name: str, /, **arguments: Any) -> Call:
+    """Write a call of a tool whose schema does not allow these arguments."""
+    return tool(name, **arguments)._replace(refused="bad_arguments")
+
+
+def unknown(name: str) -> Call:
+    """Write a call of a tool that there is not."""
+    return tool(name)._replace(refused="unknown_tool")
 
 
 def timeless(answer: Words) -> Words:
@@ -68,26 +85,26 @@ def timeless(answer: Words) -> Words:
 
 
 def _read(uri: str) -> Call:
-    return ("resources/read", {"uri": uri})
+    return Call("resources/read", {"uri": uri})
 
 
 def _prompt(name: str, /, **arguments: Any) -> Call:
-    return ("prompts/get", {"name": name, **({"arguments": arguments} if arguments else {})})
+    return Call("prompts/get", {"name": name, "arguments": arguments})
 
 
 def _everything_calls(_: Path) -> list[Call]:
     return [
         tool("echo", message="hello ☃"),
-        tool("echo"),
+        wrong("echo"),
         tool("get-annotated-message", messageType="error", includeImage=True),
         tool("get-annotated-message", messageType="success"),
-        tool("get-annotated-message", messageType="no such"),
+        wrong("get-annotated-message", messageType="no such"),
         tool("get-env"),
         tool("get-resource-links", count=3),
         tool("get-resource-reference", resourceType="Text", resourceId=2),
         tool("get-structured-content", location="New York"),
         tool("get-sum", a=1, b=2),
-        tool("get-sum", a="one"),
+        wrong("get-sum", a="one"),
         tool("get-tiny-image"),
         tool(
             "gzip-file-as-resource",
@@ -97,7 +114,7 @@ def _everything_calls(_: Path) -> list[Call]:
         ),
         tool("toggle-subscriber-updates"),
         tool("trigger-long-running-operation", duration=0.1, steps=2),
-        tool("no-such-tool"),
+        unknown("no-such-tool"),
         _prompt("simple-prompt"),
         _prompt("args-prompt", city="Paris", state="Texas"),
         _prompt("completable-prompt", department="Engineering", name="Alice"),
@@ -128,7 +145,7 @@ def _filesystem_calls(folder: Path) -> list[Call]:
         tool("read_text_file", path=at("ünïcode.txt"), head=1, tail=1),
         tool("read_media_file", path=at("image.png")),
         tool("read_multiple_files", paths=[at("ünïcode.txt"), at("nowhere")]),
-        tool("read_multiple_files", paths=[]),
+        wrong("read_multiple_files", paths=[]),
         tool("list_directory", path=at("")),
         tool("list_directory_with_sizes", path=at(""), sortBy="size"),
         tool("directory_tree", path=at("")),
@@ -162,7 +179,7 @@ def _memory_calls(_: Path) -> list[Call]:
         tool("delete_observations", deletions=[{"entityName": "bob", "observations": ["listens"]}]),
         tool("delete_relations", relations=[knows]),
         tool("delete_entities", entityNames=["ada"]),
-        tool("create_entities", entities=[{"name": 1}]),
+        wrong("create_entities", entities=[{"name": 1}]),
         tool("read_graph"),
     ]
 
@@ -190,8 +207,8 @@ def _time_calls(_: Path) -> list[Call]:
         tool("convert_time", **zones, time="soon"),
         tool("get_current_time", timezone="Asia/Tokyo"),
         tool("get_current_time", timezone="No/Where"),
-        tool("get_current_time"),
-        tool("no_such_tool"),
+        wrong("get_current_time"),
+        unknown("no_such_tool"),
     ]
 
 
