@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.imports import Imports
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.tunnels import Tunnels
 
@@ -32,6 +33,8 @@ class Servers:
     def __init__(
         self, peer: Peer, tunnels: Tunnels, ready: Callable[[], Awaitable[Client]]
     ) -> None:
+        self.imports = Imports()
+        """The tools of others that are this session's own by name; it outlives this connection."""
         self._peer = peer
         self._tunnels = tunnels
         self._ready = ready
