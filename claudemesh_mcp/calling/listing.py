@@ -57,7 +57,7 @@ class Service:
 def services(offers: Iterable[Offered]) -> list[tuple[str, list[Offered]]]:
     """Put the providers of one service together; gives the name by which each is called."""
     found: dict[tuple[str, str, str], list[Offered]] = {}
-    for one in sorted(offers, key=lambda one: (not one.online, one.full_name)):
+    for one in sorted(offers, key=lambda one: (not one.online, one.handle, one.name)):
         found.setdefault(one.service, []).append(one)
     short = [providers[0].name for providers in found.values()]
     return [

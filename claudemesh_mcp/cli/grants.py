@@ -40,8 +40,9 @@ def add_to(app: typer.Typer) -> None:
 def grant(name: Name, capability: Capabilities) -> None:
     """Let a member do something to all of your sessions.
 
-    message: have messages shown; wake: wake an idle session. topic, task, tool and file are signed
-    and kept all the same, and decide nothing yet: this version has none of them.
+    message: have messages shown; wake: wake an idle session; tool: call what your sessions offer.
+    topic, task and file are signed and kept all the same, and decide nothing yet: this version has
+    none of them.
 
     \b
     Examples:

@@ -76,7 +76,7 @@ async def call_tool(
 
     The first call of another member's tool, unless it only reads, asks your user; where the client
     can't ask, the refusal names the command by which your user approves it. You can't approve it
-    yourself. After `outcome_unknown` look at what it would have changed before calling again.
+    yourself. Where the outcome is unknown, look at what it would have changed before calling again.
     """
     desk = mesh.servers.desk
     return await passed(desk.call_tool(server, tool, arguments or {}, going(call, timeout_s)))
@@ -132,7 +132,7 @@ async def import_tools(mesh: "Mesh", server: Server, tools: Tools = None) -> Imp
 
     Only for tools that will be called often: each change of the list makes your client read all of
     it again, so import several at once. They are called like `call_tool` calls them, until this
-    session ends. A call in the very next reply may not find them yet.
+    session ends or `drop_tools`. A call in the very next reply may not find them yet.
     """
     offered = await mesh.servers.desk.import_tools(server, tools)
     return mesh.servers.imports.add(offered, tools)

@@ -75,7 +75,8 @@ async def test_without_a_way_to_the_human_the_command_is_named(world: World) -> 
 async def test_a_name_that_a_shell_would_run_is_quoted_in_the_command(world: World) -> None:
     tool = {**ADD, "name": "add; rm -r ~ #"}
     assert await world.code(await world.offered(tool), tool, None) == "needs_approval"
-    assert shlex.split(world.hints[0])[-2:] == ["ada/sums", "add; rm -r ~ #"]
+    command = world.hints[0].partition(": ")[2]
+    assert shlex.split(command)[-2:] == ["ada/sums", "add; rm -r ~ #"]
 
 
 async def test_a_human_who_agrees_is_asked_once(world: World) -> None:
