@@ -13,6 +13,7 @@ import anyio
 
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.imports import Imports
 from claudemesh_mcp.peer import Peer
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Servers:
     def __init__(
         self, peer: Peer, attachment: Attachment, ready: Callable[[], Awaitable[Client]]
     ) -> None:
+        self.imports = Imports()
+        """The tools of others that are this session's own by name; it outlives this connection."""
         self._peer = peer
         self._attachment = attachment
         self._ready = ready

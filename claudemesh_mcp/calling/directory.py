@@ -188,6 +188,11 @@ class Directory:
         return tuple(sorted(found))
 
 
+def names(offered: Offered) -> set[str]:
+    """Give the names by which a server may be meant."""
+    return {offered.full_name, offered.name}
+
+
 def find(offers: Iterable[Offered], name: str, *, by_grant: bool = True) -> list[Offered]:
     """Give the providers of the one service that a name means: its owner's first, and those here.
 
@@ -202,10 +207,10 @@ def find(offers: Iterable[Offered], name: str, *, by_grant: bool = True) -> list
         Conflict: ``ambiguous_server``: several have this short name; the details list them.
     """
     every = list(offers)
-    meant = [one for one in every if name in {one.full_name, one.name}]
+    meant = [one for one in every if name in names(one)]
     if not meant:
-        names = {one.name for one in every} | {one.full_name for one in every}
-        near = get_close_matches(name, sorted(names), n=3)
+        known = {each for one in every for each in names(one)}
+        near = get_close_matches(name, sorted(known), n=3)
         raise NotFound(
             f"No server {name[:80]!a} is offered to this session.",
             f"Did you mean {' or '.join(near)}?" if near else "mesh_tools shows what is offered.",

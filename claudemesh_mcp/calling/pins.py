@@ -7,7 +7,7 @@ sessions of a member may offer servers of one name.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import unified_diff
 from enum import StrEnum
@@ -61,6 +61,7 @@ class Pins:
     """
 
     def __init__(self, identity: Identity) -> None:
+        self.mesh = identity.mesh
         self._own = identity.member
         self._folder: Path = identity.home.meshes / identity.mesh
         self.path: Path = self._folder / "tools.json"
@@ -72,11 +73,27 @@ class Pins:
             MeshError: the file can't be read or written.
         """
         pins = _kept(self._read(), offered, tool)
+        found = self._standing(offered, tool, pins)
+        if not pins and found is Standing.ALLOWED:
+            self.note(offered, tool, Verdict.UNASKED, now_ms)
+        return found
+
+    def standings(self, offers: Iterable[Offered]) -> list[dict[str, Standing]]:
+        """Say for each server what a call of its tools would meet, and pin none; raises as above.
+
+        Returns:
+            For each server, by the tools' names.
+        """
+        kept = self._read()
+        return [
+            {tool["name"]: self._standing(one, tool, _kept(kept, one, tool)) for tool in one.tools}
+            for one in offers
+        ]
+
+    def _standing(self, offered: Offered, tool: Definition, pins: Sequence[Pin]) -> Standing:
         is_asked = needs_approval(offered, tool, self._own)
         if not pins:
             is_asked |= is_new_owner(offered, self._own)
-            if not is_asked:
-                self.note(offered, tool, Verdict.UNASKED, now_ms)
             return Standing.NEEDS_APPROVAL if is_asked else Standing.ALLOWED
         digest = definition_digest(tool)
         pin = next((one for one in pins if one.digest == digest), None)

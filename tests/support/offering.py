@@ -21,9 +21,13 @@ ADD: Words = {"name": "add", "inputSchema": {"type": "object"}}
 
 
 async def register(
-    mesh: Mesh, name: str, tools: list[Words], visible_to: tuple[str, ...] = ("mesh",)
+    mesh: Mesh,
+    name: str,
+    tools: list[Words],
+    visible_to: tuple[str, ...] = ("mesh",),
+    **more: list[Words],
 ) -> Registration:
-    """Offer a server with these tools."""
+    """Offer a server with these tools, and what it has besides of other kinds."""
     peer = mesh.peer
     certificate = peer.certified()
     fields = RegistrationFields(
@@ -33,7 +37,7 @@ async def register(
         name=name,
         at=peer.now_ms(),
         visible_to=list(visible_to),
-        definitions=json.dumps({"tools": tools}),
+        definitions=json.dumps({"tools": tools, **more}),
     )
     made = Registration.make(fields, peer.device.sign.sign)
     client = await mesh.ready()

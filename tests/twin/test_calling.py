@@ -250,7 +250,7 @@ async def test_without_a_provider_that_is_here_nothing_is_run(twin: Twin, ada: C
             Hooks(),
         )
     assert caught.value.code == "peer_offline"
-    assert caught.value.details == {"host": "desk", "since_ms": 5}
+    assert caught.value.details == {"host": "desk", "since": "1970-01-01T00:00:00.005Z"}
 
 
 async def test_a_call_that_takes_too_long_is_stopped_and_its_outcome_unknown(
