@@ -11,7 +11,7 @@ from claudemesh_mcp.calling.approving import Approving, Ask
 from claudemesh_mcp.calling.arguments import check_arguments
 from claudemesh_mcp.calling.directory import Definition, Directory, Offered, find
 from claudemesh_mcp.calling.links import Hooks, Links, Params
-from claudemesh_mcp.calling.pins import Pins, Verdict
+from claudemesh_mcp.calling.pins import Pins, Standing, Verdict
 from claudemesh_mcp.calling.toolcalls import TIMEOUT_S, ToolCalls, Wanted, is_repeatable
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.peer import Peer
@@ -37,6 +37,23 @@ class Going:
     ask: Ask | None = None
     timeout_s: float = TIMEOUT_S
     hops: int = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a human sees of a tool before deciding.
+
+    Args:
+        offered: Whose it is.
+        definition: Its definition as it is now.
+        standing: What a call of it meets.
+        diff: How the definition differs from the one that was used or decided on last.
+    """
+
+    offered: Offered
+    definition: Definition
+    standing: Standing
+    diff: str
 
 
 class Desk:
@@ -142,6 +159,13 @@ class Desk:
         offered = find(await self.offers(), server)[0]
         self.pins.note(offered, offered.tool(tool), verdict, self._peer.now_ms())
         return offered
+
+    async def look(self, server: str, tool: str) -> Look:
+        """Look at a tool, and pin nothing; raises as ``decide``."""
+        offered = find(await self.offers(), server)[0]
+        definition = offered.tool(tool)
+        standing = self.pins.standings(offered)[tool]
+        return Look(offered, definition, standing, self.pins.diff(offered, definition))
 
 
 def hooks_of(progress: Callable[[Params], None], log: Callable[[Params], None], ask: Ask) -> Hooks:

@@ -72,10 +72,22 @@ class Pins:
             MeshError: the file can't be read or written.
         """
         pins = self._read().get(key(offered, tool), [])
+        found = self._standing(offered, tool, pins)
+        if not pins and found is Standing.ALLOWED:
+            self.note(offered, tool, Verdict.UNASKED, now_ms)
+        return found
+
+    def standings(self, offered: Offered) -> dict[str, Standing]:
+        """Say what a call of each of a server's tools would meet, and pin none; raises as above."""
+        kept = self._read()
+        return {
+            tool["name"]: self._standing(offered, tool, kept.get(key(offered, tool), []))
+            for tool in offered.tools
+        }
+
+    def _standing(self, offered: Offered, tool: Definition, pins: Sequence[Pin]) -> Standing:
         is_asked = needs_approval(offered, tool, self._own)
         if not pins:
-            if not is_asked:
-                self.note(offered, tool, Verdict.UNASKED, now_ms)
             return Standing.NEEDS_APPROVAL if is_asked else Standing.ALLOWED
         digest = definition_digest(tool)
         pin = next((one for one in pins if one.digest == digest), None)

@@ -21,6 +21,7 @@ from claudemesh_mcp.cli import (
     install,
     invites,
     launch,
+    mcp_tools,
     members,
     meshes,
     messages,
@@ -105,6 +106,14 @@ for module in (
     shell,
 ):
     module.add_to(app)
+
+servers = typer.Typer(
+    help="Offer MCP servers to the mesh, and say what of others may be called.",
+    no_args_is_help=True,
+)
+for module in (mcp_tools,):
+    module.add_to(servers)
+app.add_typer(servers, name="mcp-server")
 
 
 def run(argv: Sequence[str]) -> int:

@@ -50,6 +50,11 @@ def line(text: str, indent: int = 0) -> None:
     print(" " * indent + clean_line(text).text)
 
 
+def lines(text: str) -> None:
+    """Print a text of several lines as data, indented as it is."""
+    print(clean(text).text)
+
+
 def word(text: str) -> None:
     """Say something to the person at the terminal."""
     print(clean_line(text).text, file=sys.stderr)
