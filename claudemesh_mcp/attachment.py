@@ -19,7 +19,7 @@ from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.causes import cause_of, is_expected
 from claudemesh_mcp.client import Client, Credentials
 from claudemesh_mcp.connection import Link, pauses
-from claudemesh_mcp.greeting import greet
+from claudemesh_mcp.greeting import certify, greet
 from claudemesh_mcp.home import FileLock
 from claudemesh_mcp.meshes import Place, update_place
 from claudemesh_mcp.peer import Peer
@@ -35,7 +35,7 @@ from claudemesh_wire.keys import unb64
 from claudemesh_wire.meshes import LogGrew
 from claudemesh_wire.message import Notice
 from claudemesh_wire.messages import Deliver
-from claudemesh_wire.presence import Certify, PresenceChanged
+from claudemesh_wire.presence import PresenceChanged
 from claudemesh_wire.succession import InheritanceGrew
 
 logger: Final = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Attachment:
         self._receiving = receiving
         self._succession = Succession(peer, receiving)
         self._dial = dial
-        self._mode = mode
+        self.mode = mode
         self._client: Client | None = None
         self._changed = anyio.Event()
         self._failure: MeshError | None = None
@@ -123,7 +123,7 @@ class Attachment:
     def holder(self) -> str:
         """The name under which this process holds what it offers."""
         nonce = self._peer.nonce
-        return openrows.attached_holder(nonce) if self._mode is Mode.ATTACH else f"call:{nonce}"
+        return openrows.attached_holder(nonce) if self.mode is Mode.ATTACH else f"call:{nonce}"
 
     @property
     def is_connected(self) -> bool:
@@ -157,6 +157,12 @@ class Attachment:
             "Try again in a few seconds; claudemesh status shows the broker.",
             code="connecting",
         )
+
+    async def another(self, last: Client | None) -> Client:
+        """Wait for a connection that is not this one."""
+        while self._client is None or self._client is last:
+            await self._changed.wait()
+        return self._client
 
     def refuse_if_replaced(self) -> None:
         """Raise ``replaced`` when the peer's messages are another process's business now."""
@@ -264,7 +270,7 @@ class Attachment:
                 device=peer.device,
                 certificate=peer.renew(handle),
                 trust=peer.trust,
-                mode=self._mode,
+                mode=self.mode,
                 session=peer.setup.session,
                 handles=wishes,
                 charter=place.charter if place else b"",
@@ -288,7 +294,7 @@ class Attachment:
         if peer.certified().fields.handle != facts.handle:
             await certify(peer, client, facts.handle)
         peer.handle = facts.handle
-        if self._mode is Mode.ATTACH:
+        if self.mode is Mode.ATTACH:
             await self._take_lock()
         await self._succession.begin(client, facts)
         now_ms = peer.now_ms()
@@ -302,7 +308,7 @@ class Attachment:
         Before anything is handed out: a later message must not be printed before an earlier one
         that only waits for the end of a dead process's lease.
         """
-        if self._mode is Mode.ATTACH and self._lock is None:
+        if self.mode is Mode.ATTACH and self._lock is None:
             self._lock = self._peer.take_lock()
             if self._lock is not None:
                 holder = self.holder
@@ -386,13 +392,3 @@ class Attachment:
             act()
         except MeshError as error:
             self._peer.detect(error)
-
-
-async def certify(peer: Peer, client: Client, handle: str) -> None:
-    """Publish a certificate and use it from then on.
-
-    In that order: what is signed under a certificate that the broker lacks is believed by nobody.
-    """
-    certificate = peer.issue(handle)
-    await client.call(Certify(certificate=certificate.blob))
-    peer.certificate, peer.handle = certificate, handle

@@ -62,7 +62,7 @@ class Mesh:
         self._attachment = Attachment(peer, self._sending, self._receiving, dial, mode)
         self._hatch = Hatch(peer, self._receiving, self._attachment, mode)
         self.tunnels = self._attachment.tunnels
-        self.servers = Servers(peer, self.tunnels, self.ready)
+        self.servers = Servers(peer, self._attachment, self.ready)
         self._unconfirmed: list[str] = []
         self._has_departed = False
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.peer import Peer
-from claudemesh_mcp.tunnels import Tunnels
 
 if TYPE_CHECKING:
     from claudemesh_mcp.calling.desk import Desk
+    from claudemesh_mcp.hosting.offering import Offering
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 
@@ -25,15 +26,15 @@ class Servers:
 
     Args:
         peer: The peer.
-        tunnels: Its lines.
+        attachment: Its connection.
         ready: Gives the connection to the broker, waiting a little for one.
     """
 
     def __init__(
-        self, peer: Peer, tunnels: Tunnels, ready: Callable[[], Awaitable[Client]]
+        self, peer: Peer, attachment: Attachment, ready: Callable[[], Awaitable[Client]]
     ) -> None:
         self._peer = peer
-        self._tunnels = tunnels
+        self._attachment = attachment
         self._ready = ready
         self._begun: list[Background] = []
         self._more = anyio.Event()
@@ -56,9 +57,18 @@ class Servers:
         """What calls the tools of others, reads their resources and gets their prompts."""
         from claudemesh_mcp.calling.desk import Desk
 
-        desk = Desk(self._peer, self._tunnels, self._ready)
+        desk = Desk(self._peer, self._attachment.tunnels, self._ready)
         self._begin(desk.run)
         return desk
+
+    @cached_property
+    def offering(self) -> "Offering":
+        """What runs servers of this session, and offers them to the mesh."""
+        from claudemesh_mcp.hosting.offering import Offering
+
+        offering = Offering(self._peer, self._attachment, self._ready)
+        self._begin(offering.run)
+        return offering
 
     async def call(
         self,

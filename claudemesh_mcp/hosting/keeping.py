@@ -107,6 +107,11 @@ class Kept:
         return self._condition
 
     @property
+    def command_line(self) -> str:
+        """How it is started, for its owner's eyes."""
+        return self.launch.command_line
+
+    @property
     def backend(self) -> Backend:
         """The server, to be called.
 
@@ -133,6 +138,10 @@ class Kept:
         """
         asked = wanting_news(params)
         return await self.backend.call(method, asked, hooks_for(params, hooks))
+
+    async def definitions(self) -> dict[str, list[Raw]]:
+        """Give what it can do now; raises as ``Backend.definitions`` and ``backend``."""
+        return await self.backend.definitions()
 
     async def run(
         self, *, patient: bool = False, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -161,6 +170,12 @@ class Kept:
                 if not has_run:
                     raise
                 self._fail(str(error))
+            except Exception:
+                # One server must not end the session, and with it all the others.
+                if not has_run:
+                    raise
+                logger.exception("the server %s ended unexpectedly", self.name)
+                self._fail("It ended unexpectedly; the log of this session says more.")
             await self._wait()
 
     async def _watch(self, backend: Backend) -> None:

@@ -1,0 +1,345 @@
+"""Offers servers of this session to the mesh: starts them, says what they can do, answers calls.
+
+``servers.py`` has one for each ``Mesh``. What is offered is said anew on each connection, and again
+when a server's definitions change; a server that fails is started again, and its owner is told.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from claudemesh_mcp.attachment import Attachment
+from claudemesh_mcp.client import Client
+from claudemesh_mcp.connection import pauses
+from claudemesh_mcp.hosting.backend import Terms
+from claudemesh_mcp.hosting.callers import Caller
+from claudemesh_mcp.hosting.keeping import Condition, Kept, State, log_of
+from claudemesh_mcp.hosting.serving import Hosted, Serving
+from claudemesh_mcp.hosting.standing import (
+    Announced,
+    Hosting,
+    Registered,
+    Standing,
+    sign,
+)
+from claudemesh_mcp.hosting.wishes import ServerWish
+from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.suggestions import did_you_mean, quoted
+from claudemesh_wire.errors import (
+    Conflict,
+    Invalid,
+    MeshError,
+    NotFound,
+    TooMuch,
+    Unavailable,
+)
+from claudemesh_wire.handshake import Mode
+from claudemesh_wire.mcp_servers import RegisterServer, ServerRegistered, UnregisterServer
+
+logger: Final = logging.getLogger(__name__)
+
+_PASSING: Final = (TooMuch, Unavailable)
+_TOLD_WITHIN_S: Final = 2.0
+
+
+class Offering:
+    """What one peer offers.
+
+    Args:
+        peer: The peer.
+        attachment: Its connection.
+        ready: Gives the client of it, waiting a little for one.
+    """
+
+    def __init__(
+        self, peer: Peer, attachment: Attachment, ready: Callable[[], Awaitable[Client]]
+    ) -> None:
+        self._peer = peer
+        self._attachment = attachment
+        self._ready = ready
+        self._standing: dict[str, Standing] = {}
+        self._beginning: set[str] = set()
+        self._left_over: set[str] = set()
+        self._live: dict[str, Hosted] = {}
+        self._serving = Serving(peer, self._live, ready, self._note_change)
+        self._telling = anyio.Lock()
+        self._more = anyio.Event()
+        self._runs = anyio.Event()
+        self._group: TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Run what is offered, and say it on each connection, until cancelled."""
+        async with anyio.create_task_group() as self._group:
+            self._runs.set()
+            client, scope = None, anyio.CancelScope()
+            while True:
+                client = await self._attachment.another(client)
+                scope.cancel()
+                scope = anyio.CancelScope()
+                self._group.start_soon(self._tell_all, client, scope)
+
+    # ---- What is offered ---------------------------------------------------------------------
+
+    def hosted(self) -> list[Hosting]:
+        """Say of each server that is offered, or is to be, how it stands."""
+        return [one.hosting() for one in self._standing.values()]
+
+    async def register(self, wish: ServerWish) -> Registered:
+        """Start a server and offer it; when that fails nothing stays.
+
+        Raises:
+            Conflict: ``name_taken``: this session offers a server by that name.
+            Invalid: ``bad_server``, ``bad_viewer``, ``unknown_tool``, ``bad_definitions`` …
+            MeshError: it could not be started (see ``Backend.run``), or the broker refused.
+        """
+        return await self._offer(self._kept(wish))
+
+    async def restore(self, wish: ServerWish) -> None:
+        """Offer a server as soon as it runs, and go on trying until then.
+
+        Raises:
+            Conflict: ``name_taken``.
+            Invalid: ``bad_server``, ``bad_viewer``.
+        """
+        one = self._kept(wish)
+        one.is_restored = True
+        self._check(one.announced)
+        self._standing[one.name] = one
+        await self._start(one)
+        self._tasks.start_soon(self._follow, one)
+
+    async def unregister(self, name: str) -> None:
+        """Offer a server no more, and end it.
+
+        Raises:
+            NotFound: ``unknown_server``: this session offers none by that name.
+            MeshError: the broker did not confirm it: then it is offered as before.
+        """
+        one = self._standing.get(name)
+        if one is None:
+            raise self._unknown(name)
+        client = await self._ready()
+        async with self._telling:
+            if self._standing.get(name) is not one:
+                raise self._unknown(name)
+            # Whatever comes of it: if the server stays, the mesh is told of it again.
+            one.told = None
+            try:
+                with suppress(NotFound):
+                    await client.call(UnregisterServer(name=name))
+            except BaseException:
+                self._more.set()
+                raise
+            del self._standing[name]
+        await self._stop(one)
+
+    def _unknown(self, name: str) -> NotFound:
+        return NotFound(
+            f"This session offers no server {quoted(name)}.",
+            did_you_mean(name, self._standing),
+            code="unknown_server",
+        )
+
+    def _kept(self, wish: ServerWish) -> Standing:
+        errors = log_of(self._peer.home.logs, self._peer.id, wish.name)
+        kept = Kept(wish.name, wish.launch)
+        one = Standing(wish, kept)
+        kept.terms = Terms(errors=errors, list_changed=lambda _: one.due.set())
+        kept.report = partial(self._hear, one)
+        return one
+
+    def _check(self, announced: Announced) -> None:
+        """Refuse what could not be offered, before anything is started."""
+        if self._attachment.mode is not Mode.ATTACH:
+            raise Invalid(
+                "Only a session that is present in the mesh can offer a server.",
+                "Connect with attach=True.",
+                code="not_attached",
+            )
+        sign(self._peer, announced)
+        name = announced.name
+        if name in self._standing or name in self._beginning:
+            raise Conflict(
+                f"This session offers a server by the name {name} already.",
+                "Take another name, or unregister that one first.",
+                code="name_taken",
+            )
+
+    async def _offer(self, one: Standing) -> Registered:
+        self._check(one.announced)
+        self._beginning.add(one.name)
+        try:
+            # Without a broker there is no use in starting it.
+            await self._ready()
+            await self._start(one)
+            try:
+                await self._introduce(one)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._stop(one)
+                # The broker may have it all the same.
+                self._left_over.add(one.name)
+                raise
+        finally:
+            self._beginning.discard(one.name)
+            self._more.set()
+        return one.registered()
+
+    async def _introduce(self, one: Standing) -> None:
+        """Say for the first time what a server that runs can do."""
+        one.due = anyio.Event()
+        await one.read(self._peer)
+        # Before the mesh hears of it: the first call may be here before the broker's answer.
+        self._show(one)
+        client = await self._ready()
+        async with self._telling:
+            await self._tell(client, one)
+            self._standing[one.name] = one
+            self._left_over.discard(one.name)
+        self._tasks.start_soon(self._follow, one)
+
+    def _show(self, one: Standing) -> None:
+        """Let calls through to what a server can do now."""
+        if one.registration is not None:
+            self._live[one.name] = Hosted(one.registration, one.server)
+            self._attachment.tunnels.taker = self._serving.take
+
+    # ---- Its life ----------------------------------------------------------------------------
+
+    @property
+    def _tasks(self) -> TaskGroup:
+        if self._group is None:
+            raise Unavailable("This session is just being opened or closed.", "Try again.")
+        return self._group
+
+    async def _start(self, one: Standing) -> None:
+        await self._runs.wait()
+        await self._tasks.start(self._keep, one)
+
+    async def _keep(
+        self, one: Standing, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        try:
+            with one.scope:
+                await one.server.run(patient=one.is_restored, task_status=task_status)
+        finally:
+            one.ended.set()
+
+    async def _stop(self, one: Standing) -> None:
+        """End a server, and wait until it has ended."""
+        hosted = self._live.get(one.name)
+        if hosted is not None and hosted.server is one.server:
+            del self._live[one.name]
+        one.scope.cancel()
+        await one.ended.wait()
+        one.due.set()
+
+    async def _follow(self, one: Standing) -> None:
+        """Read again what a server can do whenever that may have changed, until it is ended."""
+        while True:
+            await one.due.wait()
+            if one.ended.is_set():
+                return
+            one.due = anyio.Event()
+            try:
+                has_changed = await one.read(self._peer)
+            except MeshError as error:
+                logger.warning("the server %s can't be read: %s", one.name, error.code)
+                continue
+            if has_changed and self._standing.get(one.name) is one:
+                self._show(one)
+                self._more.set()
+
+    def _hear(self, one: Standing, condition: Condition) -> None:
+        """Take note of how a server is."""
+        if condition.state is State.RUNNING:
+            one.has_failed = False
+            one.due.set()
+        elif condition.state is State.FAILED and not one.has_failed:
+            one.has_failed = True
+
+    def _note_change(self, server: str, tool: str, caller: Caller) -> None:
+        """Take note that somebody's human has to look at a tool again."""
+
+    # ---- What the mesh is told ---------------------------------------------------------------
+
+    async def _tell_all(self, client: Client, scope: anyio.CancelScope) -> None:
+        """Say on one connection what is offered, and again what changed, until there is another."""
+        waits = pauses()
+        with scope:
+            while True:
+                self._more = anyio.Event()
+                pause_s = math.inf
+                try:
+                    await self._take_back(client)
+                    for one in list(self._standing.values()):
+                        async with self._telling:
+                            await self._tell_if_due(client, one)
+                except _PASSING:
+                    pause_s = next(waits)
+                else:
+                    waits = pauses()
+                with anyio.move_on_after(pause_s):
+                    await self._more.wait()
+
+    async def _take_back(self, client: Client) -> None:
+        """Take back what the broker may have kept of attempts that failed."""
+        for name in self._left_over - self._beginning:
+            async with self._telling:
+                if name not in self._standing and name not in self._beginning:
+                    with suppress(NotFound):
+                        await client.call(UnregisterServer(name=name))
+                    self._left_over.discard(name)
+
+    async def _tell_if_due(self, client: Client, one: Standing) -> None:
+        now = one.registration
+        is_known = now is not None and one.client is client and one.told is now
+        is_refused = one.refused is not None and one.refused[0] is now and one.client is client
+        if now is None or is_known or is_refused or self._standing.get(one.name) is not one:
+            return
+        try:
+            await self._tell(client, one)
+        except _PASSING:
+            raise
+        except MeshError as error:
+            self._peer.detect(error)
+
+    async def _tell(self, client: Client, one: Standing) -> None:
+        """Say to the broker what a server can do; raises ``MeshError``."""
+        before = one.told
+        if one.client is not client:
+            one.renew(self._peer, client)
+        registration, certificate = one.registration, one.certificate
+        if registration is None or certificate is None:
+            return
+        request = RegisterServer(
+            registration=registration.blob,
+            certificate=certificate.blob,
+            replaces=before.digest if before else None,
+        )
+        try:
+            answer = await self._registered(client, one.name, request)
+        except MeshError as error:
+            if not isinstance(error, _PASSING):
+                one.refused = (registration, error)
+            raise
+        one.told, one.refused, one.full_name = registration, None, answer.full_name
+
+    async def _registered(
+        self, client: Client, name: str, request: RegisterServer
+    ) -> ServerRegistered:
+        try:
+            return await client.call(request)
+        except Conflict as error:
+            if error.code != "name_taken":
+                raise
+        # Of an attempt whose answer was lost: what has the name is this session's own.
+        with suppress(NotFound):
+            await client.call(UnregisterServer(name=name))
+        return await client.call(request)

@@ -1,0 +1,152 @@
+"""A session that offers servers to the mesh: started, shown, called, changed, taken back."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from claudemesh_mcp.hosting.keeping import State
+from claudemesh_mcp.hosting.launch import Launch
+from claudemesh_mcp.hosting.offering import Offering
+from claudemesh_mcp.hosting.wishes import ServerWish
+from claudemesh_mcp.sdk import Mesh
+from claudemesh_wire.errors import MeshError, Unavailable
+from claudemesh_wire.handshake import Mode
+from tests.support.backends.found import handmade
+from tests.support.broker import LIMIT_S
+from tests.support.twin import Twin, a_mesh
+from tests.support.twopeople import code
+
+
+@dataclass
+class World:
+    """Ada, who offers, and her other session, which calls."""
+
+    twin: Twin
+    ada: Mesh
+    desk: Mesh
+
+    @property
+    def offering(self) -> Offering:
+        return self.ada.servers.offering
+
+    async def offers(self) -> dict[str, list[str]]:
+        """Give what the other session can call now, by full name."""
+        offers = await self.desk.servers.desk.offers()
+        return {one.full_name: [tool["name"] for tool in one.tools] for one in offers if one.online}
+
+    async def until(self, *names: str) -> None:
+        """Wait until exactly these are offered."""
+        with anyio.fail_after(LIMIT_S):
+            while True:
+                with suppress(Unavailable):
+                    if sorted(await self.offers()) == sorted(names):
+                        return
+                await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with a_mesh(tmp_path) as twin:
+        yield World(twin, await twin.join("ada"), await twin.join("desk"))
+
+
+def wish(name: str = "hand", launch: Launch | None = None, **more: Any) -> ServerWish:
+    return ServerWish(name, launch or handmade("handshake"), **more)
+
+
+async def test_what_is_registered_is_called_by_another_session_at_once(world: World) -> None:
+    told = await world.offering.register(wish(tools_allowed=("seen", "rich")))
+    assert (told.name, told.tools) == ("ada/hand", ["rich", "seen"])
+    assert (told.resources, told.prompts, told.visible_to) == (1, 1, ["own"])
+    assert "handmade.py handshake" in told.started
+    result = await world.desk.servers.call("hand", "seen", {"a": 1})
+    assert result["structuredContent"]["arguments"] == {"a": 1}
+    assert result["structuredContent"]["_meta"]["claudemesh/caller"]["handle"] == "desk"
+    refused = await code(world.desk.servers.call("hand", "failing"))
+    assert refused == "unknown_tool"
+
+
+async def test_a_server_that_does_not_start_leaves_nothing(world: World) -> None:
+    broken = Launch(command="no-such-server")
+    assert await code(world.offering.register(wish(launch=broken))) == "command_not_found"
+    assert world.offering.hosted() == []
+    assert await world.offers() == {}
+    assert (await world.offering.register(wish())).name == "ada/hand"
+
+
+async def test_a_name_that_is_taken_is_refused_and_what_has_it_stays(world: World) -> None:
+    await world.offering.register(wish(tools_allowed=("seen",)))
+    assert await code(world.offering.register(wish())) == "name_taken"
+    assert await world.offers() == {"ada/hand": ["seen"]}
+    [hosted] = world.offering.hosted()
+    assert (hosted.condition.state, hosted.tools, hosted.is_offered) == (
+        State.RUNNING,
+        ("seen",),
+        True,
+    )
+
+
+async def test_an_unknown_allowed_tool_is_told_with_a_near_one(world: World) -> None:
+    with pytest.raises(MeshError) as refused:
+        await world.offering.register(wish(tools_allowed=("seen", "ritch")))
+    assert refused.value.code == "unknown_tool"
+    assert "rich" in refused.value.hint
+    assert world.offering.hosted() == []
+    assert await world.offers() == {}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"name": "No Name"}, "bad_server"),
+        ({"description": "x" * 2001}, "bad_server"),
+        ({"visible_to": ()}, "bad_server"),
+        ({"visible_to": ("bob",)}, "bad_viewer"),
+    ],
+)
+async def test_what_could_not_be_shown_is_refused_before_it_is_started(
+    more: dict[str, Any], expected: str, world: World, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    touching = Launch(command="touch", args=(str(said),))
+    assert await code(world.offering.register(wish(launch=touching, **more))) == expected
+    assert not said.exists()
+
+
+async def test_what_is_taken_back_is_offered_no_more_and_ends(world: World) -> None:
+    await world.offering.register(wish())
+    await world.offering.unregister("hand")
+    assert await world.offers() == {}
+    assert world.offering.hosted() == []
+    assert await code(world.offering.unregister("hand")) == "unknown_server"
+    assert await code(world.desk.servers.call("ada/hand", "seen")) == "unknown_server"
+
+
+async def test_it_is_offered_again_on_each_connection(world: World) -> None:
+    await world.offering.register(wish())
+    for _ in range(2):
+        await world.twin.cut()
+        await world.desk.ready()
+        await world.until("ada/hand")
+    assert (await world.desk.servers.call("hand", "seen"))["content"][0]["text"] == "seen"
+
+
+async def test_a_process_that_only_calls_can_offer_nothing(world: World) -> None:
+    human = await world.twin.join("human", Mode.CALL)
+    assert await code(human.servers.offering.register(wish())) == "not_attached"
+
+
+async def test_a_server_that_is_restored_is_offered_once_it_runs(
+    world: World, tmp_path: Path
+) -> None:
+    late = tmp_path / "late"
+    await world.offering.restore(wish(launch=handmade("handshake")))
+    await world.offering.restore(wish("gone", Launch(command=str(late))))
+    await world.until("ada/hand")
+    states = {one.name: one.is_offered for one in world.offering.hosted()}
+    assert states == {"hand": True, "gone": False}
