@@ -55,7 +55,7 @@ class Entry:
     at_ms: int
 
     @property
-    def id(self) -> str:
+    def key(self) -> str:
         """Its name among those of this home: one name may be several servers in several folders."""
         wish = self.wish
         where = self.folder if wish.scope is Scope.PROJECT else ""
@@ -128,9 +128,10 @@ class Holder:
     Args:
         peer: The peer.
         handle: Its handle.
-        state: ``starting``, ``running`` or ``failed``, as ``keeping.State``.
+        state: A ``keeping.State``, or ``refused`` by the broker.
         since_ms: Since when it is so.
         why: What went wrong last; empty while nothing has.
+        late: Other peers by which the mesh may still know the server.
     """
 
     peer: str
@@ -138,6 +139,14 @@ class Holder:
     state: str
     since_ms: int
     why: str = ""
+    late: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        """Read what was noted; raises ``ValueError``, ``TypeError`` or ``LookupError``."""
+        said: dict[str, Any] = json.loads(text)
+        late = tuple[str, ...](said.pop("late"))
+        return cls(**said, late=late)
 
 
 @dataclass(frozen=True)
@@ -195,48 +204,55 @@ class Registry:
             MeshError: it can't be written.
         """
         sweep_leftovers(private_folder(self.folder))
-        data = SealedFile.seal(entry.to_json(), self._wrapping, _purpose(entry.id))
-        if not create_once(self.folder / f"{entry.id}{ENTRY}", data):
+        data = SealedFile.seal(entry.to_json(), self._wrapping, _purpose(entry.key))
+        if not create_once(self.folder / f"{entry.key}{ENTRY}", data):
             raise taken(entry)
 
     def has(self, entry: Entry) -> bool:
         """Tell whether one of this name comes back there already, readable or not."""
-        return (self.folder / f"{entry.id}{ENTRY}").exists()
+        return (self.folder / f"{entry.key}{ENTRY}").exists()
 
     def remove(self, entry: Entry) -> bool:
         """Keep a server no longer; who hosts it ends that within seconds. Gives whether it was."""
-        return remove(self.folder / f"{entry.id}{ENTRY}")
+        return remove(self.folder / f"{entry.key}{ENTRY}")
 
-    def take(self, entry: Entry) -> FileLock | None:
+    def take(self, key: str) -> FileLock | None:
         """Take the right to host a server, until it is released; ``None`` while another has it."""
-        return try_lock(private_folder(self.folder) / f"{entry.id}{_LOCK}")
+        return try_lock(private_folder(self.folder) / f"{key}{_LOCK}")
 
-    def is_held(self, entry: Entry) -> bool:
+    def is_held(self, key: str) -> bool:
         """Tell whether somebody hosts a server now."""
-        lock = self.take(entry)
+        lock = self.take(key)
         if lock is not None:
             lock.release()
         return lock is None
 
-    def note(self, entry: Entry, holder: Holder) -> None:
+    def note(self, key: str, holder: Holder) -> None:
         """Let others of this home know how it is with a server; called by who has the lock."""
-        path = self.folder / f"{entry.id}{_HOLDER}"
         data = json.dumps(asdict(holder)).encode()
-        SealedFile.write(path, data, self._wrapping, _purpose(entry.id, "holder"))
+        SealedFile.write(self._note(key), data, self._wrapping, _purpose(key, "holder"))
 
-    def holder(self, entry: Entry) -> Holder | None:
+    def holder(self, key: str) -> Holder | None:
         """Give who hosts a server, or did so last; ``None`` if nobody has, or it can't be told."""
-        path = self.folder / f"{entry.id}{_HOLDER}"
         try:
-            data = SealedFile.read(path, self._wrapping, _purpose(entry.id, "holder"))
-            return Holder(**json.loads(data)) if data is not None else None
-        except (MeshError, ValueError, TypeError):
-            # What went wrong with a note is said by no command: the next one replaces it.
+            data = SealedFile.read(self._note(key), self._wrapping, _purpose(key, "holder"))
+            return Holder.parse(data) if data is not None else None
+        except (MeshError, ValueError, TypeError, LookupError):
+            # The next one replaces it; what is lost is who else the mesh may know the server by.
             return None
 
-    def forget_holder(self, entry: Entry) -> None:
+    def left_over(self) -> list[str]:
+        """Give the keys of servers that are kept no more, and that the mesh may still know."""
+        known = {path.name.removesuffix(ENTRY) for path in self.folder.glob(f"*{ENTRY}")}
+        noted = {path.name.removesuffix(_HOLDER) for path in self.folder.glob(f"*{_HOLDER}")}
+        return sorted(noted - known)
+
+    def forget(self, key: str) -> None:
         """Forget who hosted a server that is kept no more."""
-        remove(self.folder / f"{entry.id}{_HOLDER}")
+        remove(self._note(key))
+
+    def _note(self, key: str) -> Path:
+        return self.folder / f"{key}{_HOLDER}"
 
     def _read(self, path: Path) -> Entry | None:
         name = path.name.removesuffix(ENTRY)
@@ -245,7 +261,7 @@ class Registry:
             return None
         try:
             entry = Entry.parse(data)
-            if entry.id != name:
+            if entry.key != name:
                 raise ValueError("of another server")
         except (ValueError, TypeError, LookupError, AttributeError, Invalid) as error:
             raise Invalid(
@@ -259,6 +275,11 @@ class Registry:
 def folder_of(meshes: Path, mesh: str) -> Path:
     """Say where a home keeps the servers of a mesh that come back; it is made with the first."""
     return meshes / mesh / FOLDER
+
+
+def name_of(key: str) -> str:
+    """Give the name of the server with an ``Entry.key``."""
+    return key.rpartition("-")[0]
 
 
 def taken(entry: Entry) -> Conflict:

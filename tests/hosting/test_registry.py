@@ -9,7 +9,7 @@ import pytest
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.home import Home, atomic_write, try_lock
 from claudemesh_mcp.hosting.launch import Launch
-from claudemesh_mcp.hosting.registry import Entry, Holder, Registry, place_of
+from claudemesh_mcp.hosting.registry import Entry, Holder, Registry, name_of, place_of
 from claudemesh_mcp.hosting.wishes import Scope, ServerWish
 from claudemesh_mcp.identity import Identity, open_identity
 from claudemesh_mcp.sealedfile import SealedFile, WrappingKey
@@ -100,7 +100,7 @@ def test_a_url_is_kept_with_its_headers(registry: Registry) -> None:
 
 def test_nothing_is_in_clear_and_nobody_else_can_read_it(registry: Registry) -> None:
     registry.add(entry())
-    registry.note(entry(), Holder("p_ada", "ada", "failed", NOW, f"It said {SECRET}"))
+    registry.note(entry().key, Holder("p_ada", "ada", "failed", NOW, f"It said {SECRET}"))
     files = list(registry.folder.iterdir())
     assert len(files) == 2
     for file in files:
@@ -114,7 +114,7 @@ def test_one_name_is_a_server_of_its_own_in_each_folder_and_scope(registry: Regi
     several = [entry(), entry("/work/other"), entry(scope=Scope.USER), entry(scope=Scope.BROKER)]
     for one in several:
         registry.add(one)
-    assert sorted(one.id for one in registry.read().entries) == sorted(one.id for one in several)
+    assert sorted(one.key for one in registry.read().entries) == sorted(one.key for one in several)
     with pytest.raises(MeshError) as refused:
         registry.add(entry("/elsewhere", Scope.USER))
     assert refused.value.code == "name_taken"
@@ -154,7 +154,7 @@ def test_a_damaged_file_is_told_and_costs_no_other(registry: Registry) -> None:
 def test_a_file_under_the_name_of_another_is_refused(registry: Registry) -> None:
     registry.add(entry())
     path = file_of(registry)
-    path.rename(path.with_name(f"{entry('/work/other').id}.entry"))
+    path.rename(path.with_name(f"{entry('/work/other').key}.entry"))
     assert fault(registry).code == "key_file_damaged"
 
 
@@ -188,7 +188,7 @@ def test_what_a_newer_version_wrote_is_told_and_stays(
 ) -> None:
     registry.add(entry())
     path = file_of(registry)
-    atomic_write(path, SealedFile.seal(said, identity.wrapping, f"mcp server entry {entry().id}"))
+    atomic_write(path, SealedFile.seal(said, identity.wrapping, f"mcp server entry {entry().key}"))
     assert fault(registry).code == "server_unreadable"
     assert path.exists()
 
@@ -198,33 +198,37 @@ def test_every_change_shows_in_the_stamp(registry: Registry) -> None:
     for act in (registry.add, registry.remove, registry.add):
         act(entry())
         stamps.append(registry.stamp())
-    registry.note(entry(), Holder("p_ada", "ada", "running", NOW))
+    registry.note(entry().key, Holder("p_ada", "ada", "running", NOW))
     assert registry.stamp() == stamps[-1]
     assert stamps[0] == stamps[2]
     assert len(set(stamps)) == 3
 
 
 def test_who_hosts_a_server_is_known_until_it_is_forgotten(registry: Registry) -> None:
-    assert registry.holder(entry()) is None
+    assert registry.holder(entry().key) is None
     registry.add(entry())
     for state in ("starting", "running"):
-        registry.note(entry(), Holder("p_ada", "ada", state, NOW, "why"))
-    assert registry.holder(entry()) == Holder("p_ada", "ada", "running", NOW, "why")
-    assert registry.holder(entry("/work/other")) is None
-    registry.forget_holder(entry())
-    assert registry.holder(entry()) is None
+        registry.note(entry().key, Holder("p_ada", "ada", state, NOW, "why", ("p_bob",)))
+    assert registry.holder(entry().key) == Holder("p_ada", "ada", "running", NOW, "why", ("p_bob",))
+    assert registry.left_over() == []
+    registry.remove(entry())
+    assert registry.left_over() == [entry().key]
+    assert name_of(entry().key) == "sums"
+    assert registry.holder(entry("/work/other").key) is None
+    registry.forget(entry().key)
+    assert registry.holder(entry().key) is None
 
 
 def test_one_process_at_a_time_hosts_a_server(registry: Registry, tmp_path: Path) -> None:
     registry.add(entry())
-    take = "print(json.dumps(registry.take(entry) is not None), flush=True); sys.stdin.read()"
+    take = "print(json.dumps(registry.take(entry.key) is not None), flush=True); sys.stdin.read()"
     home = str(tmp_path / "home")
-    first = registry.take(entry())
+    first = registry.take(entry().key)
     assert first is not None
-    assert registry.is_held(entry())
-    assert run_program(HOSTING + "print(json.dumps(registry.is_held(entry)))", home) is True
+    assert registry.is_held(entry().key)
+    assert run_program(HOSTING + "print(json.dumps(registry.is_held(entry.key)))", home) is True
     # Another server is nothing of this one's.
-    other = registry.take(entry("/work/other"))
+    other = registry.take(entry("/work/other").key)
     assert other is not None
     other.release()
     first.release()
@@ -232,11 +236,11 @@ def test_one_process_at_a_time_hosts_a_server(registry: Registry, tmp_path: Path
     with start_program(HOSTING + wait, home) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) is True
-        assert registry.is_held(entry())
-        assert registry.take(entry()) is None
+        assert registry.is_held(entry().key)
+        assert registry.take(entry().key) is None
         process.kill()
         process.wait()
-        lock = registry.take(entry())
+        lock = registry.take(entry().key)
         assert lock is not None
         lock.release()
 
@@ -290,7 +294,7 @@ from dataclasses import replace
 other = replace(entry, folder="/work/other")
 while True:
     registry.add(other)
-    registry.note(other, Holder("p_bob", "bob", "running", 1))
+    registry.note(other.key, Holder("p_bob", "bob", "running", 1))
     print("written", flush=True)
     registry.remove(other)
 """
@@ -304,5 +308,5 @@ while True:
         kept = registry.read()
         assert kept.faults == []
         assert {one.folder for one in kept.entries} <= {"/work/shop", "/work/other"}
-        assert registry.holder(entry("/work/other")) == Holder("p_bob", "bob", "running", 1)
+        assert registry.holder(entry("/work/other").key) == Holder("p_bob", "bob", "running", 1)
         registry.remove(entry("/work/other"))
