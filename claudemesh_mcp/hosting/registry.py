@@ -29,6 +29,8 @@ from claudemesh_wire.errors import Conflict, Invalid, MeshError
 
 FOLDER: Final = "mcp-servers"
 ENTRY: Final = ".entry"
+WAITING: Final = "waiting"
+"""Nobody hosts it: nobody whom it fits is here."""
 _HOLDER: Final = ".holder"
 _LOCK: Final = ".lock"
 _VERSION: Final = 1
@@ -150,6 +152,25 @@ class Holder:
 
 
 @dataclass(frozen=True)
+class Status:
+    """How it is with a server that comes back.
+
+    Args:
+        entry: The server.
+        state: As ``Holder`` has it; ``waiting`` while nobody hosts it.
+        by: The handle of who hosts it, or did so last; empty if nobody has.
+        since_ms: Since when it is so; ``None`` while nobody hosts it.
+        why: What went wrong last; empty while nothing has.
+    """
+
+    entry: Entry
+    state: str
+    by: str = ""
+    since_ms: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Fault:
     """A file that can't be read: what is in it does not come back, and nothing was changed."""
 
@@ -175,6 +196,7 @@ class Registry:
     """
 
     def __init__(self, identity: Identity) -> None:
+        self.identity = identity
         self.folder: Path = folder_of(identity.home.meshes, identity.mesh)
         self._wrapping = identity.wrapping
 
@@ -203,7 +225,7 @@ class Registry:
             Conflict: ``name_taken``: one of this name comes back there already.
             MeshError: it can't be written.
         """
-        sweep_leftovers(private_folder(self.folder))
+        sweep_leftovers(self._made())
         data = SealedFile.seal(entry.to_json(), self._wrapping, _purpose(entry.key))
         if not create_once(self.folder / f"{entry.key}{ENTRY}", data):
             raise taken(entry)
@@ -218,7 +240,7 @@ class Registry:
 
     def take(self, key: str) -> FileLock | None:
         """Take the right to host a server, until it is released; ``None`` while another has it."""
-        return try_lock(private_folder(self.folder) / f"{key}{_LOCK}")
+        return try_lock(self._made() / f"{key}{_LOCK}")
 
     def is_held(self, key: str) -> bool:
         """Tell whether somebody hosts a server now."""
@@ -241,6 +263,15 @@ class Registry:
             # The next one replaces it; what is lost is who else the mesh may know the server by.
             return None
 
+    def status(self, entry: Entry) -> Status:
+        """Say how it is with a server."""
+        holder, is_held = self.holder(entry.key), self.is_held(entry.key)
+        if not is_held:
+            return Status(entry, WAITING, holder.handle if holder else "")
+        if holder is None:
+            return Status(entry, "starting")
+        return Status(entry, holder.state, holder.handle, holder.since_ms, holder.why)
+
     def left_over(self) -> list[str]:
         """Give the keys of servers that are kept no more, and that the mesh may still know."""
         known = {path.name.removesuffix(ENTRY) for path in self.folder.glob(f"*{ENTRY}")}
@@ -250,6 +281,11 @@ class Registry:
     def forget(self, key: str) -> None:
         """Forget who hosted a server that is kept no more."""
         remove(self._note(key))
+
+    def _made(self) -> Path:
+        """Give the folder, made on first use; the mesh's may be new as well."""
+        private_folder(self.folder.parent)
+        return private_folder(self.folder)
 
     def _note(self, key: str) -> Path:
         return self.folder / f"{key}{_HOLDER}"

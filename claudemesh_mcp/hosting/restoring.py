@@ -5,7 +5,6 @@ the system frees the lock of a process that ends, however it does, and another o
 """
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -16,6 +15,7 @@ import anyio.to_thread
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.home import FileLock
+from claudemesh_mcp.hosting.ending import forget_left_over, taken_back
 from claudemesh_mcp.hosting.offering import Offering
 from claudemesh_mcp.hosting.registry import (
     Entry,
@@ -32,14 +32,12 @@ from claudemesh_mcp.hosting.wishes import Scope, ServerWish
 from claudemesh_mcp.opening import CLAUDE
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.routes import facts
-from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound
-from claudemesh_wire.mcp_servers import UnregisterServer
+from claudemesh_wire.errors import Invalid, MeshError
 
 logger: Final = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
 RESIDENT: Final = "resident"
-_TELL_S: Final = 5.0
 _threaded: Final = anyio.to_thread.run_sync
 
 
@@ -237,7 +235,7 @@ class Restoring:
         hosting = self._hosting(one)
         if one.late and hosting is not None and hosting.is_offered:
             client = await self._attachment.ready(0)
-            one.late -= await _taken_back(client, one.entry.wish.name, one.late)
+            one.late -= await taken_back(client, one.entry.wish.name, one.late)
         await self._note(one)
 
     async def _tidy(self, client: Client) -> None:
@@ -253,42 +251,6 @@ class Restoring:
                 await forget_left_over(self._registry, left, client, spared)
             finally:
                 lock.release()
-
-
-async def forget_left_over(registry: Registry, key: str, client: Client, spared: str = "") -> bool:
-    """Take back what the mesh knows of a server that is kept no more, with its lock held.
-
-    Args:
-        registry: Where it was kept.
-        key: Its ``Entry.key``.
-        client: A connection of any peer of this home.
-        spared: A peer whose server of that name is another one by now.
-
-    Returns:
-        Whether that is all; a session that is here takes it back itself.
-
-    Raises:
-        MeshError: the broker did not answer.
-    """
-    holder = await _threaded(partial(registry.holder, key))
-    peers = {holder.peer, *holder.late} - {spared} if holder else set[str]()
-    if await _taken_back(client, name_of(key), peers) != peers:
-        return False
-    await _threaded(partial(registry.forget, key))
-    return True
-
-
-async def _taken_back(client: Client, name: str, peers: set[str]) -> set[str]:
-    """Take back a server of peers that left; gives those that offer it no more."""
-    done = set[str]()
-    for peer in peers:
-        try:
-            with suppress(NotFound):
-                await client.call(UnregisterServer(name=name, peer=peer), _TELL_S)
-        except Conflict:
-            continue
-        done.add(peer)
-    return done
 
 
 def _placed(entry: Entry) -> ServerWish:
