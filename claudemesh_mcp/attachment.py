@@ -17,9 +17,10 @@ import anyio.to_thread
 from claudemesh_mcp import inbox, openrows, outbox
 from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.causes import cause_of, is_expected
+from claudemesh_mcp.certifying import certify, renew
 from claudemesh_mcp.client import Client, Credentials
 from claudemesh_mcp.connection import Link, pauses
-from claudemesh_mcp.greeting import certify, greet
+from claudemesh_mcp.greeting import greet
 from claudemesh_mcp.home import FileLock
 from claudemesh_mcp.meshes import Place, update_place
 from claudemesh_mcp.peer import Peer
@@ -40,8 +41,6 @@ from claudemesh_wire.succession import InheritanceGrew
 
 logger: Final = logging.getLogger(__name__)
 
-RENEW_BEFORE_MS: Final = 12 * 3600 * 1000
-_RENEW_CHECK_S: Final = 600
 _LOCK_ATTEMPTS: Final = 100
 _LOCK_PAUSE_S: Final = 0.05
 _REPLACED: Final = "replaced"
@@ -241,7 +240,7 @@ class Attachment:
                 await self._settle(client, facts, told)
                 tasks.start_soon(self._receiving.report, client)
                 tasks.start_soon(self._succession.run, client)
-                tasks.start_soon(self._renew, client)
+                tasks.start_soon(renew, self._peer, client)
                 tasks.start_soon(self.tunnels.run, client)
                 tasks.start_soon(self._take_notices, client)
                 await self._sending.start(client, tasks)
@@ -343,16 +342,6 @@ class Attachment:
         self.tunnels.stop(client)
         self._signal()
 
-    async def _renew(self, client: Client) -> None:
-        """Renew the certificate of a connection that lasts long, and the keys as they age."""
-        while True:
-            await anyio.sleep(_RENEW_CHECK_S)
-            left_ms = self._peer.certified().fields.not_after - self._peer.now_ms()
-            if left_ms < RENEW_BEFORE_MS:
-                with suppress(MeshError):
-                    await self._peer.renew_keys()
-                    await certify(self._peer, client, self._peer.handle)
-
     async def _take_notices(self, client: Client) -> None:
         async with client.notices:
             async for notice in client.notices:
@@ -366,6 +355,7 @@ class Attachment:
         """Act on the notices that have gathered; deliveries of all of them are one commit."""
         delivers = [notice for notice in batch if isinstance(notice, Deliver)]
         for notice in batch:
+            self._peer.news.hear(notice, self._peer.now_ms())
             match notice:
                 case LogGrew(entries=entries):
                     extend = partial(self._peer.trust.extend, entries)
@@ -376,7 +366,6 @@ class Attachment:
                     self._receiving.look_again()
                 case PresenceChanged():
                     self._sending.forget_resolutions()
-                    self._peer.news.hear(notice, self._peer.now_ms())
                 case InheritanceGrew():
                     self._succession.look()
                 case _:

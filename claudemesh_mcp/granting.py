@@ -15,12 +15,14 @@ import anyio.to_thread
 from claudemesh_mcp import governing, held
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.grantfile import Change, Granted
+from claudemesh_mcp.grantnames import check_provided
 from claudemesh_mcp.held import Choice, Found, Held
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.rights import right_here, verified
-from claudemesh_mcp.suggestions import did_you_mean, quoted
-from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, NotFound
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError, NotFound, TooMuch
 from claudemesh_wire.grants import (
+    MAX_NAMES,
+    PROVIDE,
     Capability,
     Grant,
     GrantFields,
@@ -86,23 +88,6 @@ def find_member(peer: Peer, name: str) -> Member:
     return member
 
 
-def capabilities(names: Iterable[str]) -> frozenset[str]:
-    """Read the names of capabilities.
-
-    Raises:
-        Invalid: ``unknown_capability``.
-    """
-    known, asked = [str(one) for one in Capability], frozenset(names)
-    for name in sorted(asked):
-        if name not in known:
-            raise Invalid(
-                f"There is no capability {quoted(name)}.",
-                did_you_mean(name, known),
-                code="unknown_capability",
-            )
-    return asked
-
-
 async def change(peer: Peer, reach: Reach, name: str, wanted: Change) -> Said:
     """Sign what a member may do from now on; it holds here before a broker is asked for.
 
@@ -113,12 +98,16 @@ async def change(peer: Peer, reach: Reach, name: str, wanted: Change) -> Said:
         wanted: What is to be said.
 
     Raises:
-        NotFound: ``unknown_member``.
+        NotFound: ``unknown_member``; ``not_provided``: what it may not provide is not taken back.
+        TooMuch: ``too_many_services``.
         MeshError: the file can't be read or written: nothing was changed.
     """
-    return await _say(
-        peer, reach, name, lambda one: _in_file(peer, partial(_with_change, peer, one.id, wanted))
-    )
+
+    def changed(member: Member, granted: Granted) -> Granted:
+        check_provided(member, granted.grants.get(member.id), wanted)
+        return _with_change(peer, member.id, wanted, granted)
+
+    return await _say(peer, reach, name, lambda one: _in_file(peer, partial(changed, one)))
 
 
 async def block(peer: Peer, reach: Reach, name: str, *, blocked: bool) -> Said:
@@ -267,14 +256,23 @@ def _with_change(peer: Peer, member: str, wanted: Change, granted: Granted) -> G
     before = granted.grants.get(member)
     allowed = set(before.fields.allow if before else ())
     denied = set(before.fields.deny if before else ())
+    allowed = (allowed - wanted.deny) | wanted.allow
+    # Nobody provides a service by default: it is enough that it is not allowed any more.
+    refused = {one for one in wanted.deny if not one.startswith(PROVIDE)}
+    if len(allowed) > MAX_NAMES:
+        raise TooMuch(
+            f"A grant names {MAX_NAMES} things at most, capabilities and services together.",
+            "Take back what is not needed: claudemesh revoke",
+            code="too_many_services",
+        )
     fields = GrantFields(
         mesh=peer.identity.mesh,
         by=peer.identity.member,
         to=member,
         seq=granted.seq(member) + 1,
         at=peer.now_ms(),
-        allow=sorted((allowed - wanted.deny) | wanted.allow),
-        deny=sorted((denied - wanted.allow) | wanted.deny),
+        allow=sorted(allowed),
+        deny=sorted((denied - wanted.allow) | refused),
     )
     untold = {**granted.untold, member: granted.untold.get(member, Change()).then(wanted)}
     return replace(granted.with_grant(Grant.issue(fields, peer.identity.key)), untold=untold)

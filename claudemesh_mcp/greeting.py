@@ -1,8 +1,7 @@
 """Says hello, and does what a refusal asks for: puts the clock right, comes back from a removal.
 
 ``attachment.py`` greets through it. A member that was removed until some moment signs its own
-return when that has come; the broker and every other member see in the log that it was due. A
-handle that changes later is certified here too.
+return when that has come; the broker and every other member see in the log that it was due.
 """
 
 from dataclasses import replace
@@ -17,7 +16,6 @@ from claudemesh_wire.errors import Forbidden, MeshError
 from claudemesh_wire.handshake import Facts
 from claudemesh_wire.keys import b64, unb64
 from claudemesh_wire.meshes import Return
-from claudemesh_wire.presence import Certify
 
 
 async def greet(client: Client, peer: Peer, credentials: Credentials) -> tuple[Facts, list[bytes]]:
@@ -77,13 +75,3 @@ async def _return(client: Client, peer: Peer, broker: str, error: MeshError) -> 
     )
     grown = await client.ask(Return(entry=Entry.issue(fields, peer.identity.key).blob))
     await anyio.to_thread.run_sync(peer.trust.extend, grown.entries)
-
-
-async def certify(peer: Peer, client: Client, handle: str) -> None:
-    """Publish a certificate and use it from then on.
-
-    In that order: what is signed under a certificate that the broker lacks is believed by nobody.
-    """
-    certificate = peer.issue(handle)
-    await client.call(Certify(certificate=certificate.blob))
-    peer.certificate, peer.handle = certificate, handle

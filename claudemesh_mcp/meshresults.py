@@ -143,7 +143,7 @@ class SelfShown(Result):
 
 
 class NewsShown(Result):
-    """Who came or went."""
+    """Who came or went, or what became of a server."""
 
     text: str
     at: str
@@ -173,6 +173,7 @@ class MemberRights(Result):
     member_id: str
     standing: str
     rights: dict[str, str]
+    provides: list[str] = Field(description="The other's services that it may provide as well.")
     granted: bool
     blocked: bool | None = None
 
@@ -213,4 +214,6 @@ class MeshInfo(Result):
     )
     grants: GrantsShown
     problems: list[Problem]
-    news: list[NewsShown] = Field(description="Who came and went lately, oldest first.")
+    news: list[NewsShown] = Field(
+        description="Who came and went, and what became of MCP servers, oldest first."
+    )

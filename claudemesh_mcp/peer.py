@@ -21,7 +21,7 @@ from claudemesh_mcp.config import Settings
 from claudemesh_mcp.grantfile import GrantFile
 from claudemesh_mcp.home import FileLock, Home, try_lock
 from claudemesh_mcp.identity import Device, Identity, open_device, open_identity, read_device
-from claudemesh_mcp.news import PresenceNews
+from claudemesh_mcp.news import News
 from claudemesh_mcp.peerfile import PeerFile
 from claudemesh_mcp.resuming import LOCK, claude_anchor
 from claudemesh_mcp.trust import Trust
@@ -112,7 +112,7 @@ class Peer:
         self.handle = ""
         self.certificate: Certificate | None = None
         self.problems: deque[Detected] = deque(maxlen=_MOST_PROBLEMS)
-        self.news = PresenceNews()
+        self.news = News()
         self.hints = Hints()
         self.nonce = secrets.token_hex(8)
         self._offset_ms = 0

@@ -14,6 +14,7 @@ from claudemesh_mcp.peer import Peer
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.grants import (
     DEFAULTS,
+    PROVIDE,
     Capability,
     Grant,
     GrantsFound,
@@ -21,6 +22,7 @@ from claudemesh_wire.grants import (
     Standing,
     believe,
     right_of,
+    services,
     standing_of,
 )
 from claudemesh_wire.membership import Member
@@ -77,6 +79,7 @@ def rights(peer: Peer, found: GrantsFound) -> RightsResult:
                 member_id=member.id,
                 standing=standing_of(own.id, member),
                 rights=_usable(mine, member, is_blocked=is_blocked),
+                provides=_provided(member, granted.grants.get(member.id)),
                 granted=member.id in granted.grants
                 or (member.invited_by == own.id and bool(member.invite_grants)),
                 blocked=is_blocked,
@@ -88,6 +91,7 @@ def rights(peer: Peer, found: GrantsFound) -> RightsResult:
                 member_id=member.id,
                 standing=standing_of(member.id, own),
                 rights=_usable(theirs, own),
+                provides=_provided(own, given.get(member.id)),
                 granted=member.id in given
                 or (own.invited_by == member.id and bool(own.invite_grants)),
             )
@@ -103,6 +107,11 @@ def _usable(
     if subject.role is Role.OBSERVER:
         idle = frozenset(Capability)
     return {str(one): "no" if one in idle else in_words(right) for one, right in given.items()}
+
+
+def _provided(subject: Member, grant: Grant | None) -> list[str]:
+    """Name the services that a member may provide in fact: an observer offers nothing."""
+    return [] if subject.role is Role.OBSERVER else services(grant)
 
 
 def in_words(right: Right) -> str:
@@ -147,9 +156,10 @@ def difference(owner: str, subject: Member, grant: Grant | None, name: str) -> G
         return None
     row = DEFAULTS[standing_of(owner, subject)]
     held = {one: right_of(owner, subject, grant, one) for one in row}
+    allowed: list[str] = [one for one in row if held[one].allowed and held[one] != row[one]]
     shown = GrantShown(
         member=name,
-        allow=[one for one in row if held[one].allowed and held[one] != row[one]],
+        allow=allowed + [f"{PROVIDE}{one}" for one in _provided(subject, grant)],
         deny=[one for one in row if row[one].allowed and not held[one].allowed],
     )
     return shown if shown.allow or shown.deny else None

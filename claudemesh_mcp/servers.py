@@ -4,7 +4,8 @@
 the first that needs it: most sessions do neither, and it would take as long as all the rest.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -114,8 +115,51 @@ class Servers:
         await self.restoring.forget(name)
 
     def hosted(self) -> "list[Hosting]":
-        """Say of each server that this peer offers how it stands."""
-        return self.offering.hosted() if "offering" in vars(self) else []
+        """Say how each server stands that this session offers."""
+        return self.offering.hosted() if "offering" in self.__dict__ else []
+
+    @asynccontextmanager
+    async def functions(
+        self,
+        name: str,
+        *functions: Callable[..., Any],
+        description: str = "",
+        visible_to: Sequence[str] = ("own",),
+        read_only: bool = False,
+    ) -> "AsyncGenerator[Registered]":
+        """Offer plain functions, async ones too, as tools of a server, as long as the block lasts.
+
+        Annotations make the schema, the docstring is the description. A parameter named ``call``
+        gets a ``FunctionCall``: who calls, and a way to tell progress. What one raises is the
+        tool's error.
+
+        Args:
+            name: The server's short name.
+            functions: Its tools.
+            description: What it is for.
+            visible_to: Whom it is for: ``own``, ``mesh``, a peer's id, ``@group``,
+                ``@group:role``, ``role:admin``.
+            read_only: None of them changes anything: other members need to approve none.
+
+        Raises:
+            Invalid: ``bad_function``, ``bad_server``, ``bad_viewer``.
+            MeshError: as ``Offering.register``.
+        """
+        from claudemesh_mcp.hosting.functions import Functions
+
+        made = Functions(
+            name,
+            functions,
+            description=description,
+            visible_to=visible_to,
+            read_only=read_only,
+        )
+        registered = await self.offering.offer(made)
+        try:
+            yield registered
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.offering.withdraw(name)
 
     async def call(
         self,

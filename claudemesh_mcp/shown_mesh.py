@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from claudemesh_mcp import held, outbox, rights, shown_routes
 from claudemesh_mcp.attachment import Attachment
+from claudemesh_mcp.certifying import certify
 from claudemesh_mcp.cleaning import clean_line, clean_value
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.greeting import certify
 from claudemesh_mcp.meshresults import (
     BrokerShown,
     GroupResult,

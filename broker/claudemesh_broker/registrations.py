@@ -11,13 +11,14 @@ from typing import Final
 
 from claudemesh_broker.delivery import Attachment
 from claudemesh_broker.sql import Row, Sql
-from claudemesh_wire.grants import Capability, Grant, right_of
-from claudemesh_wire.mcp_servers import MESH, OWN, Registration
+from claudemesh_wire.grants import PROVIDE, Capability, Grant, right_of, services
+from claudemesh_wire.mcp_servers import MAX_BACKING, MESH, OWN, Registration
 from claudemesh_wire.membership import Chain, Member
+from claudemesh_wire.server_news import MAX_TOLD_NAME, MAX_TOLD_TOOLS
 
-MAX_TOLD_TOOLS: Final = 50
 _KEPT: Final = (
-    "SELECT s.*, p.handle, p.host, p.visible, p.last_seen_ms, s.fence = p.fence AS is_current"
+    "SELECT s.*, p.handle, p.host, p.visible, p.last_seen_ms, p.certificate_hash,"
+    " s.fence = p.fence AS is_current"
     " FROM mcp_servers AS s JOIN peers AS p ON p.mesh = s.mesh AND p.peer = s.peer"
     " WHERE s.mesh = ?"
 )
@@ -58,7 +59,8 @@ def behind(sql: Sql, mesh: str, after: tuple[str, str], limit: int) -> list[Row]
 
 def told_tools(one: Registration) -> str:
     """Give the names of tools that notices tell, as the column has them."""
-    return json.dumps([tool["name"] for tool in one.definitions["tools"]][:MAX_TOLD_TOOLS])
+    names = [tool["name"][:MAX_TOLD_NAME] for tool in one.definitions["tools"]]
+    return json.dumps(names[:MAX_TOLD_TOOLS])
 
 
 def put(sql: Sql, one: Registration, by: Attachment, certificate: bytes, now_ms: int) -> None:
@@ -165,9 +167,23 @@ def _is_meant(viewer: str, who: Viewer, groups: dict[str, str]) -> bool:
     return viewer in {MESH, who.peer, f"role:{who.member.role}"}
 
 
-def watchers(sql: Sql, chain: Chain, row: Row, now_ms: int) -> list[str]:
-    """Give the other attached peers that may see a server."""
-    found: list[str] = []
+def backing(sql: Sql, row: Row) -> list[bytes]:
+    """Give the grants by which others let a server's member provide their service of its name."""
+    found = sql.all(
+        # The name as every honest grant has it: of many grants most say nothing of services.
+        "SELECT entry FROM grants WHERE mesh = ? AND subject = ? AND instr(entry, ?) > 0"
+        " ORDER BY made_ms, owner",
+        row["mesh"],
+        row["member"],
+        f'"{PROVIDE}{row["name"]}"'.encode(),
+    )
+    entries = [one["entry"] for one in found]
+    return [one for one in entries if row["name"] in services(Grant.parse(one))][:MAX_BACKING]
+
+
+def watchers(sql: Sql, chain: Chain, row: Row, now_ms: int) -> list[tuple[str, str]]:
+    """Give the other attached peers that may see a server, each with its member."""
+    found: list[tuple[str, str]] = []
     for peer in sql.all(
         "SELECT peer, member FROM peers WHERE mesh = ? AND attached = 1 AND peer <> ?",
         row["mesh"],
@@ -177,5 +193,5 @@ def watchers(sql: Sql, chain: Chain, row: Row, now_ms: int) -> list[str]:
         if member is not None and member.is_good(now_ms):
             viewer = Viewer(peer["peer"], member)
             if may_see(sql, row, viewer):
-                found.append(peer["peer"])
+                found.append((peer["peer"], peer["member"]))
     return found

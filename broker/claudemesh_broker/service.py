@@ -18,7 +18,7 @@ from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.delivery import Attachment, Deliveries, Outlet
 from claudemesh_broker.limits import Limits
 from claudemesh_broker.lines import Lines
-from claudemesh_broker.peers import News
+from claudemesh_broker.peers import News, read_certificate
 from claudemesh_broker.reach import Reach
 from claudemesh_broker.roster import (
     Roster,
@@ -41,11 +41,11 @@ from claudemesh_wire.errors import (
     ProtocolError,
 )
 from claudemesh_wire.handshake import Closing, Mode
-from claudemesh_wire.mcp_servers import ServerChange, ServerChanged
 from claudemesh_wire.membership import NO_HEAD, Chain, Head, Member
 from claudemesh_wire.meshes import LogGrew
 from claudemesh_wire.message import ALLOWED, Message, ReplyT, Request, Rule
 from claudemesh_wire.presence import Change, PeerCard, PresenceChanged
+from claudemesh_wire.server_news import ServerChange, ServerChanged
 
 MAX_GROWTH: Final = 200
 _REMOVED: Final = Closing(
@@ -193,8 +193,13 @@ class Parts:
 
     async def tell_server(self, row: Row, change: ServerChange) -> None:
         """Tell those who may see a server what happened to it."""
-        mesh = row["mesh"]
-        chain, now_ms = self.roster.chain(mesh), self.now_ms()
+        mesh, chain, now_ms = row["mesh"], self.roster.chain(row["mesh"]), self.now_ms()
+
+        def query(sql: Sql) -> tuple[bytes | None, list[tuple[str, str]]]:
+            shown = read_certificate(sql, row["certificate_hash"])
+            return shown, registrations.watchers(sql, chain, row, now_ms)
+
+        certificate, watchers = await self.store.read(query)
         notice = ServerChanged(
             change=change,
             peer=row["peer"],
@@ -202,10 +207,12 @@ class Parts:
             host=row["host"] or "",
             name=row["name"],
             tools=json.loads(row["tools"]),
+            certificate=certificate or b"",
         )
-        query = partial(registrations.watchers, chain=chain, row=row, now_ms=now_ms)
-        for peer in await self.store.read(query):
-            self.deliveries.tell(mesh, peer, notice)
+        # Of one that hides only its own member learns where it is.
+        hidden = notice if row["visible"] else notice.model_copy(update={"host": ""})
+        for peer, member in watchers:
+            self.deliveries.tell(mesh, peer, notice if member == row["member"] else hidden)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ message, the receiver's own copy decides; both ask ``decide``. A grant is ``payl
 signature(64)``, and the one with the highest seq is the whole of what holds between two members.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final, Self
@@ -15,7 +16,17 @@ from claudemesh_wire import canonical
 from claudemesh_wire.errors import Forbidden, Invalid
 from claudemesh_wire.keys import SIGNATURE_BYTES, SigningKey, VerifyKey
 from claudemesh_wire.membership import Chain, Member
-from claudemesh_wire.message import MemberId, MeshId, Message, Notice, Rate, Request, Role, Rule
+from claudemesh_wire.message import (
+    SERVER_NAME,
+    MemberId,
+    MeshId,
+    Message,
+    Notice,
+    Rate,
+    Request,
+    Role,
+    Rule,
+)
 
 DOMAIN: Final = "claudemesh/grant/v1"
 MAX_GRANT_BYTES: Final = 4096
@@ -98,7 +109,15 @@ DEFAULTS: Final[dict[Standing, dict[Capability, Right]]] = {
 }
 
 
-Names = Annotated[list[Annotated[str, Field(min_length=1, max_length=80)]], Field(max_length=40)]
+MAX_NAMES: Final = 40
+"""So many things a grant allows, and denies."""
+PROVIDE: Final = "provide:"
+"""Stands in ``allow`` before the name of a service: an MCP server of the other's by that name, with
+the same definitions, is a further provider of the grantor's own."""
+_SERVICE: Final = re.compile(SERVER_NAME)
+Names = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=80)]], Field(max_length=MAX_NAMES)
+]
 
 
 class GrantFields(canonical.Signed):
@@ -207,6 +226,20 @@ def right_of(
     """
     invited = frozenset(member.invite_grants if member.invited_by == own else ())
     return decide(standing_of(own, member), grant, capability, initial=invited, strict=strict)
+
+
+def services(grant: Grant | None) -> list[str]:
+    """Give the names of the services that a grant lets its member provide beside the grantor."""
+    if grant is None:
+        return []
+    allowed = set(grant.fields.allow) - set(grant.fields.deny)
+    return sorted(name for one in allowed if (name := service_in(one)))
+
+
+def service_in(said: str) -> str:
+    """Give the name of the service in ``provide:name``; nothing where it is none."""
+    name = said.removeprefix(PROVIDE)
+    return name if name != said and _SERVICE.fullmatch(name) else ""
 
 
 class GrantPut(Message, kind="grants.put_done"):

@@ -10,11 +10,10 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Final, Self, cast
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from claudemesh_wire import canonical
 from claudemesh_wire.certificate import MAX_CERTIFICATE_BYTES, Certificate
@@ -25,12 +24,12 @@ from claudemesh_wire.message import (
     MemberId,
     MeshId,
     Message,
-    Notice,
     Part,
     PeerId,
     Rate,
     Request,
     Rule,
+    ServerName,
     Whole,
 )
 
@@ -40,10 +39,11 @@ MAX_SERVERS: Final = 32
 """So many servers a peer may offer."""
 MAX_TOOLS: Final = 256
 MAX_KNOWN: Final = 1024
+MAX_BACKING: Final = 8
+"""So many grants are shown with a server by which it counts in the services of others."""
 OWN: Final = "own"
 MESH: Final = "mesh"
 
-ServerName = Annotated[str, StringConstraints(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")]
 _GROUP: Final = "[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 _VIEWER: Final = re.compile(
     f"{OWN}|{MESH}|p_[a-z2-7]{{26}}|@{_GROUP}(?::[^:,]{{1,80}})?|role:(?:owner|admin|member)"
@@ -241,6 +241,8 @@ class ServerCard(Part):
 
     ``registration`` and ``certificate`` are empty when the caller named the digest as known.
     ``since_ms`` is when it was registered or, of one whose peer has no connection, when that ended.
+    ``grants`` are those by which others let its member provide their service of this name: signed,
+    and to be believed by the reader like any grant.
     """
 
     peer: PeerId
@@ -253,6 +255,9 @@ class ServerCard(Part):
     digest: bytes
     registration: bytes = b""
     certificate: bytes = b""
+    grants: Annotated[list[bytes], Field(max_length=MAX_BACKING)] = Field(
+        default_factory=list[bytes]
+    )
 
 
 class ServersFound(Message, kind="mcp_servers.found"):
@@ -267,24 +272,3 @@ class ListServers(Request[ServersFound], kind="mcp_servers.list", rule=Rule.READ
 
     after: Annotated[str, Field(max_length=100)] = ""
     known: Annotated[list[bytes], Field(max_length=MAX_KNOWN)] = Field(default_factory=list[bytes])
-
-
-class ServerChange(StrEnum):
-    """What happened to a server."""
-
-    REGISTERED = "registered"
-    UNREGISTERED = "unregistered"
-    CHANGED = "changed"
-    OFFLINE = "offline"
-    RESTORED = "restored"
-
-
-class ServerChanged(Notice, kind="mcp_servers.changed"):
-    """Something happened to a server that the hearer may see; ``tools`` are some of its names."""
-
-    change: ServerChange
-    peer: PeerId
-    handle: str
-    host: str
-    name: ServerName
-    tools: list[str]

@@ -23,6 +23,9 @@ MeshId = Annotated[str, StringConstraints(pattern=f"^mesh_{_ID}$")]
 MessageId = Annotated[str, StringConstraints(pattern=f"^msg_{_ID}$")]
 Digest = Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$")]
 """32 bytes, a hash or a nonce, as base64url in its one canonical spelling."""
+SERVER_NAME: Final = "[a-z0-9][a-z0-9_-]{0,39}"
+ServerName = Annotated[str, StringConstraints(pattern=f"^{SERVER_NAME}$")]
+"""The short name of an MCP server, and of the service that several of one name are."""
 Whole = Annotated[int, Field(ge=0, le=2**53 - 1)]
 """A count or a time in milliseconds: no larger than JSON readers and SQLite hold exactly."""
 

@@ -75,6 +75,8 @@ class Approving:
 
     async def _question(self, offered: Offered, tool: Definition, standing: Standing) -> str:
         name, whose = _told(tool["name"]), f"{offered.member.name} ({offered.full_name})"
+        if offered.shared_with:
+            whose += f", which {', '.join(offered.shared_with)} may answer too"
         if standing is Standing.CHANGED:
             diff = await self._diff(offered, tool)
             return (

@@ -113,12 +113,12 @@ class Desk:
 
     async def read_resource(self, server: str, uri: str, going: Going) -> Params:
         """Read a resource of a server; raises as ``call_tool``."""
-        providers = find(await self.offers(), server)
+        providers = find(await self.offers(), server, by_grant=False)
         return await self._call(providers, "resources/read", {"uri": uri}, going)
 
     async def get_prompt(self, server: str, name: str, arguments: Params, going: Going) -> Params:
         """Give a prompt of a server, filled in; raises as ``call_tool``."""
-        providers = find(await self.offers(), server)
+        providers = find(await self.offers(), server, by_grant=False)
         params = {"name": name, "arguments": arguments}
         return await self._call(providers, "prompts/get", params, going)
 

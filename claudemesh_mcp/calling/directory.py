@@ -1,18 +1,21 @@
 """What is offered to this peer: the mesh's servers, each believed by its own signature.
 
 ``toolcalls.py`` and the tools of the model look names up here. The broker says what there is and
-who is here now; what a server can do and whose it is stands in the registration.
+who is here now; what a server can do and whose it is stands in the registration. Whose service it
+counts in besides, stands in grants that the broker shows with it, and that their members signed.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.peer import Peer
+from claudemesh_mcp.rights import verified
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import Conflict, Forbidden, MeshError, NotFound
+from claudemesh_wire.grants import services
 from claudemesh_wire.mcp_servers import (
     MAX_KNOWN,
     ListServers,
@@ -37,6 +40,9 @@ class Offered:
         host: Its machine's label; empty if it hides.
         online: Whether it has a connection now.
         since_ms: When it was registered or, if it has no connection, when that ended.
+        granted_by: The ids of other members that let its member provide their service of its name.
+        service_of: Whose one service it was found as, together with others; ``None`` by itself.
+        shared_with: The names of the other members that provide that service.
     """
 
     registration: Registration
@@ -45,6 +51,9 @@ class Offered:
     host: str
     online: bool
     since_ms: int
+    granted_by: tuple[str, ...] = ()
+    service_of: str | None = None
+    shared_with: tuple[str, ...] = ()
 
     @property
     def peer(self) -> str:
@@ -83,11 +92,20 @@ class Offered:
         )
 
     @property
-    def service(self) -> tuple[str, str, str]:
-        """What makes it one service with others: its member, name and definitions."""
+    def owners(self) -> tuple[str, ...]:
+        """The ids of the members whose service it counts in: what they approved of counts for it.
+
+        The first is the one under whom it is approved itself.
+        """
+        if self.service_of is not None:
+            return (self.service_of,)
+        return (self.member.id, *self.granted_by)
+
+    @property
+    def summed(self) -> str:
+        """Its definitions, summed up: those of one service have the same."""
         definitions = self.registration.definitions
-        summed = definition_digest({kind: listed for kind, listed in definitions.items() if listed})
-        return self.member.id, self.name, summed
+        return definition_digest({kind: listed for kind, listed in definitions.items() if listed})
 
 
 class Directory:
@@ -100,6 +118,7 @@ class Directory:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
         self._known: dict[bytes, tuple[Registration, Certificate]] = {}
+        self._latest: dict[tuple[str, str], int] = {}
 
     async def read(self, client: Client) -> list[Offered]:
         """Ask what is offered now; what can't be believed is left out, and noted.
@@ -146,16 +165,37 @@ class Directory:
         member = trust.member_of(certificate, now_ms)
         seen[one.digest] = (one, certificate)
         return Offered(
-            one, certificate.fields.handle, member, card.host, card.online, card.since_ms
+            one,
+            certificate.fields.handle,
+            member,
+            card.host,
+            card.online,
+            card.since_ms,
+            self._granted_by(member, card),
         )
 
+    def _granted_by(self, member: Member, card: ServerCard) -> tuple[str, ...]:
+        """Give who lets a member provide a service, by its latest grant that was shown here."""
+        found: set[str] = set()
+        for grant in verified(self._peer, card.grants):
+            said = grant.fields
+            between = (said.by, said.to)
+            # One that was taken back is not believed again, whatever the broker shows.
+            if said.to == member.id != said.by and said.seq >= self._latest.get(between, 0):
+                self._latest[between] = said.seq
+                if card.name in services(grant):
+                    found.add(said.by)
+        return tuple(sorted(found))
 
-def find(offers: Iterable[Offered], name: str) -> list[Offered]:
-    """Give the providers of the one server that a name means, those that are here first.
+
+def find(offers: Iterable[Offered], name: str, *, by_grant: bool = True) -> list[Offered]:
+    """Give the providers of the one service that a name means: its owner's first, and those here.
 
     Args:
         offers: What is offered.
         name: ``handle/name``, or the short name where that is one service.
+        by_grant: Whether servers of several members may be one service; not where nothing of a
+            server is approved, so that nobody would notice who is meant now.
 
     Raises:
         NotFound: ``unknown_server``.
@@ -171,7 +211,21 @@ def find(offers: Iterable[Offered], name: str) -> list[Offered]:
             f"Did you mean {' or '.join(near)}?" if near else "mesh_tools shows what is offered.",
             code="unknown_server",
         )
-    if len({one.service for one in meant}) > 1:
+    if len(meant) > 1:
+        meant = _one_service(meant, name, by_grant=by_grant)
+    return sorted(meant, key=lambda one: (one.member.id not in one.owners, not one.online))
+
+
+def _one_service(meant: Sequence[Offered], name: str, *, by_grant: bool) -> list[Offered]:
+    """Give what one name means as the providers of one member's service.
+
+    Raises:
+        Conflict: their definitions differ, or none of their members let all others provide it.
+    """
+    names = {one.member.id: one.member.name for one in meant}
+    is_one = len({one.summed for one in meant}) == 1 and (by_grant or len(names) == 1)
+    owners = set(names).intersection(*(one.owners for one in meant)) if is_one else set[str]()
+    if not owners:
         candidates = sorted(one.full_name for one in meant)[:_MOST_NAMED]
         raise Conflict(
             f"Several servers are called {name}.",
@@ -179,4 +233,12 @@ def find(offers: Iterable[Offered], name: str) -> list[Offered]:
             code="ambiguous_server",
             details={"candidates": candidates},
         )
-    return sorted(meant, key=lambda one: not one.online)
+    owner = min(owners)
+    return [
+        replace(
+            one,
+            service_of=owner,
+            shared_with=tuple(sorted(names[two] for two in names if two != one.member.id)),
+        )
+        for one in meant
+    ]

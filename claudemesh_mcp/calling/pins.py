@@ -71,7 +71,7 @@ class Pins:
         Raises:
             MeshError: the file can't be read or written.
         """
-        pins = self._read().get(key(offered, tool), [])
+        pins = _kept(self._read(), offered, tool)
         found = self._standing(offered, tool, pins)
         if not pins and found is Standing.ALLOWED:
             self.note(offered, tool, Verdict.UNASKED, now_ms)
@@ -81,13 +81,14 @@ class Pins:
         """Say what a call of each of a server's tools would meet, and pin none; raises as above."""
         kept = self._read()
         return {
-            tool["name"]: self._standing(offered, tool, kept.get(key(offered, tool), []))
+            tool["name"]: self._standing(offered, tool, _kept(kept, offered, tool))
             for tool in offered.tools
         }
 
     def _standing(self, offered: Offered, tool: Definition, pins: Sequence[Pin]) -> Standing:
         is_asked = needs_approval(offered, tool, self._own)
         if not pins:
+            is_asked |= is_new_owner(offered, self._own)
             return Standing.NEEDS_APPROVAL if is_asked else Standing.ALLOWED
         digest = definition_digest(tool)
         pin = next((one for one in pins if one.digest == digest), None)
@@ -111,7 +112,7 @@ class Pins:
 
     def diff(self, offered: Offered, tool: Definition) -> str:
         """Show how a definition differs from the one pinned last; nothing if there is none."""
-        pins = self._read().get(key(offered, tool))
+        pins = _kept(self._read(), offered, tool)
         if not pins:
             return ""
         lines = unified_diff(
@@ -143,7 +144,15 @@ class Pins:
 
 def key(offered: Offered, tool: Definition) -> str:
     """Name a tool by whose it is: a handle may go to another peer, a member's id never."""
-    return f"{offered.member.id}/{offered.name}/{tool['name']}"
+    return f"{offered.owners[0]}/{offered.name}/{tool['name']}"
+
+
+def _kept(pins: Mapping[str, Sequence[Pin]], offered: Offered, tool: Definition) -> Sequence[Pin]:
+    """Give the pins of a tool, and those of the same definition with who lets it be provided."""
+    own, *others = (f"{owner}/{offered.name}/{tool['name']}" for owner in offered.owners)
+    digest = definition_digest(tool)
+    theirs = [pin for name in others for pin in pins.get(name, ()) if pin.digest == digest]
+    return [*pins.get(own, ()), *theirs]
 
 
 def needs_approval(offered: Offered, tool: Definition, own: str) -> bool:
@@ -151,6 +160,15 @@ def needs_approval(offered: Offered, tool: Definition, own: str) -> bool:
     hints: Any = tool.get("annotations")
     is_read_only = isinstance(hints, dict) and cast("Definition", hints).get("readOnlyHint") is True
     return offered.member.id != own and not is_read_only
+
+
+def is_new_owner(offered: Offered, own: str) -> bool:
+    """Tell whether a human has to say yes to a first use even of what only reads.
+
+    Whoever offers what another does, and lets that one provide it, is the owner of both: who meant
+    the other by their name is to hear of it before anything is sent to a member that is new.
+    """
+    return bool(offered.shared_with) and offered.member.id != own
 
 
 def _pin(told: Mapping[str, Any]) -> Pin:

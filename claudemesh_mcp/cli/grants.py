@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A member's name or id.")]
 Capabilities = Annotated[
     list[str],
-    typer.Argument(metavar="CAPABILITY...", help="message, topic, wake, task, tool or file."),
+    typer.Argument(
+        metavar="CAPABILITY...", help="message, topic, wake, task, tool, file or provide:SERVER."
+    ),
 ]
 
 
@@ -40,13 +42,17 @@ def add_to(app: typer.Typer) -> None:
 def grant(name: Name, capability: Capabilities) -> None:
     """Let a member do something to all of your sessions.
 
-    message: have messages shown; wake: wake an idle session. topic, task, tool and file are signed
-    and kept all the same, and decide nothing yet: this version has none of them.
+    message: have messages shown; wake: wake an idle session; tool: call the tools of MCP servers
+    that they offer. topic, task and file are signed and kept all the same, and decide nothing yet:
+    this version has none of them.
+
+    provide:NAME lets a member provide your MCP server of that name: one of its own, with the same
+    name and the same definitions, answers the calls of yours too. Whoever sees it sees this grant.
 
     \b
     Examples:
       claudemesh grant bob task tool
-      claudemesh grant bob wake
+      claudemesh grant bob provide:files
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     said = ask_here(lambda mesh, reach: _change(mesh, reach, name, (capability, ())))
     show.word(f"{said.member.name} may: {', '.join(capability)}.")
@@ -70,8 +76,9 @@ async def _change(
     mesh: "Mesh", reach: "Reach", name: str, named: tuple[Sequence[str], Sequence[str]]
 ) -> "Said":
     from claudemesh_mcp import granting
+    from claudemesh_mcp.grantnames import grantable
 
-    allow, deny = map(granting.capabilities, named)
+    allow, deny = map(grantable, named)
     return await granting.change(mesh.peer, reach, name, granting.Change(allow, deny))
 
 
@@ -118,13 +125,14 @@ async def _rights(mesh: "Mesh") -> "RightsResult":
 
 def _print(rows: "Sequence[MemberRights]") -> None:
     capabilities = tuple(rows[0].rights)
-    show.table(("member", *capabilities, ""), (_cells(row) for row in rows))
+    show.table(("member", *capabilities, "provide", ""), (_cells(row) for row in rows))
 
 
 def _cells(row: "MemberRights") -> tuple[str, ...]:
     mark = "blocked" if row.blocked else "granted" if row.granted else "default"
     standing = f" ({row.standing})" if row.standing == "observer" else ""
-    return (f"{row.member}{standing}", *row.rights.values(), mark)
+    provides = ", ".join(row.provides) or "-"
+    return (f"{row.member}{standing}", *row.rights.values(), provides, mark)
 
 
 def block(name: Name) -> None:

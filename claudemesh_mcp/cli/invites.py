@@ -89,7 +89,7 @@ def invite(
 
 
 def _read_grants(words: list[str]) -> tuple[str, ...]:
-    from claudemesh_mcp.granting import capabilities
+    from claudemesh_mcp.grantnames import capabilities
 
     named = [one.strip().lower() for word in words for one in word.split(",")]
     return tuple(sorted(capabilities([one for one in named if one])))

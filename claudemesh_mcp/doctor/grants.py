@@ -10,6 +10,7 @@ from claudemesh_mcp.grantfile import GrantFile
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.rights import defaults, difference
 from claudemesh_mcp.trust import Trust
+from claudemesh_wire.grants import services
 
 
 async def check_grants(case: Case) -> Finding:
@@ -36,6 +37,11 @@ def _count_grants(case: Case, *, strict: bool) -> Finding:
     if not others:
         return ok("Nobody else is in this mesh.")
     found = [difference(identity.member, one, granted.grants.get(one.id), "") for one in others]
+    provided = [
+        f" {one.name} may provide {', '.join(names)} as well as you."
+        for one in others
+        if (names := services(granted.grants.get(one.id)))
+    ]
     blocked = sum(one.id in granted.blocked for one in others)
     table = "; ".join(
         f"{who} {', '.join(may) or '-'}" for who, may in defaults(strict=strict).items()
@@ -43,7 +49,7 @@ def _count_grants(case: Case, *, strict: bool) -> Finding:
     return ok(
         f"{len(others)} other member{'' if len(others) == 1 else 's'};"
         f" {len(found) - found.count(None)} with rights beside the defaults, {blocked} blocked."
-        f" The defaults: {table}."
+        f"{''.join(provided)} The defaults: {table}."
     )
 
 

@@ -19,6 +19,7 @@ from claudemesh_mcp.client import Client
 from claudemesh_mcp.connection import pauses
 from claudemesh_mcp.hosting.backend import Terms
 from claudemesh_mcp.hosting.callers import Caller
+from claudemesh_mcp.hosting.functions import Functions
 from claudemesh_mcp.hosting.keeping import Condition, Kept, State, log_of
 from claudemesh_mcp.hosting.serving import Hosted, Serving
 from claudemesh_mcp.hosting.standing import (
@@ -100,6 +101,10 @@ class Offering:
         """
         return await self._offer(self._kept(wish))
 
+    async def offer(self, functions: Functions) -> Registered:
+        """Offer functions of this program; raises as ``register``."""
+        return await self._offer(Standing(functions, functions))
+
     async def restore(self, wish: ServerWish) -> None:
         """Offer a server as soon as it runs, and go on trying until then.
 
@@ -138,6 +143,16 @@ class Offering:
                 raise
             del self._standing[name]
         await self._stop(one)
+
+    async def withdraw(self, name: str) -> None:
+        """End a server, whether or not the broker confirms now that it is offered no more."""
+        with suppress(MeshError), anyio.move_on_after(_TOLD_WITHIN_S):
+            await self.unregister(name)
+        one = self._standing.pop(name, None)
+        if one is not None:
+            self._left_over.add(name)
+            self._more.set()
+            await self._stop(one)
 
     async def drop(self, name: str) -> None:
         """End a server without a word to the mesh; nothing happens where there is none."""

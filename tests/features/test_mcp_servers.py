@@ -17,13 +17,13 @@ from claudemesh_wire.mcp_servers import (
     Registration,
     RegistrationFields,
     ServerCard,
-    ServerChanged,
     UnregisterServer,
     definition_digest,
     read_definitions,
 )
 from claudemesh_wire.message import Role
 from claudemesh_wire.presence import Depart, UpdatePresence
+from claudemesh_wire.server_news import ServerChanged
 from tests.support.broker import MemoryBroker, StandingClock, a_broker
 from tests.support.people import Device, Mesh, Person
 from tests.support.rawpeer import RawPeer, join

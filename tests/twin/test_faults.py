@@ -12,7 +12,7 @@ import anyio.from_thread
 import pytest
 
 from claudemesh_mcp import outbox
-from claudemesh_mcp.greeting import certify
+from claudemesh_mcp.certifying import certify
 from claudemesh_mcp.outbox import Row
 from claudemesh_mcp.peerfile import PeerFile
 from claudemesh_mcp.sdk import Mesh

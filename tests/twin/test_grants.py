@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp import granting, rights
+from claudemesh_mcp import granting, grantnames, rights
 from claudemesh_mcp.granting import Change
 from claudemesh_mcp.meshresults import RightsResult
 from claudemesh_mcp.sdk import Mesh
@@ -175,7 +175,7 @@ async def test_a_name_that_is_no_other_members_is_refused(
 
 def test_a_capability_that_is_none_is_refused() -> None:
     with pytest.raises(MeshError) as caught:
-        granting.capabilities(["mesage"])
+        grantnames.capabilities(["mesage"])
     assert caught.value.code == "unknown_capability"
     assert "message" in caught.value.hint
 

@@ -1,6 +1,6 @@
 """A session that offers servers to the mesh: started, shown, called, changed, taken back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,18 @@ class World:
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with a_mesh(tmp_path) as twin:
         yield World(twin, await twin.join("ada"), await twin.join("desk"))
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    with anyio.fail_after(LIMIT_S):
+        while not holds():
+            await anyio.lowlevel.checkpoint()
+
+
+def offered(world: World) -> dict[str, bool]:
+    """Give which of ada's servers the mesh knows as they are now."""
+    return {one.name: one.is_offered for one in world.offering.hosted()}
 
 
 def wish(name: str = "hand", launch: Launch | None = None, **more: Any) -> ServerWish:
@@ -147,6 +159,5 @@ async def test_a_server_that_is_restored_is_offered_once_it_runs(
     late = tmp_path / "late"
     await world.offering.restore(wish(launch=handmade("handshake")))
     await world.offering.restore(wish("gone", Launch(command=str(late))))
-    await world.until("ada/hand")
-    states = {one.name: one.is_offered for one in world.offering.hosted()}
-    assert states == {"hand": True, "gone": False}
+    await until(lambda: offered(world) == {"hand": True, "gone": False})
+    assert list(await world.offers()) == ["ada/hand"]

@@ -20,15 +20,16 @@ from claudemesh_wire.mcp_servers import (
     RegisterServer,
     Registration,
     ServerCard,
-    ServerChange,
     ServerRegistered,
     ServersFound,
     ServerUnregistered,
     UnregisterServer,
 )
+from claudemesh_wire.server_news import ServerChange
 
 MAX_LOAD_BYTES: Final = 512 * 1024
 _AT_ONCE: Final = 100
+_Shown = tuple[Row, list[bytes]]
 
 
 @serves
@@ -140,21 +141,22 @@ async def find(context: Context, request: ListServers) -> ServersFound:
     viewer = Viewer(caller.peer, context.member)
     peer, _, name = request.after.partition("/")
 
-    def query(sql: Sql) -> tuple[list[Row], str | None]:
-        kept: list[Row] = []
+    def query(sql: Sql) -> tuple[list[_Shown], str | None]:
+        kept: list[_Shown] = []
         after, load = (peer, name), 0
         while rows := registrations.behind(sql, caller.mesh, after, _AT_ONCE):
             for row in rows:
                 if registrations.may_see(sql, row, viewer):
-                    load += _load(row, known)
+                    grants = registrations.backing(sql, row)
+                    load += _load(row, known) + sum(map(len, grants))
                     if kept and load > MAX_LOAD_BYTES:
                         return kept, "/".join(after)
-                    kept.append(row)
+                    kept.append((row, grants))
                 after = (row["peer"], row["name"])
         return kept, None
 
     rows, more = await context.read(query)
-    return ServersFound(servers=[_card(context, row, known) for row in rows], next_after=more)
+    return ServersFound(servers=[_card(context, one, known) for one in rows], next_after=more)
 
 
 def _load(row: Row, known: frozenset[bytes]) -> int:
@@ -163,7 +165,8 @@ def _load(row: Row, known: frozenset[bytes]) -> int:
     return len(row["registration"]) + len(row["certificate"])
 
 
-def _card(context: Context, row: Row, known: frozenset[bytes]) -> ServerCard:
+def _card(context: Context, shown: _Shown, known: frozenset[bytes]) -> ServerCard:
+    row, grants = shown
     is_here = context.parts.deliveries.feed(row["mesh"], row["peer"]) is not None
     online = is_here and bool(row["is_current"])
     is_known = row["digest"] in known
@@ -181,4 +184,5 @@ def _card(context: Context, row: Row, known: frozenset[bytes]) -> ServerCard:
         digest=row["digest"],
         registration=b"" if is_known else row["registration"],
         certificate=b"" if is_known else row["certificate"],
+        grants=grants,
     )
