@@ -29,7 +29,7 @@ from claudemesh_mcp.hosting.registry import (
 )
 from claudemesh_mcp.hosting.standing import Hosting, Registered
 from claudemesh_mcp.hosting.wishes import Scope, ServerWish
-from claudemesh_mcp.opening import CLAUDE
+from claudemesh_mcp.opening import CLAUDE, RESIDENT
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.routes import facts
 from claudemesh_wire.errors import Invalid, MeshError
@@ -37,7 +37,6 @@ from claudemesh_wire.errors import Invalid, MeshError
 logger: Final = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
-RESIDENT: Final = "resident"
 _threaded: Final = anyio.to_thread.run_sync
 
 

@@ -12,8 +12,8 @@ import pytest
 from claudemesh_mcp.home import atomic_write
 from claudemesh_mcp.hosting.launch import Launch
 from claudemesh_mcp.hosting.registry import Entry, Registry
-from claudemesh_mcp.hosting.restoring import RESIDENT
 from claudemesh_mcp.hosting.wishes import Scope, ServerWish
+from claudemesh_mcp.opening import RESIDENT
 from claudemesh_mcp.routes import facts
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError, Unavailable
