@@ -37,13 +37,16 @@ _SAID: Final = {
 class Heard:
     """One thing that was heard, and when; later ones have higher numbers."""
 
-    notice: PresenceChanged | ServerChanged
+    notice: PresenceChanged | ServerChanged | str
+    """A text is what this session tells of a server of its own."""
     at_ms: int
     number: int = 0
 
     def sentence(self, trust: Trust) -> str | None:
         """Tell it, if the peer is proved to have the name it is shown under."""
         notice = self.notice
+        if isinstance(notice, str):
+            return notice
         shown = notice if isinstance(notice, ServerChanged) else notice.card
         try:
             fields = trust.verify(shown.certificate).fields
@@ -79,18 +82,28 @@ class News:
             case PresenceChanged() if notice.change is not Change.UPDATED:
                 self._of_peers.append(self._counted(notice, at_ms))
             case ServerChanged():
-                # One that changes all the time drives out its own news alone.
-                server = (notice.peer, notice.name)
-                self._of_servers.pop(server, None)
-                self._of_servers[server] = self._counted(notice, at_ms)
-                if len(self._of_servers) > MOST_KEPT:
-                    del self._of_servers[next(iter(self._of_servers))]
+                self._keep((notice.peer, notice.name), notice, at_ms)
             case _:
                 return
+        self._wake()
+
+    def tell(self, about: tuple[str, str], text: str, at_ms: int) -> None:
+        """Keep what became of a server of this session's own: one text for what it is about."""
+        self._keep(about, text, at_ms)
+        self._wake()
+
+    def _keep(self, about: tuple[str, str], told: ServerChanged | str, at_ms: int) -> None:
+        """Keep the last of a server: one that changes all the time drives out its own alone."""
+        self._of_servers.pop(about, None)
+        self._of_servers[about] = self._counted(told, at_ms)
+        if len(self._of_servers) > MOST_KEPT:
+            del self._of_servers[next(iter(self._of_servers))]
+
+    def _wake(self) -> None:
         more, self._more = self._more, anyio.Event()
         more.set()
 
-    def _counted(self, notice: PresenceChanged | ServerChanged, at_ms: int) -> Heard:
+    def _counted(self, notice: PresenceChanged | ServerChanged | str, at_ms: int) -> Heard:
         self._last += 1
         return Heard(notice, at_ms, self._last)
 

@@ -334,7 +334,9 @@ class Mesh:
         """Change what others see of this peer; what is left out stays."""
         change = {"handle": handle, "role": role, "status": status, "summary": summary}
         change |= {"profile": profile, "visible": visible, "share_cwd": share_cwd}
-        return await shown.mesh.profile(self.peer, await self.ready(), change)
+        known = await shown.mesh.profile(self.peer, await self.ready(), change)
+        self.servers.renamed()
+        return known
 
     async def join(self, address: str, role: str = "") -> "meshresults.GroupResult":
         """Enter a group, ``@name``; again with another role changes the role."""

@@ -118,6 +118,11 @@ class Servers:
         """Say how each server stands that this session offers."""
         return self.offering.hosted() if "offering" in self.__dict__ else []
 
+    def renamed(self) -> None:
+        """Have what this session offers known by its new handle."""
+        if "offering" in self.__dict__:
+            self.offering.say_again()
+
     @asynccontextmanager
     async def functions(
         self,

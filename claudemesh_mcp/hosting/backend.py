@@ -71,7 +71,7 @@ class Backend:
         self._terms = terms
         self._flights = Flights()
         self._questions = Questions(self._flights, self._reply)
-        self._errors = ErrorLog(terms.errors)
+        self._errors = ErrorLog(terms.errors, hide=launch.hide)
         self._schemas: dict[str, Any] = {}
         self._wire: Wire | None = None
         self._tasks: TaskGroup | None = None
@@ -113,7 +113,7 @@ class Backend:
 
     async def _live(self, probe_s: float, task_status: TaskStatus[None]) -> MeshError | None:
         """Run one process or connection to its end; tell why it could not be started."""
-        self._errors, why = ErrorLog(self._terms.errors), None
+        self._errors, why = ErrorLog(self._terms.errors, hide=self.launch.hide), None
         self.ended = anyio.Event()
         try:
             async with anyio.create_task_group() as tasks:

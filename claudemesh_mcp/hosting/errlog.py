@@ -5,6 +5,7 @@
 
 import os
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -31,11 +32,18 @@ class ErrorLog:
     Args:
         path: Where to write it; ``None`` keeps the last lines only.
         max_bytes: A file of this size is turned over.
+        hide: Takes out of a text what nobody may read; it is given whole lines.
     """
 
-    def __init__(self, path: Path | None, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        max_bytes: int = MAX_BYTES,
+        hide: Callable[[str], str] = str,
+    ) -> None:
         self._path = path
         self._max_bytes = max_bytes
+        self._hide = hide
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         self._rest = b""
         self._ended = anyio.Event()
@@ -56,6 +64,8 @@ class ErrorLog:
                 await self._read(readable)
         finally:
             os.close(readable)
+            self._keep(self._rest)
+            self._rest = b""
             self._ended.set()
 
     async def _read(self, readable: int) -> None:
@@ -80,17 +90,29 @@ class ErrorLog:
             self._reading.cancel()
 
     def take(self, data: bytes) -> None:
-        """Keep what was written."""
-        *lines, rest = (self._rest + data).split(b"\n")
-        self._lines.extend(_shown(line) for line in lines if line.strip())
-        self._rest = rest[:_CHUNK_BYTES]
+        """Keep what was written: each line once it is whole, or too long to wait for its end."""
+        said = self._rest + data
+        end = said.rfind(b"\n") + 1
+        if len(said) - end > _CHUNK_BYTES:
+            end = len(said)
+        self._rest = said[end:]
+        self._keep(said[:end])
+
+    def _keep(self, data: bytes) -> None:
+        if not data:
+            return
+        # What is no text goes through as it is.
+        shown = self._hide(data.decode("utf-8", "surrogateescape")).encode(
+            "utf-8", "surrogateescape"
+        )
+        self._lines.extend(_shown(line) for line in shown.split(b"\n") if line.strip())
         # A full disk must not end the server whose errors can't be kept.
         with suppress(OSError):
-            self._write(data)
+            self._write(shown)
 
     def last(self) -> str:
         """Give the last lines."""
-        rest = [_shown(self._rest)] if self._rest.strip() else []
+        rest = [self._hide(_shown(self._rest))] if self._rest.strip() else []
         return "\n".join([*self._lines, *rest][-LAST_LINES:])
 
     def _write(self, data: bytes) -> None:

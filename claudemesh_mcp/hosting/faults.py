@@ -40,7 +40,7 @@ def not_started(launch: Launch, error: OSError | ValueError) -> MeshError:
 def unreachable(launch: Launch, why: str) -> MeshError:
     """Nobody answers at its URL."""
     return Unavailable(
-        f"{launch.shown} can't be reached: {why}",
+        f"{launch.shown} can't be reached: {launch.hide(why)}",
         "See that it runs and that the url is right.",
         code="server_unreachable",
     )
@@ -69,7 +69,7 @@ def silent(launch: Launch, timeout_s: float, last: str) -> MeshError:
 def not_mcp(launch: Launch, why: str) -> MeshError:
     """It answers, but not as MCP servers do."""
     return Invalid(
-        f"{launch.shown} does not answer as an MCP server does: {why}",
+        f"{launch.shown} does not answer as an MCP server does: {launch.hide(why)}",
         "See that the command or url is that of an MCP server, and what else it needs.",
         code="not_an_mcp_server",
     )

@@ -11,11 +11,13 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from claudemesh_wire.errors import Invalid
 
 MAX_LAUNCH_BYTES: Final = 64 * 1024
+_SHORTEST_SECRET: Final = 6
+"""What is shorter, as a port or a switch, stands in too many texts to be taken out of them."""
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e\t]*")
 _OF_THE_TRANSPORT: Final = frozenset(
@@ -107,6 +109,19 @@ class Launch:
     def command_line(self) -> str:
         """The whole command for its owner's eyes: arguments may be secret; or ``shown``."""
         return shlex.join((self.command, *self.args)) if self.command else self.shown
+
+    def hide(self, text: str) -> str:
+        """Take out of a text whatever values of env, headers and the URL's query are in it."""
+        for secret in sorted(self._secrets(), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    def _secrets(self) -> set[str]:
+        given = {*self.env.values(), *self.headers.values()}
+        given |= {value for _, value in parse_qsl(self._parts().query)} if self.url else set()
+        # Of `Bearer …` the second word alone is as secret.
+        words = {word for value in self.headers.values() for word in value.split()[1:]}
+        return {one for one in given | words if len(one) >= _SHORTEST_SECRET}
 
     def __repr__(self) -> str:
         """Name it without anything secret."""

@@ -21,6 +21,7 @@ from claudemesh_mcp.hosting.backend import Terms
 from claudemesh_mcp.hosting.callers import Caller
 from claudemesh_mcp.hosting.functions import Functions
 from claudemesh_mcp.hosting.keeping import Condition, Kept, State, log_of
+from claudemesh_mcp.hosting.ownnews import OwnNews
 from claudemesh_mcp.hosting.serving import Hosted, Serving
 from claudemesh_mcp.hosting.standing import (
     Announced,
@@ -69,6 +70,7 @@ class Offering:
         self._left_over: set[str] = set()
         self._live: dict[str, Hosted] = {}
         self._serving = Serving(peer, self._live, ready, self._note_change)
+        self._news = OwnNews(peer)
         self._telling = anyio.Lock()
         self._more = anyio.Event()
         self._runs = anyio.Event()
@@ -118,6 +120,13 @@ class Offering:
         self._standing[one.name] = one
         await self._start(one)
         self._tasks.start_soon(self._follow, one)
+
+    def say_again(self) -> None:
+        """Say what is offered under the handle that this session has now, if that is another."""
+        for one in self._standing.values():
+            if one.certificate is not self._peer.certified():
+                one.client = None
+        self._more.set()
 
     async def unregister(self, name: str) -> None:
         """Offer a server no more, and end it.
@@ -260,6 +269,7 @@ class Offering:
         one.scope.cancel()
         await one.ended.wait()
         one.due.set()
+        self._news.forget(one.name)
 
     async def _follow(self, one: Standing) -> None:
         """Read again what a server can do whenever that may have changed, until it is ended."""
@@ -268,25 +278,37 @@ class Offering:
             if one.ended.is_set():
                 return
             one.due = anyio.Event()
-            try:
-                has_changed = await one.read(self._peer)
-            except MeshError as error:
-                logger.warning("the server %s can't be read: %s", one.name, error.code)
-                continue
-            if has_changed and self._standing.get(one.name) is one:
-                self._show(one)
-                self._more.set()
+            await self._read_again(one)
+
+    async def _read_again(self, one: Standing) -> None:
+        before = one.definitions
+        try:
+            has_changed = await one.read(self._peer)
+        except Invalid as error:
+            self._news.unfit(one.name, error)
+            return
+        except MeshError as error:
+            # It ends, or hangs: then it is read again once it runs again, or says more.
+            logger.warning("the server %s could not be read: %s", one.name, error.code)
+            return
+        if has_changed and self._standing.get(one.name) is one:
+            if before:
+                self._news.changed(one.name, before["tools"], one.definitions["tools"])
+            self._show(one)
+            self._more.set()
 
     def _hear(self, one: Standing, condition: Condition) -> None:
         """Take note of how a server is."""
         if condition.state is State.RUNNING:
-            one.has_failed = False
             one.due.set()
-        elif condition.state is State.FAILED and not one.has_failed:
-            one.has_failed = True
+        self._news.condition(one.name, condition)
 
     def _note_change(self, server: str, tool: str, caller: Caller) -> None:
         """Take note that somebody's human has to look at a tool again."""
+        one = self._standing.get(server)
+        # Who calls may say anything: only what is offered is worth a word.
+        if one is not None and tool in one.tools:
+            self._news.mistrusted(server, tool, caller)
 
     # ---- What the mesh is told ---------------------------------------------------------------
 

@@ -146,8 +146,6 @@ class Standing:
     """What the broker has confirmed."""
     refused: tuple[Registration, MeshError] | None = None
     """What the broker does not take, and why."""
-    has_failed: bool = False
-    """Whether its owner was told that it failed, and not yet that it runs again."""
     due: anyio.Event = field(default_factory=anyio.Event)
     """Set when its definitions are to be read again."""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)

@@ -63,7 +63,7 @@ async def test_all_pages_of_its_definitions_come_as_they_are(era: str) -> None:
         prompts = direct.ask("prompts/list", {})["result"]["prompts"]
     async with hosted(era) as backend:
         found = await backend.definitions()
-    assert len(tools) == 13
+    assert len(tools) == 14
     assert found == {
         "tools": tools,
         "resources": resources,

@@ -123,6 +123,16 @@ def changing(_: Any, __: Any) -> dict[str, Any]:
     return text("changed")
 
 
+def turning(_: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """Have from now on the tools that are given, by name, and tell so."""
+    names = params["arguments"]["names"]
+    for name in [name for name in TOOLS if name not in names]:
+        del TOOLS[name]
+    TOOLS.update({name: seen for name in names if name not in TOOLS})
+    note("tools/list_changed", {})
+    return text("turned")
+
+
 def crashing(_: Any, __: Any) -> dict[str, Any]:
     write("run")
     sys.stderr.write("these are my last words\n")
@@ -154,6 +164,7 @@ TOOLS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
         asking,
         prying,
         changing,
+        turning,
         crashing,
         large,
         half,
