@@ -307,6 +307,16 @@ def caller_of_sudo(environ: Mapping[str, str] = os.environ) -> str:
     return environ.get("SUDO_USER", "")
 
 
+def named_variable(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Give a variable that somebody names, of which a command is to hand on the value.
+
+    Args:
+        name: The variable.
+        environ: The environment of this process.
+    """
+    return environ.get(name)
+
+
 def session_environment(
     added: Mapping[str, str], environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:

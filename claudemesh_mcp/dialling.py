@@ -13,10 +13,10 @@ from claudemesh_mcp.attachment import Dialed
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.connection import Patience, websocket
 from claudemesh_mcp.home import Home
-from claudemesh_mcp.launcher import Launcher
+from claudemesh_mcp.launcher import BrokerInfo, Launcher
 from claudemesh_mcp.meshes import Place, known_meshes
 from claudemesh_wire import VERSION
-from claudemesh_wire.errors import Forbidden
+from claudemesh_wire.errors import Forbidden, Unavailable
 
 
 @asynccontextmanager
@@ -57,7 +57,32 @@ async def embedded(settings: Settings) -> AsyncGenerator[Dialed]:
     Raises:
         MeshError: it can't be started or reached; the error says why.
     """
-    info = await Launcher(Home(settings.paths())).take_over(VERSION)
+    async with _to(await Launcher(Home(settings.paths())).take_over(VERSION), settings) as dialed:
+        yield dialed
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncGenerator[Dialed]:
+    """Connect as ``dial`` does, but start no broker.
+
+    Raises:
+        Unavailable: ``unreachable``: none of this home runs.
+        MeshError: as ``dial``.
+    """
+    place = await anyio.to_thread.run_sync(place_of, settings)
+    if place is not None:
+        opened = remote(place, settings)
+    else:
+        info = await anyio.to_thread.run_sync(Launcher(Home(settings.paths())).find)
+        if info is None:
+            raise Unavailable("No broker of this home runs.", "claudemesh up", code="unreachable")
+        opened = _to(info, settings)
+    async with opened as dialed:
+        yield dialed
+
+
+@asynccontextmanager
+async def _to(info: BrokerInfo, settings: Settings) -> AsyncGenerator[Dialed]:
     async with websocket(info.url, Patience(settings.ping_interval_s), info.pin) as link:
         yield Dialed(link, info.id, info.url, info.token, info.version)
 

@@ -149,6 +149,17 @@ class NewsShown(Result):
     at: str
 
 
+class HostedShown(Result):
+    """An MCP server that this session runs for the mesh."""
+
+    name: str
+    state: str = Field(description="starting, running, failed, or refused by the broker.")
+    since: str
+    why: str = Field(description="What went wrong last.")
+    command: str
+    persistent: bool
+
+
 class GrantShown(Result):
     """What a member said of another, as far as it differs from the defaults."""
 
@@ -213,6 +224,7 @@ class MeshInfo(Result):
         description="What each kind of member may do to one's peers without a grant."
     )
     grants: GrantsShown
+    hosted: list[HostedShown]
     problems: list[Problem]
     news: list[NewsShown] = Field(
         description="Who came and went, and what became of MCP servers, oldest first."

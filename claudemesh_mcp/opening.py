@@ -17,6 +17,7 @@ from claudemesh_wire.errors import Unavailable
 from claudemesh_wire.handshake import Session
 
 CLAUDE: Final = "claude"
+RESIDENT: Final = "resident"
 
 
 def set_up(

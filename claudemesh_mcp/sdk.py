@@ -350,7 +350,8 @@ class Mesh:
         """Say where one is connected and as whom; works without a connection too."""
         with suppress(MeshError):
             await self._attachment.ready(_INFO_S)
-        return await shown.mesh.mesh_info(self.peer, self._attachment)
+        hosted = self.servers.hosted()
+        return await shown.mesh.mesh_info(self.peer, self._attachment, hosted)
 
     async def news(self) -> AsyncIterator[str]:
         """Tell who comes and goes, in a sentence each, as it happens."""

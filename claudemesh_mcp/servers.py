@@ -7,7 +7,7 @@ the first that needs it: most sessions do neither, and it would take as long as 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -19,8 +19,11 @@ from claudemesh_mcp.peer import Peer
 if TYPE_CHECKING:
     from claudemesh_mcp.calling.desk import Desk
     from claudemesh_mcp.hosting.offering import Offering
+    from claudemesh_mcp.hosting.restoring import Restoring
     from claudemesh_mcp.hosting.standing import Hosting, Registered
+    from claudemesh_mcp.hosting.wishes import ServerWish
 
+LOOK_S: Final = 1.0
 Background = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -74,6 +77,45 @@ class Servers:
         offering = Offering(self._peer, self._attachment, self._ready)
         self._begin(offering.run)
         return offering
+
+    @cached_property
+    def restoring(self) -> "Restoring":
+        """What hosts the servers that come back."""
+        from claudemesh_mcp.hosting.restoring import Restoring
+
+        restoring = Restoring(self._peer, self.offering, self._attachment)
+        self._begin(restoring.run)
+        return restoring
+
+    async def restore(self) -> None:
+        """Host what comes back and fits this peer, from when this home keeps any such server."""
+        identity = self._peer.identity
+        kept = anyio.Path(identity.home.meshes / identity.mesh / "mcp-servers")
+        while not await kept.is_dir():  # noqa: ASYNC110 - the system tells nobody
+            await anyio.sleep(LOOK_S)
+        _ = self.restoring
+
+    async def register(self, wish: "ServerWish") -> "Registered":
+        """Start a server and offer it; one that is to come back is kept as well.
+
+        Raises:
+            MeshError: as ``Offering.register`` and ``Restoring.register``; nothing stays.
+        """
+        # Before its first connection a peer has no handle that it could sign with.
+        await self._ready()
+        if wish.persistent:
+            return await self.restoring.register(wish)
+        return await self.offering.register(wish)
+
+    async def unregister(self, name: str) -> None:
+        """Offer a server no more, end it, and keep it no longer if it was to come back.
+
+        Raises:
+            NotFound: ``unknown_server``: this session offers none by that name.
+            MeshError: the broker did not confirm it: then it is offered as before.
+        """
+        await self.offering.unregister(name)
+        await self.restoring.forget(name)
 
     def hosted(self) -> "list[Hosting]":
         """Say how each server stands that this session offers."""

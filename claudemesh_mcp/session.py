@@ -195,6 +195,7 @@ class MeshSession:
                 tasks.start_soon(watch.run)
                 tasks.start_soon(Glances(mesh, self._starter.client.pid).run)
                 tasks.start_soon(enter, mesh, self._settings)
+                tasks.start_soon(mesh.servers.restore)
                 await self._announce(mesh, None)
                 while not self._closing:
                     await self._told.wait()

@@ -5,10 +5,10 @@ certificate proves it.
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -21,6 +21,7 @@ from claudemesh_mcp.meshresults import (
     BrokerShown,
     GroupResult,
     GroupShown,
+    HostedShown,
     MeshInfo,
     NewsShown,
     PeerRow,
@@ -42,6 +43,9 @@ from claudemesh_wire.groups import JoinGroup, LeaveGroup, MyGroups
 from claudemesh_wire.meshes import AskMesh
 from claudemesh_wire.presence import MAX_PROFILE_BYTES, PeerCard, Status, UpdatePresence
 from claudemesh_wire.search import PeerFilters, SearchPeers
+
+if TYPE_CHECKING:
+    from claudemesh_mcp.hosting.standing import Hosting
 
 # For what is only good to know: who asks wants to hear that the broker hangs.
 _ASK_S: Final = 3.0
@@ -198,8 +202,8 @@ def _groups(mine: MyGroups) -> GroupResult:
     )
 
 
-async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
-    """Show where one is connected and as whom."""
+async def mesh_info(peer: Peer, attachment: Attachment, hosted: "Sequence[Hosting]") -> MeshInfo:
+    """Show where one is connected, as whom, and which servers it runs."""
     now_ms, policy = peer.now_ms(), Policy(peer)
     kept = await peer.file.read(lambda sql: _kept(sql, policy, now_ms))
     facts, dialed, chain = attachment.facts, attachment.broker, peer.trust.chain
@@ -241,6 +245,7 @@ async def mesh_info(peer: Peer, attachment: Attachment) -> MeshInfo:
         key_storage=peer.identity.wrapping.storage,
         defaults=rights.defaults(strict=peer.setup.settings.strict),
         grants=rights.differing(peer, grants),
+        hosted=[_hosted(one) for one in hosted],
         problems=_problems(peer, attachment, now_ms),
         news=_news(peer),
         **told,
@@ -270,6 +275,17 @@ def _own_card(card: PeerCard) -> dict[str, Any]:
         "share_cwd": card.share_cwd,
         "stats": _stats(card),
     }
+
+
+def _hosted(one: "Hosting") -> HostedShown:
+    return HostedShown(
+        name=one.full_name or one.name,
+        state="refused" if one.refused else one.condition.state,
+        since=rfc3339(one.condition.since_ms),
+        why=one.refused or one.condition.why,
+        command=one.command_line,
+        persistent=one.persistent,
+    )
 
 
 def _news(peer: Peer) -> list[NewsShown]:

@@ -8,7 +8,7 @@ it. The broker reads whom it is for and shows it to nobody else; calls go throug
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Final, Self, cast
@@ -98,13 +98,7 @@ class Registration:
                 code="registration_too_large",
             )
         fields = canonical.decode(blob[:-SIGNATURE_BYTES], RegistrationFields, "registration")
-        for viewer in fields.visible_to:
-            if not _VIEWER.fullmatch(viewer):
-                raise Invalid(
-                    f"{viewer[:80]!a} says nobody who could see a server.",
-                    "Say own, mesh, a peer, @group, @group:role or role:admin.",
-                    code="bad_viewer",
-                )
+        check_viewers(fields.visible_to)
         made = cls(blob, fields)
         _ = made.definitions
         return made
@@ -134,6 +128,21 @@ class Registration:
                 "A server's registration was not signed by the session that is said to offer it.",
                 "Do not rely on this broker's word about it.",
                 code="forged_registration",
+            )
+
+
+def check_viewers(viewers: Iterable[str]) -> None:
+    """Refuse what says nobody who could see a server.
+
+    Raises:
+        Invalid: ``bad_viewer``.
+    """
+    for viewer in viewers:
+        if not _VIEWER.fullmatch(viewer):
+            raise Invalid(
+                f"{viewer[:80]!a} says nobody who could see a server.",
+                "Say own, mesh, a peer, @group, @group:role or role:admin.",
+                code="bad_viewer",
             )
 
 
@@ -217,9 +226,14 @@ class UnregisterServer(
     rate=Rate.RPC,
     audited=True,
 ):
-    """Take back a server of the caller's own; refused with ``unknown_server``."""
+    """Take back a server of the caller's own; refused with ``unknown_server``.
+
+    One of another ``peer`` of the same member as well, if that one is not here: else it is refused
+    with ``still_offered``.
+    """
 
     name: ServerName
+    peer: PeerId | None = None
 
 
 class ServerCard(Part):

@@ -21,6 +21,7 @@ from claudemesh_mcp.cli import (
     install,
     invites,
     launch,
+    mcp_servers,
     mcp_tools,
     members,
     meshes,
@@ -111,7 +112,7 @@ servers = typer.Typer(
     help="Offer MCP servers to the mesh, and say what of others may be called.",
     no_args_is_help=True,
 )
-for module in (mcp_tools,):
+for module in (mcp_servers, mcp_tools):
     module.add_to(servers)
 app.add_typer(servers, name="mcp-server")
 

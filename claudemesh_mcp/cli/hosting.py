@@ -11,6 +11,9 @@ from typing import Annotated
 
 import typer
 
+from claudemesh_mcp.cli import chosen
+from claudemesh_wire.errors import Invalid
+
 Data = Annotated[
     str | None, typer.Option(metavar="DIR", help="Its data; that of this home if not given.")
 ]
@@ -45,15 +48,22 @@ def run(
     public_url: Annotated[
         str | None, typer.Option(metavar="URL", help="How others reach it: https://HOST:PORT")
     ] = None,
+    host_mcp: Annotated[
+        bool, typer.Option("--host-mcp", help="Host the MCP servers of the scope broker.")
+    ] = False,
 ) -> None:
     """Run a broker in the foreground.
 
     It runs until Ctrl-C. Without --data it is the broker of this home: its sessions find it.
     It listens on this machine only; for others it needs --bind and TLS, or a proxy that has it.
 
+    With --host-mcp a peer of this home hosts, as long as the broker runs, what was added by
+    `claudemesh mcp-server add --scope broker`, in the mesh that --mesh before the command names.
+
     \b
     Examples:
       claudemesh broker run
+      claudemesh --mesh team broker run --data ~/mesh --bind 0.0.0.0 --tls auto --host-mcp
       claudemesh broker run --port 7300 --data ~/mesh
       claudemesh broker run --bind 0.0.0.0 --tls auto
       claudemesh broker run --bind 0.0.0.0 --tls-cert mesh.crt --tls-key mesh.key
@@ -70,6 +80,8 @@ def run(
         "--tls-key": tls_key,
         "--public-url": public_url,
     }
+    if host_mcp:
+        _start_resident(data)
     flags = [(name, str(value)) for name, value in given.items() if value is not None]
     _become("run", *(word for flag in flags for word in flag))
 
@@ -138,6 +150,30 @@ def restore(
 
 def _shared(data: str | None, *, json: bool) -> list[str]:
     return [*(["--data", data] if data is not None else []), *(["--json"] if json else [])]
+
+
+def _start_resident(data: str | None) -> None:
+    """Start the peer that hosts servers; the pipe on its stdin ends with what this becomes."""
+    from claudemesh_mcp.dialling import place_of
+    from claudemesh_mcp.meshes import LOCAL
+
+    settings = chosen.settings()
+    if data is not None and place_of(settings) is None:
+        raise Invalid(
+            "The local mesh of this home is not at the broker of --data.",
+            "Name the mesh to host in: claudemesh --mesh NAME broker run --data DIR --host-mcp",
+            code="no_mesh_there",
+        )
+    ours, theirs = os.pipe()
+    subprocess.Popen(
+        [sys.executable, "-m", "claudemesh_mcp.resident", settings.mesh or LOCAL],
+        stdin=ours,
+        stdout=subprocess.DEVNULL,
+        # A Ctrl-C in the terminal is for the broker, with which it ends.
+        start_new_session=True,
+    )
+    os.close(ours)
+    os.set_inheritable(theirs, True)
 
 
 def _become(*words: str) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import anyio
 
-from claudemesh_mcp.doctor import client, grants, home, machine, mesh
+from claudemesh_mcp.doctor import client, grants, home, machine, mesh, servers
 from claudemesh_mcp.doctor.finding import Case, Check, Finding, State, fail
 from claudemesh_wire.errors import MeshError
 
@@ -42,6 +42,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check("trust", mesh.check_trust),
     Check("grants", grants.check_grants, limit_s=15.0),
     Check("held", grants.check_held, limit_s=15.0),
+    Check("mcp-servers", servers.check_servers, limit_s=15.0),
     Check("quotas", mesh.check_quotas),
     Check("messages", home.check_messages, limit_s=20.0),
     Check("routes", client.check_routes),

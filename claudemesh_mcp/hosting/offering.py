@@ -163,6 +163,12 @@ class Offering:
             self._more.set()
             await self._stop(one)
 
+    async def drop(self, name: str) -> None:
+        """End a server without a word to the mesh; nothing happens where there is none."""
+        one = self._standing.pop(name, None)
+        if one is not None:
+            await self._stop(one)
+
     def _unknown(self, name: str) -> NotFound:
         return NotFound(
             f"This session offers no server {quoted(name)}.",

@@ -6,9 +6,17 @@ of a server that is to come back it is kept sealed.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from claudemesh_mcp.hosting.launch import Launch
-from claudemesh_wire.mcp_servers import OWN
+from claudemesh_wire.errors import Invalid
+from claudemesh_wire.mcp_servers import OWN, ServerName, check_viewers
+
+_NAME: Final = TypeAdapter[str](ServerName)
+_LONGEST_DESCRIPTION: Final = 2000
+_MOST_VIEWERS: Final = 64
 
 
 class Scope(StrEnum):
@@ -43,3 +51,25 @@ class ServerWish:
     tools_allowed: tuple[str, ...] | None = None
     persistent: bool = False
     scope: Scope = Scope.PROJECT
+
+    def check(self) -> None:
+        """Refuse what could be offered by nobody, before it is kept.
+
+        Raises:
+            Invalid: ``bad_server``: its name or description can't be shown; ``bad_viewer``.
+        """
+        try:
+            _NAME.validate_python(self.name)
+        except ValidationError:
+            is_named = False
+        else:
+            is_named = True
+        is_described = len(self.description) <= _LONGEST_DESCRIPTION
+        if not (is_named and is_described and 0 < len(self.visible_to) <= _MOST_VIEWERS):
+            raise Invalid(
+                "A server can't be offered so.",
+                "name: 1 to 40 of a-z, 0-9, _ and -, not beginning with _ or -; description: at"
+                " most 2000 characters; visible_to: 1 to 64 viewers.",
+                code="bad_server",
+            )
+        check_viewers(self.visible_to)

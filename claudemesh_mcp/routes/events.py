@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from claudemesh_mcp import openrows
 from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, suppress
-from claudemesh_mcp.routes import bells, facts, offers, records, waking
+from claudemesh_mcp.routes import bells, facts, frames, offers, records, waking
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.offers import BUSY, Look, Offer
 from claudemesh_mcp.routes.places import Folder
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _MACHINES: Final = ("<task-notification", "<channel", "<system-reminder", "[SYSTEM NOTIFICATION")
 _FRESH_MS: Final = 60_000
 _GOES_ON: Final = frozenset({"clear", "resume"})
+_TOLD_AT: Final = frozenset({Moment.SESSION, Moment.PROMPT})
+_GAP: Final = "\n\n"
 
 
 class Event(NamedTuple):
@@ -222,5 +224,11 @@ def _show(sql: sqlite3.Connection, event: Event, look: Look, released: int = 0) 
     # Grants are judged by the session's server alone: what it can't keep back is not shown.
     if not Living(event.record.server, 0).is_alive:
         return None
-    made = offers.offer(sql, look, event.now_ms, released=released)
-    return None if made is None else (look, made)
+    started = facts.take_started(sql) if look.moment in _TOLD_AT else ""
+    if not started:
+        made = offers.offer(sql, look, event.now_ms, released=released)
+        return None if made is None else (look, made)
+    told = frames.started(started.split("\n"), look.mesh)
+    look = look._replace(room=look.room - frames.units_of(told) - len(_GAP))
+    made = offers.offer(sql, look, event.now_ms, released=released) or Offer("", "")
+    return look, Offer(_GAP.join(filter(None, (told, made.text))), made.holder)

@@ -40,6 +40,10 @@ DND: Final = "route.dnd"
 CHANNEL: Final = "route.channel"
 """``PID.START`` of the server that can send channel notifications, while it can."""
 
+STARTED: Final = "route.started"
+"""The servers that were started because they come back, one a line, until a hook has told it.
+Written by the server."""
+
 OFFSET_MS: Final = "route.offset_ms"
 """What the broker's time is ahead of this machine's, as far as the server corrects for it."""
 
@@ -102,6 +106,7 @@ def begin(sql: sqlite3.Connection, client: str, session: str, *, attended: bool)
         return False
     # What an earlier client printed without proof may have been seen by nobody.
     openrows.give_back_printed(sql)
+    put(sql, STARTED, "")
     put(sql, SESSION, session)
     put(sql, ATTENDED, "1" if attended else "0")
     # Before its first prompt a client at a terminal waits for one.
@@ -144,6 +149,19 @@ def set_dnd(sql: sqlite3.Connection, *, on: bool) -> bool:
 def is_dnd(sql: sqlite3.Connection) -> bool:
     """Tell whether the peer asks for quiet."""
     return get(sql, DND) == "1"
+
+
+def add_started(sql: sqlite3.Connection, line: str) -> bool:
+    """Note that a server was started because it comes back: its name and command line."""
+    return put(sql, STARTED, "\n".join(filter(None, (get(sql, STARTED), line))))
+
+
+def take_started(sql: sqlite3.Connection) -> str:
+    """Give what is noted of servers that were started, for who tells it now."""
+    told = get(sql, STARTED)
+    if told:
+        put(sql, STARTED, "")
+    return told
 
 
 def activity(sql: sqlite3.Connection) -> Activity | None:

@@ -24,7 +24,7 @@ async def mesh_info(mesh: "Mesh") -> MeshInfo:
     Use it when something does not work: it says whether the broker is connected, how many messages
     wait to be sent or read, and lists under `problems` what was detected and refused, such as a
     certificate or a receipt that did not fit, and under `news` who came and went, and what became
-    of MCP servers. `defaults` is what members may do to each other's sessions, `grants` what was
-    signed beside that; only your user can change it.
+    of MCP servers; `hosted` are those that this session itself runs. `defaults` is what members may
+    do to each other's sessions, `grants` what was signed beside that; only your user can change it.
     """
     return await mesh.mesh_info()

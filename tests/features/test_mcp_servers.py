@@ -222,6 +222,19 @@ async def test_a_server_goes_with_its_peer_and_comes_back_with_it(world: World) 
     assert [one.online for one in await seen(world.desk)] == [True, True]
 
 
+async def test_what_an_absent_peer_offered_any_of_its_member_takes_back(world: World) -> None:
+    await world.ada.call(offer(world.ada, persistent=True, visible_to=["mesh"]))
+    back = UnregisterServer(name="sums", peer=world.ada.peer)
+    assert (await world.desk.refused(back)).code == "still_offered"
+    await world.ada.link.close()
+    await world.ada.link.served.wait()
+    assert (await world.bob.refused(back)).code == "unknown_server"
+    assert await names(world.desk) == ["sums"]
+    await world.desk.call(back)
+    assert await names(world.desk) == []
+    assert (await world.desk.refused(back)).code == "unknown_server"
+
+
 async def test_of_a_peer_without_a_connection_one_hears_since_when(world: World) -> None:
     await world.ada.call(offer(world.ada))
     world.broker.clock.pass_ms(5000)

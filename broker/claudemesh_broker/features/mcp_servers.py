@@ -108,18 +108,25 @@ def _check_room(sql: Sql, place: Attachment) -> None:
 
 @serves
 async def unregister(context: Context, request: UnregisterServer) -> ServerUnregistered:
-    """Take back a server of the caller's own."""
+    """Take back a server of the caller's own, or of a peer of its member that is not here."""
     caller = context.caller
+    peer = request.peer or caller.peer
 
     def change(sql: Sql) -> Row:
-        row = registrations.find(sql, caller.mesh, caller.peer, request.name)
-        if row is None:
+        row = registrations.find(sql, caller.mesh, peer, request.name)
+        if row is None or row["member"] != caller.member:
             raise NotFound(
                 f"This session offers no server {request.name}.",
                 "mesh_tools shows what is offered.",
                 code="unknown_server",
             )
-        registrations.drop(sql, caller.mesh, caller.peer, request.name)
+        if peer != caller.peer and context.parts.deliveries.feed(caller.mesh, peer) is not None:
+            raise Conflict(
+                f"The session that offers {request.name} is here.",
+                "It takes it back itself: unregister_mcp.",
+                code="still_offered",
+            )
+        registrations.drop(sql, caller.mesh, peer, request.name)
         return row
 
     row = await context.write(change)
