@@ -50,8 +50,9 @@ Answer with `reply_to`.
 Claude Code's own SendMessage and ListAgents are for one person's sessions on one machine, in \
 plain text. Use these tools for all else.
 
-Nobody there? Others come in by `claudemesh mesh create` and `claudemesh invite`, which the user \
-runs in a shell.
+`register_mcp` offers others an MCP server, where the user wants that; `unregister_mcp` ends it.
+
+Nobody there? The user lets others in by `claudemesh mesh create` and `claudemesh invite`.
 
 Say things once and to those concerned; do not send what the user has not meant to share. If a \
 result has an `error`, its `hint` says what to do."""

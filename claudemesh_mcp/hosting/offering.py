@@ -82,10 +82,22 @@ class Offering:
             self._runs.set()
             client, scope = None, anyio.CancelScope()
             while True:
-                client = await self._attachment.another(client)
+                try:
+                    client = await self._attachment.another(client)
+                except Conflict:
+                    break
                 scope.cancel()
                 scope = anyio.CancelScope()
                 self._group.start_soon(self._tell_all, client, scope)
+            scope.cancel()
+            await self._end_all()
+            await anyio.sleep_forever()
+
+    async def _end_all(self) -> None:
+        """End what is the business of another process now, which continues this peer."""
+        while self._standing:
+            _, one = self._standing.popitem()
+            await self._stop(one)
 
     # ---- What is offered ---------------------------------------------------------------------
 
