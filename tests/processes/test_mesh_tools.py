@@ -1,6 +1,9 @@
 """Real sessions that call what another member's session runs, and the commands beside them."""
 
+import os
+import pty
 import shlex
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -117,3 +120,37 @@ async def test_the_command_line_calls_as_a_session_does(world: World) -> None:
     assert (error["code"], error["details"]["error"]["code"]) == ("server_error", -32042)
     wrong = await bob.runs("mcp-server", "call", "hand", "rich", "[1]")
     assert wrong.code == 2
+
+
+def at_a_terminal(bob: Shell, answer: bytes, *words: str) -> tuple[int, str, str]:
+    """Run a command whose user answers; gives its exit code, its data and what it said."""
+    screen, terminal = pty.openpty()
+    with os.fdopen(screen, "r+b", buffering=0) as user:
+        with subprocess.Popen(
+            bob.command(*words),
+            env=bob.environment(),
+            cwd=bob.folder,
+            stdin=terminal,
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+        ) as process:
+            user.write(answer)
+            data, _ = process.communicate(timeout=LIMIT_S)
+        said = os.read(screen, 65_536).decode()
+        os.close(terminal)
+    return process.returncode, data.decode(), said
+
+
+async def test_a_user_at_a_terminal_is_asked_and_sees_how_far_a_call_is(world: World) -> None:
+    async def run(answer: bytes, tool: str) -> tuple[int, str, str]:
+        words = ("mcp-server", "call", "hand", tool)
+        return await anyio.to_thread.run_sync(at_a_terminal, world.bob, answer, *words)
+
+    code, _, said = await run(b"\n", "seen")
+    assert (code, "wants to call the tool seen of max" in said) == (4, True)
+    assert "mcp-server approve ada/hand seen" in said
+    assert (await run(b"y\n", "seen"))[:2] == (0, "seen\n")
+    ok(await world.bob.runs("mcp-server", "call", "hand", "seen"))
+    code, data, said = await run(b"", "steps")
+    assert (code, data) == (0, "done\n")
+    assert said.splitlines()[:2] == ["1/2", "2/2"]

@@ -319,3 +319,28 @@ async def test_a_registration_that_was_altered_is_left_out(twin: Twin, ada: Call
 )
 def test_only_what_says_so_may_be_run_twice(annotations: Any, *, expected: bool) -> None:
     assert is_repeatable({"name": "x", "annotations": annotations}) is expected
+
+
+async def test_a_server_that_asked_and_went_is_not_called_at_another_place(
+    twin: Twin, ada: Caller
+) -> None:
+    """What it did before it asked, only it knows."""
+
+    async def ask_more(line: Line, said: Words) -> None:
+        wanted = {"a": {"method": "elicitation/create", "params": {"message": "who?"}}}
+        result = {"resultType": "input_required", "inputRequests": wanted}
+        await line.send({"done": said["call"], "result": result})
+
+    hosts = [await hosting(twin, name, Host(ask_more)) for name in ("bob", "ida")]
+
+    async def leave(_method: str, _params: Words) -> Words:
+        [mesh] = [mesh for mesh, host in hosts if host.lines]
+        mesh.tunnels.taker = None
+        [line] = [line for _, host in hosts for line in host.lines]
+        await mesh.tunnels.leave(line, "gone")
+        return {"result": {"action": "accept"}}
+
+    with pytest.raises(MeshError) as caught:
+        await ada.call(Hooks(ask=leave))
+    assert caught.value.code == "outcome_unknown"
+    assert sum(len(host.heard) for _, host in hosts) == 1
