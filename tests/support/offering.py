@@ -21,7 +21,12 @@ ADD: Words = {"name": "add", "inputSchema": {"type": "object"}}
 
 
 async def register(
-    mesh: Mesh, name: str, tools: list[Words], visible_to: tuple[str, ...] = ("mesh",)
+    mesh: Mesh,
+    name: str,
+    tools: list[Words],
+    visible_to: tuple[str, ...] = ("mesh",),
+    *,
+    persistent: bool = False,
 ) -> Registration:
     """Offer a server with these tools."""
     peer = mesh.peer
@@ -33,6 +38,7 @@ async def register(
         name=name,
         at=peer.now_ms(),
         visible_to=list(visible_to),
+        persistent=persistent,
         definitions=json.dumps({"tools": tools}),
     )
     made = Registration.make(fields, peer.device.sign.sign)
