@@ -24,6 +24,7 @@ from claudemesh_wire.mcp_servers import (
     definition_digest,
 )
 from claudemesh_wire.membership import Member
+from claudemesh_wire.message import Role
 
 _MOST_NAMED: Final = 10
 Definition = dict[str, Any]
@@ -163,6 +164,12 @@ class Directory:
         # Asked each time: the log may have grown since.
         trust.chain.member_behind(certificate)
         member = trust.member_of(certificate, now_ms)
+        if member.role is Role.OBSERVER:
+            raise Forbidden(
+                f"{member.name} only observes, and the broker shows a server of it.",
+                "An admin can give it another role: claudemesh role",
+                code="observer_offers",
+            )
         seen[one.digest] = (one, certificate)
         return Offered(
             one,
