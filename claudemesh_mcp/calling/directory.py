@@ -103,10 +103,11 @@ class Offered:
         return (self.member.id, *self.granted_by)
 
     @property
-    def summed(self) -> str:
-        """Its definitions, summed up: those of one service have the same."""
+    def service(self) -> tuple[str, str, str]:
+        """What makes it one service with others: whose it is, its name and its definitions."""
         definitions = self.registration.definitions
-        return definition_digest({kind: listed for kind, listed in definitions.items() if listed})
+        summed = definition_digest({kind: listed for kind, listed in definitions.items() if listed})
+        return self.owners[0], self.name, summed
 
 
 class Directory:
@@ -230,7 +231,7 @@ def _one_service(meant: Sequence[Offered], name: str, *, by_grant: bool) -> list
         Conflict: their definitions differ, or none of their members let all others provide it.
     """
     names = {one.member.id: one.member.name for one in meant}
-    is_one = len({one.summed for one in meant}) == 1 and (by_grant or len(names) == 1)
+    is_one = len({one.service[1:] for one in meant}) == 1 and (by_grant or len(names) == 1)
     owners = set(names).intersection(*(one.owners for one in meant)) if is_one else set[str]()
     if not owners:
         candidates = sorted(one.full_name for one in meant)[:_MOST_NAMED]
