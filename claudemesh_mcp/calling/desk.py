@@ -165,7 +165,7 @@ class Desk:
                 f"Take it out of the list: drop_tools(server={imported.full_name!r}).",
                 code="unknown_server",
             )
-        providers = [one for one in same if one.summed == same[0].summed]
+        providers = [one for one in same if one.service == same[0].service]
         providers.sort(key=lambda one: not one.online)
         definition = providers[0].tool(imported.tool)
         if definition != imported.definition:

@@ -64,9 +64,9 @@ def services(offers: Iterable[Offered]) -> list[tuple[str, list[Offered]]]:
         try:
             found.append((name, find(meant, name)))
         except Conflict:
-            apart: dict[tuple[str, str], list[Offered]] = {}
+            apart: dict[tuple[str, ...], list[Offered]] = {}
             for one in meant:
-                apart.setdefault((one.member.id, one.summed), []).append(one)
+                apart.setdefault((one.member.id, *one.service[1:]), []).append(one)
             found += [(one[0].full_name, one) for one in apart.values()]
     return found
 

@@ -14,7 +14,7 @@ from claudemesh_mcp.calling.links import Hooks, Link, Links, Params
 from claudemesh_mcp.line import LineEnded
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.results import rfc3339
-from claudemesh_wire.errors import Conflict, MeshError, TooMuch, Unavailable
+from claudemesh_wire.errors import Conflict, MeshError, ProtocolError, TooMuch, Unavailable
 
 MAX_HOPS: Final = 4
 TIMEOUT_S: Final = 300.0
@@ -143,6 +143,12 @@ class ToolCalls:
             raise BackendError(words.part(done, "error"))
         if "result" not in done:
             raise words.refusal(words.part(done, "refused"))
+        if not isinstance(done["result"], dict):
+            raise ProtocolError(
+                f"What {offered.full_name} gave as a result is none.",
+                "Whether it ran the call is not known; tell whoever offers it.",
+                code="malformed",
+            )
         return words.part(done, "result")
 
     async def _link(self, offered: Offered) -> Link:

@@ -57,7 +57,7 @@ class Lender:
         found = await kept.backend.definitions()
         tools = [{**one, **changed.get(one["name"], {})} for one in found["tools"]]
         rest = {kind: found[kind] for kind in found if kind != "tools"}
-        made = await register(self.mesh, name, tools, ("mesh",), **rest)
+        made = await register(self.mesh, name, tools, ("mesh",), more=rest)
         self._hosted[name] = Hosted(made, kept)
 
     async def change(self, name: str, change: Callable[[Words], Words]) -> None:

@@ -306,6 +306,36 @@ async def test_a_registration_that_was_altered_is_left_out(twin: Twin, ada: Call
     assert any(one.code == "forged_registration" for one in ada.mesh.peer.problems)
 
 
+# What a host says in the place of an answer, and what the caller makes of it.
+NONSENSE: list[tuple[Words, str]] = [
+    ({"result": 7}, "malformed"),
+    ({"result": ["content"]}, "malformed"),
+    ({"result": None}, "malformed"),
+    ({}, "refused"),
+    ({"refused": "no"}, "refused"),
+    ({"refused": {"code": 7, "category": [], "details": "x", "retry_after_s": "soon"}}, "7"),
+    ({"done": "1"}, "outcome_unknown"),
+    ({"done": None}, "outcome_unknown"),
+]
+
+
+@pytest.mark.parametrize(("nonsense", "code"), NONSENSE)
+async def test_what_a_host_answers_that_makes_no_sense_is_no_result(
+    twin: Twin, ada: Caller, nonsense: Words, code: str
+) -> None:
+    async def answer(line: Line, said: Words) -> None:
+        number = said["call"]
+        await line.send({"done": number + 1000, "result": {}})
+        await line.send({"progress": number, "params": [1]})
+        await line.send({"ask": 1, "call": number + 1000, "method": None})
+        await line.send({"done": number, **nonsense})
+
+    _, host = await hosting(twin, host=Host(answer))
+    assert (await ada.refused()).code == code
+    host.act = Host().act
+    assert (await ada.call())["said"] == {"name": "add"}
+
+
 @pytest.mark.parametrize(
     ("annotations", "expected"),
     [

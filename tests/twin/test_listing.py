@@ -56,7 +56,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         resources: list[Words] = [{"uri": "own://notes", "name": "notes"}]
         prompts: list[Words] = [{"name": "greet", "arguments": [{"name": "who"}, "odd"]}]
         more = {"resources": resources, "prompts": prompts}
-        await register(people.ada, "files", [READ, WRITE], ("mesh",), **more)
+        await register(people.ada, "files", [READ, WRITE], ("mesh",), more=more)
         await register(people.ada, "sums", [SUM])
         async with at_desk(lambda: people.guest.open("desk")) as client:
             yield World(people.twin, people.ada, people.bob, client)
