@@ -195,3 +195,15 @@ async def test_what_is_restored_before_there_is_a_broker_is_offered_once_there_i
         await until(lambda: bool(eve.servers.hosted()[0].tools))
         world.twin.online = True
         await world.until("eve/hand")
+
+
+async def test_an_attempt_that_fails_takes_nothing_away_that_was_to_last(world: World) -> None:
+    async with world.twin.open("eve") as eve:
+        await eve.ready()
+        await eve.servers.offering.register(wish(persistent=True))
+    again = await world.twin.join("eve")
+    broken = wish(launch=Launch(command="no-such-server"))
+    assert await code(again.servers.offering.register(broken)) == "command_not_found"
+    await again.servers.offering.register(wish("other"))
+    offers = await world.desk.servers.desk.offers()
+    assert {one.full_name: one.online for one in offers} == {"eve/hand": False, "eve/other": True}
