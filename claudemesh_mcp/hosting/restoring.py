@@ -7,6 +7,7 @@ the system frees the lock of a process that ends, however it does, and another o
 import logging
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -255,6 +256,7 @@ class Restoring:
 def _placed(entry: Entry) -> ServerWish:
     """Give the wish as it is made true: its command runs in the folder it was registered in."""
     launch = entry.wish.launch
-    if launch.url or launch.cwd:
+    if launch.url:
         return entry.wish
-    return replace(entry.wish, launch=replace(launch, cwd=entry.folder))
+    cwd = str(Path(entry.folder, launch.cwd))
+    return replace(entry.wish, launch=replace(launch, cwd=cwd))
