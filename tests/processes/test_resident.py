@@ -18,7 +18,6 @@ from tests.support.live import LIMIT_S, a_moment
 from tests.support.returning import COMMAND
 from tests.support.shell import Shell, shell_in
 
-
 RUN = ("broker", "run", "--port", "0")
 
 
