@@ -158,8 +158,9 @@ class Attachment:
         )
 
     async def another(self, last: Client | None) -> Client:
-        """Wait for a connection that is not this one."""
+        """Wait for a connection that is not this one; raises ``replaced`` if none will come."""
         while self._client is None or self._client is last:
+            self.refuse_if_replaced()
             await self._changed.wait()
         return self._client
 
@@ -257,8 +258,6 @@ class Attachment:
     async def _greet(self, client: Client, dialed: Dialed) -> Facts:
         peer = self._peer
         await peer.renew_keys()
-        wishes = peer.wishes
-        handle = peer.handle or (wishes[0] if wishes else "peer")
         place = dialed.place
         facts, entries = await greet(
             client,
@@ -267,11 +266,11 @@ class Attachment:
                 broker=dialed.broker,
                 token=dialed.token,
                 device=peer.device,
-                certificate=peer.renew(handle),
+                certificate=peer.renew(peer.first_handle),
                 trust=peer.trust,
                 mode=self.mode,
                 session=peer.setup.session,
-                handles=wishes,
+                handles=peer.wishes,
                 charter=place.charter if place else b"",
                 admin_secret=peer.setup.admin_secret,
             ),

@@ -186,6 +186,11 @@ class Peer:
         is_person = self.setup.session.type == HUMAN and not self.setup.settings.name
         return tuple(dict.fromkeys((me.name, *handles))) if me and is_person else handles
 
+    @property
+    def first_handle(self) -> str:
+        """The handle it has or, before any connection, asks for first."""
+        return self.handle or next(iter(self.wishes), "peer")
+
     def now_ms(self) -> int:
         """Give the time as the broker's welcome corrected it."""
         return self.setup.now_ms() + self._offset_ms
@@ -233,8 +238,8 @@ class Peer:
         return self.device.kem_key(generation)
 
     def certified(self) -> Certificate:
-        """Give the certificate in use; there is one from the first handshake on."""
-        return self.certificate or self.renew(self.handle)
+        """Give the certificate in use; one that no broker has seen before the first handshake."""
+        return self.certificate or self.renew(self.first_handle)
 
     def note(self, code: str, message: str) -> None:
         """Keep what was detected, for ``mesh_info`` and the log."""

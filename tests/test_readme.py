@@ -116,8 +116,23 @@ def test_the_readme_names_every_tool() -> None:
     assert [tool["name"] for tool in definitions() if f"`{tool['name']}(" not in text] == []
 
 
-def test_the_example_of_a_program_is_short_and_runs(shell: Shell) -> None:
-    program = example("sdk")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "sdk",
+            [
+                "ada: The build is red. Do you know why?",
+                "bob: I am on it. (answers mine: True)",
+            ],
+        ),
+        ("functions", ["3"]),
+    ],
+)
+def test_the_example_of_a_program_is_short_and_runs(
+    name: str, said: list[str], shell: Shell
+) -> None:
+    program = example(name)
     assert len([line for line in program.splitlines() if line.strip()]) <= 15
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -129,10 +144,7 @@ def test_the_example_of_a_program_is_short_and_runs(shell: Shell) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "ada: The build is red. Do you know why?",
-        "bob: I am on it. (answers mine: True)",
-    ]
+    assert done.stdout.splitlines() == said
 
 
 async def test_the_lines_for_a_shell_run(shell: Shell) -> None:

@@ -5,7 +5,6 @@ when a server's definitions change; a server that fails is started again, and it
 """
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -16,7 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.client import Client
-from claudemesh_mcp.connection import pauses
+from claudemesh_mcp.hosting.announcing import Announcing
 from claudemesh_mcp.hosting.backend import Terms
 from claudemesh_mcp.hosting.callers import Caller
 from claudemesh_mcp.hosting.functions import Functions
@@ -38,15 +37,13 @@ from claudemesh_wire.errors import (
     Invalid,
     MeshError,
     NotFound,
-    TooMuch,
     Unavailable,
 )
 from claudemesh_wire.handshake import Mode
-from claudemesh_wire.mcp_servers import RegisterServer, ServerRegistered, UnregisterServer
+from claudemesh_wire.mcp_servers import UnregisterServer
 
 logger: Final = logging.getLogger(__name__)
 
-_PASSING: Final = (TooMuch, Unavailable)
 _TOLD_WITHIN_S: Final = 2.0
 
 
@@ -67,12 +64,10 @@ class Offering:
         self._ready = ready
         self._standing: dict[str, Standing] = {}
         self._beginning: set[str] = set()
-        self._left_over: set[str] = set()
         self._live: dict[str, Hosted] = {}
         self._serving = Serving(peer, self._live, ready, self._note_change)
         self._news = OwnNews(peer)
-        self._telling = anyio.Lock()
-        self._more = anyio.Event()
+        self._announcing = Announcing(peer, self._standing, self._beginning)
         self._runs = anyio.Event()
         self._group: TaskGroup | None = None
 
@@ -82,10 +77,22 @@ class Offering:
             self._runs.set()
             client, scope = None, anyio.CancelScope()
             while True:
-                client = await self._attachment.another(client)
+                try:
+                    client = await self._attachment.another(client)
+                except Conflict:
+                    break
                 scope.cancel()
                 scope = anyio.CancelScope()
-                self._group.start_soon(self._tell_all, client, scope)
+                self._group.start_soon(self._announcing.run, client, scope)
+            scope.cancel()
+            await self._end_all()
+            await anyio.sleep_forever()
+
+    async def _end_all(self) -> None:
+        """End what is the business of another process now, which continues this peer."""
+        while self._standing:
+            _, one = self._standing.popitem()
+            await self._stop(one)
 
     # ---- What is offered ---------------------------------------------------------------------
 
@@ -126,7 +133,7 @@ class Offering:
         for one in self._standing.values():
             if one.certificate is not self._peer.certified():
                 one.client = None
-        self._more.set()
+        self._announcing.look()
 
     async def unregister(self, name: str) -> None:
         """Offer a server no more, and end it.
@@ -139,7 +146,7 @@ class Offering:
         if one is None:
             raise self._unknown(name)
         client = await self._ready()
-        async with self._telling:
+        async with self._announcing.turn:
             if self._standing.get(name) is not one:
                 raise self._unknown(name)
             # Whatever comes of it: if the server stays, the mesh is told of it again.
@@ -148,9 +155,9 @@ class Offering:
                 with suppress(NotFound):
                     await client.call(UnregisterServer(name=name))
             except BaseException:
-                self._more.set()
+                self._announcing.look()
                 raise
-            del self._standing[name]
+            self._standing.pop(name, None)
         await self._stop(one)
 
     async def withdraw(self, name: str) -> None:
@@ -159,8 +166,7 @@ class Offering:
             await self.unregister(name)
         one = self._standing.pop(name, None)
         if one is not None:
-            self._left_over.add(name)
-            self._more.set()
+            self._announcing.take_back(name)
             await self._stop(one)
 
     async def drop(self, name: str) -> None:
@@ -213,12 +219,13 @@ class Offering:
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._stop(one)
-                # The broker may have it all the same.
-                self._left_over.add(one.name)
+                if one.client is not None and not one.is_refused:
+                    # It was said, and the broker may have it all the same.
+                    self._announcing.take_back(one.name)
                 raise
         finally:
             self._beginning.discard(one.name)
-            self._more.set()
+            self._announcing.look()
         return one.registered()
 
     async def _introduce(self, one: Standing) -> None:
@@ -228,10 +235,9 @@ class Offering:
         # Before the mesh hears of it: the first call may be here before the broker's answer.
         self._show(one)
         client = await self._ready()
-        async with self._telling:
-            await self._tell(client, one)
+        async with self._announcing.turn:
+            await self._announcing.tell(client, one)
             self._standing[one.name] = one
-            self._left_over.discard(one.name)
         self._tasks.start_soon(self._follow, one)
 
     def _show(self, one: Standing) -> None:
@@ -295,7 +301,7 @@ class Offering:
             if before:
                 self._news.changed(one.name, before["tools"], one.definitions["tools"])
             self._show(one)
-            self._more.set()
+            self._announcing.look()
 
     def _hear(self, one: Standing, condition: Condition) -> None:
         """Take note of how a server is."""
@@ -309,80 +315,3 @@ class Offering:
         # Who calls may say anything: only what is offered is worth a word.
         if one is not None and tool in one.tools:
             self._news.mistrusted(server, tool, caller)
-
-    # ---- What the mesh is told ---------------------------------------------------------------
-
-    async def _tell_all(self, client: Client, scope: anyio.CancelScope) -> None:
-        """Say on one connection what is offered, and again what changed, until there is another."""
-        waits = pauses()
-        with scope:
-            while True:
-                self._more = anyio.Event()
-                pause_s = math.inf
-                try:
-                    await self._take_back(client)
-                    for one in list(self._standing.values()):
-                        async with self._telling:
-                            await self._tell_if_due(client, one)
-                except _PASSING:
-                    pause_s = next(waits)
-                else:
-                    waits = pauses()
-                with anyio.move_on_after(pause_s):
-                    await self._more.wait()
-
-    async def _take_back(self, client: Client) -> None:
-        """Take back what the broker may have kept of attempts that failed."""
-        for name in self._left_over - self._beginning:
-            async with self._telling:
-                if name not in self._standing and name not in self._beginning:
-                    with suppress(NotFound):
-                        await client.call(UnregisterServer(name=name))
-                    self._left_over.discard(name)
-
-    async def _tell_if_due(self, client: Client, one: Standing) -> None:
-        now = one.registration
-        is_known = now is not None and one.client is client and one.told is now
-        is_refused = one.refused is not None and one.refused[0] is now and one.client is client
-        if now is None or is_known or is_refused or self._standing.get(one.name) is not one:
-            return
-        try:
-            await self._tell(client, one)
-        except _PASSING:
-            raise
-        except MeshError as error:
-            self._peer.detect(error)
-
-    async def _tell(self, client: Client, one: Standing) -> None:
-        """Say to the broker what a server can do; raises ``MeshError``."""
-        before = one.told
-        if one.client is not client:
-            one.renew(self._peer, client)
-        registration, certificate = one.registration, one.certificate
-        if registration is None or certificate is None:
-            return
-        request = RegisterServer(
-            registration=registration.blob,
-            certificate=certificate.blob,
-            replaces=before.digest if before else None,
-        )
-        try:
-            answer = await self._registered(client, one.name, request)
-        except MeshError as error:
-            if not isinstance(error, _PASSING):
-                one.refused = (registration, error)
-            raise
-        one.told, one.refused, one.full_name = registration, None, answer.full_name
-
-    async def _registered(
-        self, client: Client, name: str, request: RegisterServer
-    ) -> ServerRegistered:
-        try:
-            return await client.call(request)
-        except Conflict as error:
-            if error.code != "name_taken":
-                raise
-        # Of an attempt whose answer was lost: what has the name is this session's own.
-        with suppress(NotFound):
-            await client.call(UnregisterServer(name=name))
-        return await client.call(request)

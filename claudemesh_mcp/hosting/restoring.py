@@ -33,7 +33,7 @@ from claudemesh_mcp.hosting.wishes import Scope, ServerWish
 from claudemesh_mcp.opening import CLAUDE, RESIDENT
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.routes import facts
-from claudemesh_wire.errors import Invalid, MeshError
+from claudemesh_wire.errors import Conflict, Invalid, MeshError
 
 logger: Final = logging.getLogger(__name__)
 
@@ -79,7 +79,10 @@ class Restoring:
     async def run(self) -> None:
         """Look again and again, until cancelled or until the peer is another process's."""
         # Before its first connection a peer has no handle that it could sign with.
-        await self._attachment.another(None)
+        try:
+            await self._attachment.another(None)
+        except Conflict:
+            return
         try:
             while not self._attachment.is_replaced:
                 await self._look()

@@ -158,6 +158,11 @@ class Standing:
         return self.announced.name
 
     @property
+    def is_refused(self) -> bool:
+        """Whether the broker does not take what it can do now."""
+        return self.refused is not None and self.refused[0] is self.registration
+
+    @property
     def tools(self) -> list[str]:
         """The names of the tools that are offered."""
         return [str(one.get("name")) for one in self.definitions.get("tools", [])]
@@ -217,7 +222,6 @@ class Standing:
     def hosting(self) -> Hosting:
         """Say how it stands."""
         said, now = self.announced, self.registration
-        refused = self.refused
         return Hosting(
             name=said.name,
             full_name=self.full_name,
@@ -227,7 +231,7 @@ class Standing:
             persistent=said.persistent,
             tools=tuple(self.tools),
             is_offered=now is not None and self.told is now,
-            refused=refused[1].reason if refused is not None and refused[0] is now else "",
+            refused=self.refused[1].reason if self.refused and self.is_refused else "",
         )
 
 

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.backends.found import handmade
 from tests.support.live import LIMIT_S, Live, alive
+
+_LAUNCH = handmade("handshake")
+HANDMADE = {"command": _LAUNCH.command, "args": list(_LAUNCH.args)}
 
 
 @pytest.fixture
@@ -50,6 +54,8 @@ async def test_every_tool_answers_as_its_schema_says_and_the_same_in_both_forms(
         "leave": await ada.call("leave", address="@backend"),
         "mesh_info": await ada.call("mesh_info"),
         "history": await ada.call("history", query="nothing of the kind"),
+        "register_mcp": await ada.call("register_mcp", name="hand", **HANDMADE),
+        "unregister_mcp": await ada.call("unregister_mcp", name="hand"),
     }
     listed = await ada.client.list_tools()
     assert set(told) == {tool.name for tool in listed.tools}

@@ -161,3 +161,49 @@ async def test_a_server_that_is_restored_is_offered_once_it_runs(
     await world.offering.restore(wish("gone", Launch(command=str(late))))
     await until(lambda: offered(world) == {"hand": True, "gone": False})
     assert list(await world.offers()) == ["ada/hand"]
+
+
+async def test_a_session_that_was_continued_elsewhere_ends_its_servers(world: World) -> None:
+    await world.offering.register(wish())
+    again = await world.twin.join("ada")
+    await until(lambda: world.offering.hosted() == [])
+    await world.until()
+    assert await code(world.offering.register(wish())) == "replaced"
+    await again.servers.offering.register(wish())
+    assert (await world.desk.servers.call("hand", "seen"))["content"][0]["text"] == "seen"
+
+
+async def test_several_servers_are_registered_and_taken_back_at_once(world: World) -> None:
+    names = [f"hand{number}" for number in range(4)]
+    async with anyio.create_task_group() as tasks:
+        for name in names:
+            tasks.start_soon(world.offering.register, wish(name))
+    await world.until(*(f"ada/{name}" for name in names))
+    async with anyio.create_task_group() as tasks:
+        for name in names:
+            tasks.start_soon(world.offering.unregister, name)
+    assert await world.offers() == {}
+
+
+async def test_what_is_restored_before_there_is_a_broker_is_offered_once_there_is(
+    world: World,
+) -> None:
+    world.twin.online = False
+    async with world.twin.open("eve") as eve:
+        await eve.servers.offering.restore(wish())
+        await until(lambda: eve.servers.hosted()[0].condition.state is State.RUNNING)
+        await until(lambda: bool(eve.servers.hosted()[0].tools))
+        world.twin.online = True
+        await world.until("eve/hand")
+
+
+async def test_an_attempt_that_fails_takes_nothing_away_that_was_to_last(world: World) -> None:
+    async with world.twin.open("eve") as eve:
+        await eve.ready()
+        await eve.servers.offering.register(wish(persistent=True))
+    again = await world.twin.join("eve")
+    broken = wish(launch=Launch(command="no-such-server"))
+    assert await code(again.servers.offering.register(broken)) == "command_not_found"
+    await again.servers.offering.register(wish("other"))
+    offers = await world.desk.servers.desk.offers()
+    assert {one.full_name: one.online for one in offers} == {"eve/hand": False, "eve/other": True}
