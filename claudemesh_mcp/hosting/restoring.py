@@ -7,6 +7,7 @@ the system frees the lock of a process that ends, however it does, and another o
 import logging
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -32,7 +33,7 @@ from claudemesh_mcp.hosting.wishes import Scope, ServerWish
 from claudemesh_mcp.opening import CLAUDE, RESIDENT
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.routes import facts
-from claudemesh_wire.errors import Invalid, MeshError
+from claudemesh_wire.errors import Conflict, Invalid, MeshError
 
 logger: Final = logging.getLogger(__name__)
 
@@ -78,7 +79,10 @@ class Restoring:
     async def run(self) -> None:
         """Look again and again, until cancelled or until the peer is another process's."""
         # Before its first connection a peer has no handle that it could sign with.
-        await self._attachment.another(None)
+        try:
+            await self._attachment.another(None)
+        except Conflict:
+            return
         try:
             while not self._attachment.is_replaced:
                 await self._look()
@@ -255,6 +259,7 @@ class Restoring:
 def _placed(entry: Entry) -> ServerWish:
     """Give the wish as it is made true: its command runs in the folder it was registered in."""
     launch = entry.wish.launch
-    if launch.url or launch.cwd:
+    if launch.url:
         return entry.wish
-    return replace(entry.wish, launch=replace(launch, cwd=entry.folder))
+    cwd = str(Path(entry.folder, launch.cwd))
+    return replace(entry.wish, launch=replace(launch, cwd=cwd))

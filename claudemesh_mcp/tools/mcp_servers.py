@@ -3,7 +3,7 @@
 ``tools.run`` hands checked arguments here; both hand on to ``Mesh.servers``.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -53,12 +53,9 @@ async def register_mcp(
         bool, Field(description="It comes back when everybody was restarted.")
     ] = False,
     scope: Annotated[
-        Scope,
-        Field(
-            description="Where a persistent one comes back: in sessions of this project folder, of"
-            " this user, or in the resident peer beside the broker."
-        ),
-    ] = Scope.PROJECT,
+        Literal["project", "user"],
+        Field(description="Whose sessions a persistent one comes back in: this project's or all."),
+    ] = "project",
     visible_to: Annotated[
         str | list[str],
         Field(
@@ -89,9 +86,9 @@ async def register_mcp(
         visible_to=(visible_to,) if isinstance(visible_to, str) else tuple(visible_to),
         tools_allowed=None if tools_allowed is None else tuple(tools_allowed),
         persistent=persistent,
-        scope=scope,
+        scope=Scope(scope),
     )
-    return await mesh.servers.offering.register(wish)
+    return await mesh.servers.register(wish)
 
 
 @tool(
@@ -103,6 +100,9 @@ async def unregister_mcp(
     mesh: "Mesh",
     name: Annotated[str, Field(description="As it was registered, without the handle.")],
 ) -> Unregistered:
-    """End an MCP server that this session offers; what calls of it still run is cut off."""
-    await mesh.servers.offering.unregister(name)
+    """End an MCP server that this session offers; what calls of it still run is cut off.
+
+    A persistent one comes back no more.
+    """
+    await mesh.servers.unregister(name)
     return Unregistered(name=name)

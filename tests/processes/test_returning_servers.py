@@ -100,6 +100,30 @@ async def test_what_is_removed_ends_at_once_and_comes_back_nowhere(world: Return
     assert (await world.runs("remove", "hand")).code == 3
 
 
+async def test_what_a_model_registers_to_last_comes_back_until_it_unregisters_it(
+    world: Returning,
+) -> None:
+    first = await world.join("shop", "1")
+    wish = {"name": "hand", "command": COMMAND[1], "args": list(COMMAND[2:])}
+    told = await first.call("register_mcp", **wish, persistent=True, tools_allowed=["seen"])
+    assert told["name"] == "shop/hand"
+    [row] = (await world.listed())["kept"]
+    assert (row["folder"], row["added_by"]) == (str(world.shop), "shop")
+    await first.end()
+    await world.until_offered(shop_hand=False)
+    second = await world.join("shop", "2")
+    await world.answers()
+    await second.call("unregister_mcp", name="hand")
+    assert (await world.listed())["kept"] == []
+    await world.until_offered()
+    assert (await second.refusal("unregister_mcp", name="hand"))["code"] == "unknown_server"
+    await second.call("register_mcp", **wish)
+    await second.end()
+    # What was not to last is gone with its session.
+    await world.join("shop", "3")
+    await world.until_offered()
+
+
 def files_under(folder: Path) -> Iterator[Path]:
     for root, _, names in os.walk(folder):
         yield from (Path(root) / name for name in names)

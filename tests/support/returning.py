@@ -22,8 +22,7 @@ HAND: Final = handmade("handshake")
 COMMAND: Final = ("--", HAND.command, *HAND.args)
 _WRAPPED: Final = """
 import hashlib, os, pathlib, sys
-secret = os.environ.get("TOKEN", "")
-digest = hashlib.sha256(secret.encode()).hexdigest()
+digest = hashlib.sha256(os.environ.get("TOKEN", "").encode()).hexdigest()
 pathlib.Path(__file__).with_name("digest").write_text(digest, "utf-8")
 sys.stderr.write("the server begins\\n")
 sys.stderr.flush()
