@@ -73,7 +73,8 @@ def client(bob: Beside, tmp_path: Path) -> Client:
 
 @pytest.mark.parametrize("source", ["startup", "resume", "clear", "compact", "fork"])
 def test_each_start_of_a_session_is_probed_by_one_line(client: Client, source: str) -> None:
-    for session in ("one", "another"):
+    # The same session twice, as with /compact, and another one.
+    for session in ("one", "one", "another"):
         assert LINE.fullmatch(client.start(source, session_id=session))
         for event in ("UserPromptSubmit", "Stop", "UserPromptSubmit", "Stop"):
             assert client.hook(event, session_id=session) == ""
@@ -128,6 +129,7 @@ def test_hooks_that_are_silent_are_probed_again_with_the_next_prompt(client: Cli
     client.prompt()
     client.stop()
     assert client.known(ANSWER_MS) is Health.SILENT
+    assert client.tool() == ""
     assert LINE.fullmatch(client.prompt())
     assert client.known() is Health.SILENT
     client.stop()
@@ -204,6 +206,36 @@ def test_hooks_that_were_heard_are_silent_once_messages_do_not_come_through(
     assert client.known() is Health.REACHES
     client.stop()
     assert client.known(ANSWER_MS) is Health.SILENT
+
+
+def test_what_goes_on_with_a_turn_is_no_probe_since_it_is_no_context(client: Client) -> None:
+    client.start()
+    client.tool()
+    client.peer.put()
+    assert "Hello." in client.hook("Stop", is_heard=False)
+    client.stop()
+    assert client.known(ANSWER_MS) is Health.REACHES
+
+
+def test_a_start_that_comes_while_the_one_before_is_looked_at_is_settled_by_its_own_probe(
+    client: Client,
+) -> None:
+    client.start()
+    client.stop()
+    late = probes.verdict(client.peer.sql, now_ms())
+    assert late is not None
+    client.start("clear", session_id="another")
+    probes.settle(client.peer.sql, late)
+    assert facts.hooks(client.peer.sql) is Health.UNTRIED
+
+
+def test_of_a_long_transcript_what_stood_there_before_is_not_read(client: Client) -> None:
+    write_down(client.path, *[reply("msg_0")] * 1_000)
+    size = client.path.stat().st_size
+    client.start()
+    probe = probes.unsettled(client.peer.sql)
+    assert probe is not None
+    assert (probe.offset, probe.path) == (size, str(client.path))
 
 
 def test_where_a_count_alone_is_said_the_probe_stands_behind_it(client: Client) -> None:
