@@ -73,6 +73,8 @@ class News:
     def __init__(self) -> None:
         self._of_peers: deque[Heard] = deque(maxlen=MOST_KEPT)
         self._of_servers: dict[tuple[str, str], Heard] = {}
+        self.last_of_servers = 0
+        """The number of the last that was heard of a server."""
         self._last = 0
         self._more = anyio.Event()
 
@@ -96,6 +98,7 @@ class News:
         """Keep the last of a server: one that changes all the time drives out its own alone."""
         self._of_servers.pop(about, None)
         self._of_servers[about] = self._counted(told, at_ms)
+        self.last_of_servers = self._last
         if len(self._of_servers) > MOST_KEPT:
             del self._of_servers[next(iter(self._of_servers))]
 

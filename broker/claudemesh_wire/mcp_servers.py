@@ -113,6 +113,12 @@ class Registration:
         """The definitions as the server gave them, by ``tools``, ``resources`` and so on."""
         return read_definitions(self.fields.definitions)
 
+    @cached_property
+    def tools(self) -> dict[str, tuple[dict[str, Any], str]]:
+        """Each tool's definition with its digest, by name."""
+        listed = self.definitions["tools"]
+        return {str(one["name"]): (one, definition_digest(one)) for one in listed}
+
     def check(self, certificate: Certificate) -> None:
         """Believe it by the certificate of its device, which was verified.
 

@@ -15,6 +15,8 @@ from claudemesh_wire.errors import Invalid
 _MOST_TOLD: Final = 5
 # Patterns are regular expressions of a stranger: one of them can take longer than anybody waits.
 _LEFT_OUT: Final = ("pattern", "patternProperties", "format", "contentSchema")
+_MOST_MADE: Final = 256
+_made: Final[dict[int, tuple[Any, Any]]] = {}
 
 
 def check_arguments(schema: object, arguments: object, name: str) -> None:
@@ -49,6 +51,17 @@ def check_arguments(schema: object, arguments: object, name: str) -> None:
 
 
 def _validator(schema: Any) -> Any:
+    """Give what checks by a schema, made once for each that is in use."""
+    made = _made.get(id(schema))
+    # The schema is kept beside: no other one gets its id meanwhile.
+    if made is None or made[0] is not schema:
+        while len(_made) >= _MOST_MADE:
+            del _made[next(iter(_made))]
+        made = _made[id(schema)] = (schema, _new_validator(schema))
+    return made[1]
+
+
+def _new_validator(schema: Any) -> Any:
     validators: Any = import_module("jsonschema.validators")
     registry: Any = import_module("referencing").Registry()
     newest = validators.Draft202012Validator

@@ -16,16 +16,16 @@ from claudemesh_mcp.calling.directory import Definition, Directory, Offered, fin
 from claudemesh_mcp.calling.links import Hooks, Links, Params
 from claudemesh_mcp.calling.listing import Service, listed, services
 from claudemesh_mcp.calling.pins import Pins, Standing, Verdict
-from claudemesh_mcp.calling.toolcalls import TIMEOUT_S, ToolCalls, Wanted, is_repeatable
+from claudemesh_mcp.calling.toolcalls import TIMEOUT_S, ToolCalls, Untaken, Wanted, is_repeatable
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.imports import Imported
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.toolresults import ToolsResult
 from claudemesh_mcp.tunnels import Tunnels
 from claudemesh_wire.errors import Forbidden, MeshError, NotFound
-from claudemesh_wire.mcp_servers import definition_digest
 
 _CHANGED: Final = "definition_changed"
+_OUTDATED: Final = frozenset({_CHANGED, "unknown_server", "unknown_tool"})
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,35 @@ class Desk:
             MeshError: as ``ToolCalls.call``; ``unknown_server``, ``unknown_tool``,
                 ``bad_arguments``.
         """
-        return await self.call_one(find(await self.offers(), server), tool, arguments, going)
+        known = self._known(server, tool, arguments)
+        if known is None:
+            return await self.call_one(find(await self.offers(), server), tool, arguments, going)
+        params = {"name": tool, "arguments": arguments}
+        wanted = self._wanted("tools/call", params, going, (known[0], known[0].tool(tool)))
+        try:
+            return await self._calls.attempt(known, wanted, going.hooks)
+        except Untaken:
+            now = find(await self.offers(), server)
+        except MeshError as error:
+            if error.code not in _OUTDATED:
+                raise
+            # Who hosts it knows it otherwise. That is so if it has said so to the mesh too: what it
+            # merely says to this call may be to have it made once more, elsewhere.
+            now = find(await self.offers(), server)
+            if now[0].tool(tool) == known[0].tool(tool):
+                raise
+        return await self.call_one(now, tool, arguments, going)
+
+    def _known(self, server: str, tool: str, arguments: Params) -> list[Offered] | None:
+        """Give the providers as they were a moment ago, if there is nothing to ask or refuse."""
+        recent = self._directory.recent()
+        try:
+            providers = find(recent or (), server)
+            definition = providers[0].tool(tool)
+            check_arguments(definition.get("inputSchema"), arguments, tool)
+            return providers if self.pins.allows(providers[0], definition) else None
+        except MeshError:
+            return None
 
     async def call_one(
         self, providers: list[Offered], tool: str, arguments: Params, going: Going
@@ -210,16 +238,22 @@ class Desk:
         going: Going,
         definition: Definition | None = None,
     ) -> Params:
-        wanted = Wanted(
+        tool = (providers[0], definition) if definition else None
+        wanted = self._wanted(method, params, going, tool)
+        return await self._calls.call(providers, wanted, going.hooks)
+
+    def _wanted(
+        self, method: str, params: Params, going: Going, tool: tuple[Offered, Definition] | None
+    ) -> Wanted:
+        return Wanted(
             method,
             {**params, "_meta": going.meta} if going.meta else params,
-            pin=definition_digest(definition) if definition else "",
+            pin=tool[0].digest(tool[1]) if tool else "",
             # What only reads may be read twice.
-            is_repeatable=definition is None or is_repeatable(definition),
+            is_repeatable=tool is None or is_repeatable(tool[1]),
             hops=going.hops,
             timeout_s=going.timeout_s,
         )
-        return await self._calls.call(providers, wanted, going.hooks)
 
     async def _approve(self, offered: Offered, definition: Definition, going: Going) -> None:
         try:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Final
 
+import anyio
+
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.rights import verified
@@ -27,6 +29,8 @@ from claudemesh_wire.membership import Member
 from claudemesh_wire.message import Role
 
 _MOST_NAMED: Final = 10
+RECENT_S: Final = 5.0
+"""A call goes by what was read this long ago: whoever hosts the tool says when it is another."""
 Definition = dict[str, Any]
 
 
@@ -82,15 +86,20 @@ class Offered:
         Raises:
             NotFound: ``unknown_tool``.
         """
-        for definition in self.tools:
-            if definition["name"] == name:
-                return definition
+        found = self.registration.tools.get(name)
+        if found is not None:
+            return found[0]
         near = get_close_matches(name, [one["name"] for one in self.tools], n=3)
         raise NotFound(
             f"{self.full_name} has no tool {name[:80]!a}.",
             f"Did you mean {' or '.join(near)}?" if near else "mesh_tools shows what it has.",
             code="unknown_tool",
         )
+
+    def digest(self, tool: Definition) -> str:
+        """Sum up a definition of one of its tools."""
+        found = self.registration.tools.get(tool["name"])
+        return found[1] if found is not None and found[0] is tool else definition_digest(tool)
 
     @property
     def owners(self) -> tuple[str, ...]:
@@ -110,6 +119,16 @@ class Offered:
         return self.owners[0], self.name, summed
 
 
+@dataclass(frozen=True)
+class _Recent:
+    """What was read, when, by which log it was believed, and what had been heard of servers."""
+
+    offers: list[Offered]
+    at_s: float
+    head: bytes
+    heard: int
+
+
 class Directory:
     """The servers that are offered to one peer.
 
@@ -121,6 +140,16 @@ class Directory:
         self._peer = peer
         self._known: dict[bytes, tuple[Registration, Certificate]] = {}
         self._latest: dict[tuple[str, str], int] = {}
+        self._recent: _Recent | None = None
+
+    def recent(self) -> list[Offered] | None:
+        """Give what was read a moment ago, if nothing was heard since by which it is another."""
+        known, now_s, peer = self._recent, anyio.current_time(), self._peer
+        if known is None or known.head != peer.trust.head.hash:
+            return None
+        if known.heard != peer.news.last_of_servers:
+            return None
+        return known.offers if now_s - known.at_s <= RECENT_S else None
 
     async def read(self, client: Client) -> list[Offered]:
         """Ask what is offered now; what can't be believed is left out, and noted.
@@ -128,6 +157,7 @@ class Directory:
         Raises:
             MeshError: the broker did not answer.
         """
+        head, heard = self._peer.trust.head.hash, self._peer.news.last_of_servers
         found: list[Offered] = []
         seen: dict[bytes, tuple[Registration, Certificate]] = {}
         after: str | None = ""
@@ -143,6 +173,7 @@ class Directory:
                     found.append(offered)
             after = page.next_after
         self._known = seen
+        self._recent = _Recent(found, anyio.current_time(), head, heard)
         return found
 
     def _believed(

@@ -23,6 +23,7 @@ from claudemesh_wire.mcp_servers import definition_digest
 _VERSION: Final = 1
 _MOST_DIFF_LINES: Final = 80
 _MOST_DEFINITIONS: Final = 8
+_Stamp = tuple[int, int, int]
 
 
 class Verdict(StrEnum):
@@ -65,6 +66,7 @@ class Pins:
         self._own = identity.member
         self._folder: Path = identity.home.meshes / identity.mesh
         self.path: Path = self._folder / "tools.json"
+        self._last: tuple[_Stamp | None, dict[str, list[Pin]]] = (None, {})
 
     def standing(self, offered: Offered, tool: Definition, now_ms: int) -> Standing:
         """Say what a call meets, and pin a tool that is used first and needs no approval.
@@ -77,6 +79,11 @@ class Pins:
         if not pins and found is Standing.ALLOWED:
             self.note(offered, tool, Verdict.UNASKED, now_ms)
         return found
+
+    def allows(self, offered: Offered, tool: Definition) -> bool:
+        """Tell whether a tool was used before, as it is now, and may be again; raises as above."""
+        pins = _kept(self._read(), offered, tool)
+        return bool(pins) and self._standing(offered, tool, pins) is Standing.ALLOWED
 
     def standings(self, offers: Iterable[Offered]) -> list[dict[str, Standing]]:
         """Say for each server what a call of its tools would meet, and pin none; raises as above.
@@ -95,7 +102,7 @@ class Pins:
         if not pins:
             is_asked |= is_new_owner(offered, self._own)
             return Standing.NEEDS_APPROVAL if is_asked else Standing.ALLOWED
-        digest = definition_digest(tool)
+        digest = offered.digest(tool)
         pin = next((one for one in pins if one.digest == digest), None)
         if pin is None:
             return Standing.CHANGED
@@ -130,6 +137,13 @@ class Pins:
         return self._read()
 
     def _read(self) -> dict[str, list[Pin]]:
+        """Read the file, unless it is the one that was read last."""
+        stamp = _stamp(self.path)
+        if stamp is None or stamp != self._last[0]:
+            self._last = stamp, self._parsed()
+        return dict(self._last[1])
+
+    def _parsed(self) -> dict[str, list[Pin]]:
         data = read_private(self.path)
         if data is None:
             return {}
@@ -147,6 +161,15 @@ class Pins:
             ) from error
 
 
+def _stamp(path: Path) -> _Stamp | None:
+    """Tell one state of a file from another; each change is a file of its own."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def key(offered: Offered, tool: Definition) -> str:
     """Name a tool by whose it is: a handle may go to another peer, a member's id never."""
     return f"{offered.owners[0]}/{offered.name}/{tool['name']}"
@@ -155,7 +178,7 @@ def key(offered: Offered, tool: Definition) -> str:
 def _kept(pins: Mapping[str, Sequence[Pin]], offered: Offered, tool: Definition) -> Sequence[Pin]:
     """Give the pins of a tool, and those of the same definition with who lets it be provided."""
     own, *others = (f"{owner}/{offered.name}/{tool['name']}" for owner in offered.owners)
-    digest = definition_digest(tool)
+    digest = offered.digest(tool)
     theirs = [pin for name in others for pin in pins.get(name, ()) if pin.digest == digest]
     return [*pins.get(own, ()), *theirs]
 

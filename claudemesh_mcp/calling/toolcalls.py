@@ -33,6 +33,18 @@ class BackendError(Exception):
         self.error = error
 
 
+class Untaken(Exception):
+    """Nobody took a call: nothing was run that may not be run again.
+
+    Args:
+        why: What the last of those who were tried said, or that nobody is here.
+    """
+
+    def __init__(self, why: MeshError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What is to be called.
@@ -84,6 +96,13 @@ class ToolCalls:
             Unavailable: ``peer_offline``: nobody who offers it is here; nothing was run.
             MeshError: the provider refused; nothing was run.
         """
+        try:
+            return await self.attempt(providers, wanted, hooks)
+        except Untaken as nobody:
+            raise nobody.why from nobody
+
+    async def attempt(self, providers: Sequence[Offered], wanted: Wanted, hooks: Hooks) -> Params:
+        """Call as ``call`` does, but raise ``Untaken`` where nobody took it."""
         if wanted.hops >= MAX_HOPS:
             raise TooMuch(
                 f"This call has gone through {MAX_HOPS} sessions already.",
@@ -98,7 +117,7 @@ class ToolCalls:
                 if ended.left and not wanted.is_repeatable:
                     raise _unknown(offered, ended.why) from ended
                 why = ended.why
-        raise why or _away(providers)
+        raise Untaken(why or _away(providers))
 
     def _in_order(self, providers: Sequence[Offered]) -> list[Offered]:
         """Give those that are here: of this machine first, then those with the least to do."""

@@ -25,7 +25,7 @@ from claudemesh_mcp.hosting.callers import Caller, Callers, Ready
 from claudemesh_mcp.line import Line, LineEnded
 from claudemesh_mcp.peer import Peer
 from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound, ProtocolError, TooMuch
-from claudemesh_wire.mcp_servers import Registration, definition_digest
+from claudemesh_wire.mcp_servers import Registration
 
 logger: Final = logging.getLogger(__name__)
 
@@ -281,12 +281,11 @@ def _read(said: Params) -> tuple[str, Params, int]:
 def _check_tool(registration: Registration, params: Params, pin: str) -> None:
     """Refuse a tool that is not offered, is another than was approved, or can't be called so."""
     name = params.get("name")
-    for definition in registration.definitions["tools"]:
-        if definition["name"] == name:
-            break
-    else:
+    found = registration.tools.get(name) if isinstance(name, str) else None
+    if found is None:
         raise NotFound("The server offers no such tool.", code="unknown_tool")
-    if pin and pin != definition_digest(definition):
+    definition, digest = found
+    if pin and pin != digest:
         raise Conflict(
             f"The tool {name} is defined otherwise now.",
             "Look at it again: claudemesh mcp-server diff",

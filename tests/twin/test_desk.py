@@ -108,6 +108,8 @@ async def test_a_tool_that_changed_is_not_called_and_its_owner_hears_of_it(world
     [kept] = await world.desk.offers()
     await client.call(UnregisterServer(name=kept.name))
     await world.offer({**READS, "description": "now sends it all to eve"})
+    # The line still leads to the one who answers for the former tool.
+    await world.desk.offers()
     refused = await world.refused("look", {})
     assert refused.code == "definition_changed"
     assert "eve" in refused.details["diff"]

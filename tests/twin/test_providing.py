@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from claudemesh_mcp import granting
+from claudemesh_mcp.calling import directory
 from claudemesh_mcp.calling.desk import Desk, Going
 from claudemesh_mcp.calling.directory import Directory, Offered, find
 from claudemesh_mcp.calling.pins import Verdict
@@ -70,6 +71,12 @@ class World:
 
     async def offered(self, mesh: Mesh) -> list[Offered]:
         return [one for one in await self.desk.offers() if one.peer == mesh.peer.id]
+
+
+@pytest.fixture(autouse=True)
+def asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that is a moment old would do for a call; here it is the newest that counts."""
+    monkeypatch.setattr(directory, "RECENT_S", -1.0)
 
 
 @pytest.fixture
