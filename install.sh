@@ -258,6 +258,18 @@ add_packages() {  # add_packages FOLDER PINNED WHAT [COMMAND...]: the command fi
   fi
 }
 
+# A server that wants another `mcp` than the program does, in an environment of its own.
+add_old_server() {  # add_old_server FOLDER
+  local pinned="$top/tests/support/backends/old-mcp.lock" stamp="$1/installed" wanted
+  wanted="$(checksum <"$pinned")"
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+  say "installing a server of mcp 1 for the tests (pinned in ${pinned#"$top/"})"
+  find_python
+  make_environment "$1"
+  add_pins "$1" "$pinned"
+  echo "$wanted" >"$stamp"
+}
+
 # The tests sync thousands of times, and wait for the disk each time. They kill processes, not the
 # machine: in memory what was written stays as well. It has to have room and to let programs run.
 # Who wants to keep the files, or another place for them, sets TMPDIR.
@@ -277,6 +289,7 @@ add_clients_and_servers() {  # add_clients_and_servers FOLDER
   add_packages "$1/claude-code" claude "the real Claude Code" \
     node node_modules/@anthropic-ai/claude-code/install.cjs
   add_packages "$1/backends" backends "MCP servers of npm" true
+  add_old_server "$1/old-mcp"
 }
 
 check() {  # check NAME COMMAND...: runs it, and remembers when it failed.

@@ -43,6 +43,8 @@ Answer with `reply_to`.
 - `history`: search what was said before.
 - `message_status`: proof of delivery for something sent.
 - `set_profile`: say what you work on, so that others find you.
+- Tools that other sessions offer: `mesh_tools` finds them, `call_tool` calls one. Also \
+`read_mesh_resource`, `get_mesh_prompt`, `import_tools`, `drop_tools`.
 - `join`, `leave`: groups, addressed as `@group`. `mesh_info`: where you are connected, as whom.
 
 Claude Code's own SendMessage and ListAgents are for one person's sessions on one machine, in \

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.imports import Imports
 from claudemesh_mcp.peer import Peer
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Servers:
     def __init__(
         self, peer: Peer, attachment: Attachment, ready: Callable[[], Awaitable[Client]]
     ) -> None:
+        self.imports = Imports()
+        """The tools of others that are this session's own by name; it outlives this connection."""
         self._peer = peer
         self._attachment = attachment
         self._ready = ready

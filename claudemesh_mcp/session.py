@@ -17,7 +17,9 @@ from claudemesh_mcp.calls import CallContext, Notify
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.entering import enter
 from claudemesh_mcp.glance import Glances
+from claudemesh_mcp.imports import Imports
 from claudemesh_mcp.meeting import Meeting, Starter
+from claudemesh_mcp.offer import LIST_CHANGED
 from claudemesh_mcp.watching import Watch
 from claudemesh_wire.errors import MeshError, Unavailable
 
@@ -71,6 +73,8 @@ class MeshSession:
         self._pausing = False
         self._told = asyncio.Event()
         self._notify: Notify | None = None
+        self._imports = Imports()
+        self._imports.changed = self._tell_of_list
         self._starter = Starter.of_this_process(settings)
         self._shown: list[str] = []
         self._not_shown: list[str] = []
@@ -86,8 +90,8 @@ class MeshSession:
             self._ended.set()
 
     def extra_tools(self) -> list[dict[str, Any]]:
-        """Give the tools that this session has besides its own: none."""
-        return []
+        """Give the tools that this session has besides its own: those it has imported."""
+        return self._imports.definitions()
 
     async def call(self, name: str, arguments: dict[str, Any], context: CallContext) -> Any:
         """Run a tool.
@@ -109,7 +113,16 @@ class MeshSession:
         mesh = await self._opened()
         # What this call proves to have been read must not be handed out by it once more.
         await self._settle(mesh)
-        return await tools.run(mesh, name, arguments, context)
+        imported = self._imports.find(name)
+        if imported is None:
+            return await tools.run(mesh, name, arguments, context)
+        from claudemesh_mcp.calling.passing import going, passed
+
+        return await passed(mesh.servers.desk.call_imported(imported, arguments, going(context)))
+
+    def _tell_of_list(self) -> None:
+        if self._notify is not None:
+            self._notify(LIST_CHANGED, {})
 
     def initialized(self, notify: Notify) -> None:
         """Learn how the client is notified."""
@@ -173,6 +186,7 @@ class MeshSession:
         self._pausing, self._problem = False, None
 
     async def _stay(self, mesh: "Mesh") -> None:
+        mesh.servers.imports = self._imports
         meeting = Meeting(mesh.peer, self._starter)
         watch = Watch(mesh, meeting, self._notifier)
         await watch.begin()

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from claudemesh_mcp.routes import bells, facts
-from claudemesh_mcp.routes.bells import Health
-from claudemesh_mcp.routes.facts import Mode
+from claudemesh_mcp.routes.facts import Health, Mode
 from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.waking import pushed_since
 
@@ -45,7 +44,7 @@ def states(sql: sqlite3.Connection, data: Path, now_ms: int) -> dict[str, State]
 def _hooks(sql: sqlite3.Connection) -> State:
     if facts.mode(sql) is Mode.OFF:
         return "off"
-    return "works" if facts.get_int(sql, facts.ACTIVITY_MS) else "untested"
+    return _STATES[facts.hooks(sql)]
 
 
 def pushed_today(sql: sqlite3.Connection, now_ms: int) -> dict[str, int]:

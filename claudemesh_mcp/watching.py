@@ -1,8 +1,9 @@
 """Watches what hooks, commands and other sessions change behind the back of an attached session.
 
 ``session.py`` runs one beside its mesh. Receipts that hooks noted leave at once, what is not
-allowed any more is kept back before a hook shows it, the broker hears what the session does and by
-which routes it is reached, and a bell rings by the client's channel when its turn has come.
+allowed any more is kept back before a hook shows it, the transcript is asked whether what hooks
+print reaches the model, the broker hears what the session does and by which routes it is reached,
+and a bell rings by the client's channel when its turn has come.
 """
 
 import logging
@@ -20,7 +21,7 @@ from claudemesh_mcp.calls import Notify
 from claudemesh_mcp.meeting import Meeting
 from claudemesh_mcp.peerfile import changes_elsewhere
 from claudemesh_mcp.policy import Policy
-from claudemesh_mcp.routes import bells, facts
+from claudemesh_mcp.routes import bells, facts, probes
 from claudemesh_mcp.routes.bells import Bell
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_wire.errors import MeshError
@@ -119,6 +120,7 @@ class Watch:
                     await self._meeting.remain()
                     await self._meeting.take_rest()
                     await self._note_clock()
+                    await self._settle_probe()
                     await self._tell()
                     await self._ring()
             except MeshError as error:
@@ -198,6 +200,13 @@ class Watch:
                 await client.call(UpdatePresence(status=Status.DND), _TELL_S)
         except MeshError as error:
             logger.debug("The broker was not told of a change: %s", error.code)
+
+    async def _settle_probe(self) -> None:
+        """Look in the client's transcript for what a hook has printed to probe the hooks."""
+        file, now_ms = self._peer.file, self._peer.now_ms()
+        found = await file.read(partial(probes.verdict, now_ms=now_ms))
+        if found is not None:
+            await file.write(partial(probes.settle, found=found))
 
     async def _note_clock(self) -> None:
         """Let hooks and monitor go by the same time: what one hands out the others leave alone."""

@@ -14,6 +14,7 @@ from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.grants import PROVIDE, Capability, Grant, right_of, services
 from claudemesh_wire.mcp_servers import MAX_BACKING, MESH, OWN, Registration
 from claudemesh_wire.membership import Chain, Member
+from claudemesh_wire.message import Role
 from claudemesh_wire.server_news import MAX_TOLD_NAME, MAX_TOLD_TOOLS
 
 _KEPT: Final = (
@@ -129,12 +130,19 @@ def late_by(sql: Sql, mesh: str, heir: str, name: str) -> Row | None:
     )
 
 
+def is_offered(chain: Chain, row: Row, now_ms: int) -> bool:
+    """Tell whether a server's member may offer one now: not removed, nor an observer."""
+    owner = chain.members.get(row["member"])
+    return owner is not None and owner.is_good(now_ms) and owner.role is not Role.OBSERVER
+
+
 def may_see(sql: Sql, row: Row, viewer: Viewer) -> bool:
     """Tell whether a server is shown to a peer: it is meant, and its member may call tools."""
     if row["member"] == viewer.member.id:
         return True
     viewers = json.loads(row["visible_to"])
-    if viewers == [OWN] or not _may_call(sql, row, viewer.member):
+    is_observer = viewer.member.role is Role.OBSERVER
+    if is_observer or viewers == [OWN] or not _may_call(sql, row, viewer.member):
         return False
     groups = {
         one["name"]: one["role"] or ""

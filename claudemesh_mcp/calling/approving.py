@@ -4,6 +4,7 @@ The tools of the model ask it before ``toolcalls.py`` calls anything. Nothing th
 approves a tool; what it is shown of a refusal is the command that its human may run.
 """
 
+import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -92,7 +93,9 @@ class Approving:
 
     async def _refusal(self, offered: Offered, tool: Definition, standing: Standing) -> Forbidden:
         name = _told(tool["name"])
-        command = f"claudemesh mcp-server approve {offered.full_name} {name}"
+        # Quoted: the name is a stranger's, and the line is made to be put into a shell.
+        words = shlex.join((offered.full_name, name))
+        command = f"claudemesh --mesh {self._pins.mesh} mcp-server approve {words}"
         facts = {
             Standing.NEEDS_APPROVAL: f"{name} of {offered.full_name} was not approved yet.",
             Standing.DENIED: f"{name} of {offered.full_name} was denied.",

@@ -24,6 +24,7 @@ from claudemesh_wire.mcp_servers import (
     definition_digest,
 )
 from claudemesh_wire.membership import Member
+from claudemesh_wire.message import Role
 
 _MOST_NAMED: Final = 10
 Definition = dict[str, Any]
@@ -102,10 +103,11 @@ class Offered:
         return (self.member.id, *self.granted_by)
 
     @property
-    def summed(self) -> str:
-        """Its definitions, summed up: those of one service have the same."""
+    def service(self) -> tuple[str, str, str]:
+        """What makes it one service with others: whose it is, its name and its definitions."""
         definitions = self.registration.definitions
-        return definition_digest({kind: listed for kind, listed in definitions.items() if listed})
+        summed = definition_digest({kind: listed for kind, listed in definitions.items() if listed})
+        return self.owners[0], self.name, summed
 
 
 class Directory:
@@ -163,6 +165,12 @@ class Directory:
         # Asked each time: the log may have grown since.
         trust.chain.member_behind(certificate)
         member = trust.member_of(certificate, now_ms)
+        if member.role is Role.OBSERVER:
+            raise Forbidden(
+                f"{member.name} only observes, and the broker shows a server of it.",
+                "An admin can give it another role: claudemesh role",
+                code="observer_offers",
+            )
         seen[one.digest] = (one, certificate)
         return Offered(
             one,
@@ -188,6 +196,11 @@ class Directory:
         return tuple(sorted(found))
 
 
+def names(offered: Offered) -> set[str]:
+    """Give the names by which a server may be meant."""
+    return {offered.full_name, offered.name}
+
+
 def find(offers: Iterable[Offered], name: str, *, by_grant: bool = True) -> list[Offered]:
     """Give the providers of the one service that a name means: its owner's first, and those here.
 
@@ -202,10 +215,10 @@ def find(offers: Iterable[Offered], name: str, *, by_grant: bool = True) -> list
         Conflict: ``ambiguous_server``: several have this short name; the details list them.
     """
     every = list(offers)
-    meant = [one for one in every if name in {one.full_name, one.name}]
+    meant = [one for one in every if name in names(one)]
     if not meant:
-        names = {one.name for one in every} | {one.full_name for one in every}
-        near = get_close_matches(name, sorted(names), n=3)
+        known = {each for one in every for each in names(one)}
+        near = get_close_matches(name, sorted(known), n=3)
         raise NotFound(
             f"No server {name[:80]!a} is offered to this session.",
             f"Did you mean {' or '.join(near)}?" if near else "mesh_tools shows what is offered.",
@@ -223,7 +236,7 @@ def _one_service(meant: Sequence[Offered], name: str, *, by_grant: bool) -> list
         Conflict: their definitions differ, or none of their members let all others provide it.
     """
     names = {one.member.id: one.member.name for one in meant}
-    is_one = len({one.summed for one in meant}) == 1 and (by_grant or len(names) == 1)
+    is_one = len({one.service[1:] for one in meant}) == 1 and (by_grant or len(names) == 1)
     owners = set(names).intersection(*(one.owners for one in meant)) if is_one else set[str]()
     if not owners:
         candidates = sorted(one.full_name for one in meant)[:_MOST_NAMED]

@@ -7,7 +7,7 @@ sessions of a member may offer servers of one name.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import unified_diff
 from enum import StrEnum
@@ -61,6 +61,7 @@ class Pins:
     """
 
     def __init__(self, identity: Identity) -> None:
+        self.mesh = identity.mesh
         self._own = identity.member
         self._folder: Path = identity.home.meshes / identity.mesh
         self.path: Path = self._folder / "tools.json"
@@ -77,13 +78,17 @@ class Pins:
             self.note(offered, tool, Verdict.UNASKED, now_ms)
         return found
 
-    def standings(self, offered: Offered) -> dict[str, Standing]:
-        """Say what a call of each of a server's tools would meet, and pin none; raises as above."""
+    def standings(self, offers: Iterable[Offered]) -> list[dict[str, Standing]]:
+        """Say for each server what a call of its tools would meet, and pin none; raises as above.
+
+        Returns:
+            For each server, by the tools' names.
+        """
         kept = self._read()
-        return {
-            tool["name"]: self._standing(offered, tool, _kept(kept, offered, tool))
-            for tool in offered.tools
-        }
+        return [
+            {tool["name"]: self._standing(one, tool, _kept(kept, one, tool)) for tool in one.tools}
+            for one in offers
+        ]
 
     def _standing(self, offered: Offered, tool: Definition, pins: Sequence[Pin]) -> Standing:
         is_asked = needs_approval(offered, tool, self._own)

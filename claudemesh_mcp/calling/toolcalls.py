@@ -5,15 +5,16 @@ left the broker goes to the next provider; whether one that may have arrived was
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from claudemesh_mcp.calling import words
+from claudemesh_mcp.calling import rounds, words
 from claudemesh_mcp.calling.directory import Definition, Offered
 from claudemesh_mcp.calling.links import Hooks, Link, Links, Params
 from claudemesh_mcp.line import LineEnded
 from claudemesh_mcp.peer import Peer
-from claudemesh_wire.errors import Conflict, MeshError, TooMuch, Unavailable
+from claudemesh_mcp.results import rfc3339
+from claudemesh_wire.errors import Conflict, MeshError, ProtocolError, TooMuch, Unavailable
 
 MAX_HOPS: Final = 4
 TIMEOUT_S: Final = 300.0
@@ -78,6 +79,7 @@ class ToolCalls:
 
         Raises:
             BackendError: the server answered with an error of the protocol.
+            MeshError: as ``rounds.answers``, of a server that wants to be told more.
             Conflict: ``outcome_unknown``: it may have been run; ``details`` name the provider.
             Unavailable: ``peer_offline``: nobody who offers it is here; nothing was run.
             MeshError: the provider refused; nothing was run.
@@ -91,7 +93,7 @@ class ToolCalls:
         why: MeshError | None = None
         for offered in self._in_order(providers):
             try:
-                return await self._at(offered, wanted, hooks)
+                return await self._in_rounds(offered, wanted, hooks)
             except LineEnded as ended:
                 if ended.left and not wanted.is_repeatable:
                     raise _unknown(offered, ended.why) from ended
@@ -105,6 +107,24 @@ class ToolCalls:
             (one for one in providers if one.online),
             key=lambda one: (one.host != here, self._links.in_flight(one.peer)),
         )
+
+    async def _in_rounds(self, offered: Offered, wanted: Wanted, hooks: Hooks) -> Params:
+        """Call one provider, again each time it wants to be told more before it goes on."""
+        result = await self._at(offered, wanted, hooks)
+        for _ in range(rounds.MAX_ROUNDS):
+            if not rounds.wants_more(result):
+                return self._marked(result, offered)
+            more = await rounds.answers(result, hooks)
+            again = replace(wanted, params={**wanted.params, **more})
+            try:
+                result = await self._at(offered, again, hooks)
+            except LineEnded as ended:
+                # What it did before it asked, and what it would make of these answers, only this
+                # provider knows.
+                raise LineEnded(ended.why, left=True) from ended
+        if rounds.wants_more(result):
+            raise rounds.too_many()
+        return self._marked(result, offered)
 
     async def _at(self, offered: Offered, wanted: Wanted, hooks: Hooks) -> Params:
         link = await self._link(offered)
@@ -123,7 +143,13 @@ class ToolCalls:
             raise BackendError(words.part(done, "error"))
         if "result" not in done:
             raise words.refusal(words.part(done, "refused"))
-        return self._marked(words.part(done, "result"), offered)
+        if not isinstance(done["result"], dict):
+            raise ProtocolError(
+                f"What {offered.full_name} gave as a result is none.",
+                "Whether it ran the call is not known; tell whoever offers it.",
+                code="malformed",
+            )
+        return words.part(done, "result")
 
     async def _link(self, offered: Offered) -> Link:
         """Give the line to a provider; that there is none means that nothing was said."""
@@ -167,9 +193,11 @@ def _timed_out(timeout_s: float) -> Unavailable:
 
 def _away(providers: Sequence[Offered]) -> Unavailable:
     last = max(providers, key=lambda one: one.since_ms)
+    where = f" on {last.host}" if last.host else ""
+    since = rfc3339(last.since_ms)
     return Unavailable(
-        f"{last.full_name} is offline; nothing was run.",
-        "It is back when its session is; mesh_tools shows since when it is away.",
+        f"{last.full_name}{where} is offline since {since}; nothing was run.",
+        "It is back when its session is.",
         code="peer_offline",
-        details={"host": last.host, "since_ms": last.since_ms},
+        details={"host": last.host, "since": since},
     )

@@ -42,9 +42,9 @@ def add_to(app: typer.Typer) -> None:
 def grant(name: Name, capability: Capabilities) -> None:
     """Let a member do something to all of your sessions.
 
-    message: have messages shown; wake: wake an idle session; tool: call the tools of MCP servers
-    that they offer. topic, task and file are signed and kept all the same, and decide nothing yet:
-    this version has none of them.
+    message: have messages shown; wake: wake an idle session; tool: call what your sessions offer.
+    topic, task and file are signed and kept all the same, and decide nothing yet: this version has
+    none of them.
 
     provide:NAME lets a member provide your MCP server of that name: one of its own, with the same
     name and the same definitions, answers the calls of yours too. Whoever sees it sees this grant.

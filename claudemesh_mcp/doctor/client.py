@@ -18,7 +18,7 @@ from claudemesh_mcp.installation.jsonfile import JsonFile
 from claudemesh_mcp.installation.record import record_alone
 from claudemesh_mcp.installation.scopes import Scope, Site
 from claudemesh_mcp.peerfile import connect_to_read
-from claudemesh_mcp.routes import records
+from claudemesh_mcp.routes import bells, records
 from claudemesh_mcp.shown_routes import states
 from claudemesh_wire.errors import MeshError
 
@@ -152,7 +152,7 @@ def _installing(scope: Scope, paths: Paths) -> Callable[[], str]:
 
 
 def _look_at_routes(paths: Paths) -> Finding:
-    told = list[str]()
+    told, deaf = list[str](), list[str]()
     names = sorted((paths.run / "clients").glob("*.json"))[:_MOST_SESSIONS]
     pids = dict.fromkeys(name.name.partition(".")[0] for name in names)
     for record in [
@@ -165,8 +165,15 @@ def _look_at_routes(paths: Paths) -> Finding:
             continue
         shown = ", ".join(f"{route} {state}" for route, state in found.items())
         told.append(f"{record.handle or record.peer}: {shown}")
+        deaf += [record.handle or record.peer] if found[bells.HOOKS] == "silent" else []
     if not told:
         return skip("No session of Claude Code is open on this home.")
+    if deaf:
+        return warn(
+            f"What the hooks of {', '.join(deaf)} print does not reach the model: its transcript"
+            f" shows nothing of it. All: {'; '.join(told)}.",
+            "Look at what starts the hooks: /hooks in that session; then start it anew.",
+        )
     return ok("; ".join(told) + ".")
 
 

@@ -5,6 +5,7 @@ for the groups it is in, which only the broker knows.
 """
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,12 +19,14 @@ from claudemesh_wire.errors import Forbidden, TooMuch
 from claudemesh_wire.grants import Capability
 from claudemesh_wire.mcp_servers import MESH, RegistrationFields
 from claudemesh_wire.membership import Member
+from claudemesh_wire.message import Role
 from claudemesh_wire.search import SearchPeers
 
 PER_MINUTE: Final = 60
 AT_ONCE: Final = 8
 OWN_AT_ONCE: Final = 256
 _MINUTE_S: Final = 60.0
+Ready = Callable[[], Awaitable[Client]]
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,12 @@ class Callers:
         member = trust.member_of(certificate, self._peer.now_ms())
         return Caller(certificate, member, member.id == self._peer.identity.member)
 
-    async def check(self, caller: Caller, said: RegistrationFields, client: Client) -> None:
-        """Let a caller call a server, or not.
+    def check(self, caller: Caller) -> None:
+        """Let a caller call something here, or nothing at all.
 
         Raises:
-            Forbidden: ``blocked``, ``not_granted``, ``not_visible``.
-            MeshError: the grants can't be read, or the broker did not say which groups it is in.
+            Forbidden: ``blocked``, ``not_granted``.
+            MeshError: the grants can't be read.
         """
         if caller.is_own:
             return
@@ -81,27 +84,31 @@ class Callers:
         member = caller.member
         if member.id in granted.blocked:
             raise Forbidden("This member takes no calls of yours.", code="blocked")
-        if not right_here(self._peer, granted, member, Capability.TOOL).allowed:
+        # No grant lets an observer do anything, as everywhere.
+        is_let = right_here(self._peer, granted, member, Capability.TOOL).allowed
+        if member.role is Role.OBSERVER or not is_let:
             raise Forbidden(
                 f"{member.name} was not granted to call tools here.",
                 f"The human behind {self._peer.handle} can: claudemesh grant {member.name} tool",
                 code="not_granted",
             )
-        if not await self._is_meant(caller, said, client):
-            raise Forbidden(
-                f"{said.name} is not offered to this session.",
-                "mesh_tools shows what is.",
-                code="not_visible",
-            )
 
-    async def _is_meant(self, caller: Caller, said: RegistrationFields, client: Client) -> bool:
+    async def is_meant(self, caller: Caller, said: RegistrationFields, ready: Ready) -> bool:
+        """Tell whether a server is offered to a caller.
+
+        Raises:
+            MeshError: the broker did not say which groups it is in.
+        """
         peer = caller.certificate.fields.peer
+        if caller.is_own:
+            return True
         if {MESH, peer, f"role:{caller.member.role}"}.intersection(said.visible_to):
             return True
         wanted = [viewer[1:].partition(":") for viewer in said.visible_to if viewer[0] == "@"]
         if not wanted:
             return False
         # By its id, which fits none but this one; of one that hides the broker tells nothing.
+        client = await ready()
         found = (await client.call(SearchPeers(query=peer, limit=1))).peers
         roles = {one.name: one.role for card in found if card.peer == peer for one in card.groups}
         return any(

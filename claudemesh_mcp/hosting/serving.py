@@ -7,7 +7,8 @@ line has proved; what of a server may be called stands in its registration.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -20,8 +21,7 @@ from claudemesh_mcp.calling import words
 from claudemesh_mcp.calling.arguments import check_arguments
 from claudemesh_mcp.calling.links import Hooks, Params
 from claudemesh_mcp.calling.toolcalls import MAX_HOPS
-from claudemesh_mcp.client import Client
-from claudemesh_mcp.hosting.callers import Caller, Callers
+from claudemesh_mcp.hosting.callers import Caller, Callers, Ready
 from claudemesh_mcp.line import Line, LineEnded
 from claudemesh_mcp.peer import Peer
 from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound, ProtocolError, TooMuch
@@ -34,6 +34,8 @@ HOPS: Final = "claudemesh/hops"
 CALL_TOOL: Final = "tools/call"
 _METHODS: Final = frozenset({CALL_TOOL, "resources/read", "prompts/get"})
 _MOST_UNSAID: Final = 256
+_MOST_UNREAD: Final = 4096
+"""So many answers wait for who does not read them; then its line is cut."""
 _OF_A_HOP: Final = ("io.modelcontextprotocol/", "claudemesh/")
 
 
@@ -64,9 +66,6 @@ class Hosted:
     server: Runs
 
 
-Ready = Callable[[], Awaitable[Client]]
-
-
 class Serving:
     """What takes the lines of a peer.
 
@@ -89,19 +88,44 @@ class Serving:
         self._ready = ready
         self._changed = changed
         self._callers = Callers(peer)
+        self._told: set[tuple[str, str, str]] = set()
 
     async def take(self, line: Line) -> None:
-        """Serve a line to its end; what still runs then is cancelled."""
+        """Serve a line to its end; what still runs then is cancelled.
+
+        Raises:
+            MeshError: what came over it makes no sense.
+        """
+        broken: MeshError | None = None
         async with anyio.create_task_group() as tasks:
             served = _Served(self, line, tasks)
             tasks.start_soon(served.write)
-            async for said in line.messages():
-                served.take(said)
+            try:
+                async for said in line.messages():
+                    served.take(said)
+            except MeshError as error:
+                broken = error
             tasks.cancel_scope.cancel()
+        # Outside of the group, which would wrap it in one of exceptions.
+        if broken is not None:
+            raise broken
 
-    def note_change(self, caller: Caller, said: Params) -> None:
-        """Take note that a caller's human is to look at a tool again."""
-        self._changed(str(said.get(words.CHANGED))[:80], str(said.get("tool"))[:80], caller)
+    def note_change(self, line: Line, said: Params) -> None:
+        """Take note that a caller's human is to look at a tool again; once of each by each member.
+
+        Raises:
+            MeshError: the caller may call nothing here.
+        """
+        caller = self.caller(line)
+        self._callers.check(caller)
+        server, tool = str(said.get(words.CHANGED)), str(said.get("tool"))
+        hosted, told = self._hosted.get(server), (caller.member.id, server, tool)
+        is_one = hosted is not None and any(
+            one["name"] == tool for one in hosted.registration.definitions["tools"]
+        )
+        if is_one and told not in self._told:
+            self._told.add(told)
+            self._changed(server, tool, caller)
 
     def caller(self, line: Line) -> Caller:
         """Say who is at the other end now; raises ``Forbidden``."""
@@ -114,22 +138,35 @@ class Serving:
             MeshError: it is refused: then nothing was run; or the server ended meanwhile.
         """
         caller = self.caller(line)
-        hosted = self._hosted.get(str(said.get("server")))
-        if hosted is None:
-            raise NotFound(
-                f"{self._peer.handle} offers no such server.",
-                "mesh_tools shows what is offered now.",
-                code="unknown_server",
-            )
-        await self._callers.check(caller, hosted.registration.fields, await self._ready())
-        method, params, hops = _read(said)
-        if method == CALL_TOOL:
-            _check_tool(hosted.registration, params, str(said.get("pin", "")))
+        self._callers.check(caller)
+        # Counted before anything is asked of the broker or looked through for it.
         self._callers.begin(caller)
         try:
+            hosted = await self._offered(caller, str(said.get("server")))
+            method, params, hops = _read(said)
+            if method == CALL_TOOL:
+                _check_tool(hosted.registration, params, str(said.get("pin", "")))
             return await hosted.server.call(method, _marked(params, caller, hops), hooks)
         finally:
             self._callers.end(caller)
+
+    async def _offered(self, caller: Caller, server: str) -> Hosted:
+        """Give a server that is offered to a caller; of others it does not learn that they are.
+
+        Raises:
+            NotFound: ``unknown_server``.
+            MeshError: as ``Callers.is_meant``.
+        """
+        hosted = self._hosted.get(server)
+        if hosted is not None:
+            said = hosted.registration.fields
+            if await self._callers.is_meant(caller, said, self._ready):
+                return hosted
+        raise NotFound(
+            f"{self._peer.handle} offers no such server.",
+            "mesh_tools shows what is offered now.",
+            code="unknown_server",
+        )
 
 
 class _Served:
@@ -155,6 +192,8 @@ class _Served:
         if number is not None:
             if number in self._running:
                 raise ProtocolError("A call was said twice.", code="malformed")
+            if len(self._unsaid) >= _MOST_UNREAD:
+                raise ProtocolError("Answers are not read.", code="not_read")
             self._running[number] = anyio.CancelScope()
             self._tasks.start_soon(self._run, number, said)
             return
@@ -166,7 +205,8 @@ class _Served:
         if waiting is not None and not waiting.done():
             waiting.set_result(said)
         if words.CHANGED in said:
-            self._serving.note_change(self._serving.caller(self._line), said)
+            with suppress(MeshError):  # who may call nothing here has nothing to say
+                self._serving.note_change(self._line, said)
 
     async def _run(self, number: int, said: Params) -> None:
         hooks = Hooks(

@@ -14,7 +14,14 @@ from claudemesh_mcp.installation.record import Note
 from claudemesh_mcp.plugin.entries import EVENTS, REWAKE, Command, hooks
 from claudemesh_mcp.routes.hook import RUNG_SHARED, SHARED
 
-READ_ONLY: Final = ("inbox", "search_peers", "message_status", "history", "mesh_info")
+READ_ONLY: Final = (
+    "inbox",
+    "search_peers",
+    "message_status",
+    "history",
+    "mesh_info",
+    "mesh_tools",
+)
 """The tools that change nothing outside of this session."""
 BY_SERVER: Final = "mcp__claudemesh__"
 BY_PLUGIN: Final = "mcp__plugin_claudemesh_mesh__"

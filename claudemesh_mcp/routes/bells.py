@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Collection
 
 from claudemesh_mcp import staleness
-from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, StrEnum
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple
 from claudemesh_mcp.routes import facts, records
-from claudemesh_mcp.routes.facts import Activity, Mode
+from claudemesh_mcp.routes.facts import Activity, Health, Mode
 from claudemesh_mcp.routes.frames import frame
 from claudemesh_mcp.routes.places import Folder
 from claudemesh_mcp.routes.processes import Living, holder
@@ -52,14 +52,6 @@ _NAMED: Final = 3
 _KEPT_MS: Final = 24 * HOUR_MS
 _DOUBLINGS: Final = 6
 """After so many a route that nobody hears is tried about once in an hour."""
-
-
-class Health(StrEnum):
-    """What is known of a route that wakes."""
-
-    REACHES = "reaches"
-    SILENT = "silent"
-    UNTRIED = "untried"
 
 
 class Bell(NamedTuple):
@@ -113,7 +105,7 @@ def reaching(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> li
     proven = [
         route for route in ORDER if route in alive and health(sql, route, now_ms) is Health.REACHES
     ]
-    return [*([HOOKS] if facts.get_int(sql, facts.ACTIVITY_MS) else []), *proven]
+    return [*([HOOKS] if facts.hooks(sql) is Health.REACHES else []), *proven]
 
 
 def has_reason(sql: sqlite3.Connection, now_ms: int) -> bool:

@@ -10,8 +10,9 @@ import time
 
 from claudemesh_mcp.plain import TYPE_CHECKING, closing, suppress
 from claudemesh_mcp.routes import bells, facts, rests
-from claudemesh_mcp.routes.bells import Bell, Health
+from claudemesh_mcp.routes.bells import Bell
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
+from claudemesh_mcp.routes.facts import Health
 from claudemesh_mcp.routes.places import Places
 from claudemesh_mcp.routes.processes import Living
 from claudemesh_mcp.routes.records import Record

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from claudemesh_mcp import openrows
 from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, suppress
-from claudemesh_mcp.routes import bells, facts, frames, offers, records, waking
+from claudemesh_mcp.routes import bells, facts, frames, offers, probes, records, waking
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.offers import BUSY, Look, Offer
 from claudemesh_mcp.routes.places import Folder
@@ -39,6 +39,7 @@ class Event(NamedTuple):
         now_ms: The time.
         room: How many characters may be shown.
         mesh: What the mesh is called, where the client is in several.
+        nonce: For a probe of this look: one, in however many meshes the client is.
     """
 
     told: Mapping[str, Any]
@@ -49,6 +50,7 @@ class Event(NamedTuple):
     now_ms: int
     room: int = OUTPUT_CHARACTERS
     mesh: str = ""
+    nonce: str = ""
 
     @property
     def client(self) -> str:
@@ -81,6 +83,7 @@ def started(sql: sqlite3.Connection, event: Event) -> Shows:
     """Begin a session, or go on with another: what was printed before is not in its context."""
     was = _begin(sql, event)
     openrows.give_back_printed(sql)
+    probes.forget(sql)
     source = event.text("source")
     with suppress(OSError):
         _hand_over_alias(event, was if source == "fork" else "")
@@ -206,7 +209,8 @@ def _begin(sql: sqlite3.Connection, event: Event) -> str:
     waking.follow_clock(sql, event.now_ms)
     facts.begin(sql, event.client, event.session, attended=event.is_attended)
     was = facts.get(sql, facts.SESSION)
-    facts.put(sql, facts.SESSION, event.session)
+    if facts.put(sql, facts.SESSION, event.session):
+        probes.forget(sql)
     return was
 
 
@@ -225,10 +229,13 @@ def _show(sql: sqlite3.Connection, event: Event, look: Look, released: int = 0) 
     if not Living(event.record.server, 0).is_alive:
         return None
     started = facts.take_started(sql) if look.moment in _TOLD_AT else ""
-    if not started:
-        made = offers.offer(sql, look, event.now_ms, released=released)
-        return None if made is None else (look, made)
-    told = frames.started(started.split("\n"), look.mesh)
-    look = look._replace(room=look.room - frames.units_of(told) - len(_GAP))
-    made = offers.offer(sql, look, event.now_ms, released=released) or Offer("", "")
-    return look, Offer(_GAP.join(filter(None, (told, made.text))), made.holder)
+    told = frames.started(started.split("\n"), look.mesh) if started else ""
+    if told:
+        look = look._replace(room=look.room - frames.units_of(told) - len(_GAP))
+    made = offers.offer(sql, look, event.now_ms, released=released)
+    if told:
+        shown = made or Offer("", "")
+        made = Offer(_GAP.join(filter(None, (told, shown.text))), shown.holder)
+    probe = probes.Probe(event.nonce, event.now_ms, 0, event.text("transcript_path"))
+    made = probes.carry(sql, look, made, probe)
+    return None if made is None else (look, made)

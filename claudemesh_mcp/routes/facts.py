@@ -2,7 +2,7 @@
 
 Each is one row of ``facts``; this module is the list of their keys. ``events.py`` writes most
 of them; the server ``MODE``, ``DND``, ``CHANNEL``, ``OFFSET_MS``, and it calls ``begin`` when its
-peer is open.
+peer is open; it settles ``PROBE`` and writes ``HOOKS``.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ STARTED: Final = "route.started"
 """The servers that were started because they come back, one a line, until a hook has told it.
 Written by the server."""
 
+PROBE: Final = "route.probe"
+"""The probe of the hooks that is not settled yet, as ``probes.py`` writes it; empty if none is."""
+HOOKS: Final = "route.hooks"
+"""What the last probe that was settled says of the hooks, a ``Health``; empty before the first."""
 OFFSET_MS: Final = "route.offset_ms"
 """What the broker's time is ahead of this machine's, as far as the server corrects for it."""
 
@@ -54,6 +58,14 @@ class Activity(StrEnum):
     WORKING = "working"
     IDLE = "idle"
     ENDED = "ended"
+
+
+class Health(StrEnum):
+    """What is known of a route."""
+
+    REACHES = "reaches"
+    SILENT = "silent"
+    UNTRIED = "untried"
 
 
 class Mode(StrEnum):
@@ -114,6 +126,8 @@ def begin(sql: sqlite3.Connection, client: str, session: str, *, attended: bool)
     # When a human last sent a prompt stays: what its senders caused before that is forgiven.
     for key in (ACTIVITY_MS, CONTINUED):
         put(sql, key, 0)
+    for key in (PROBE, HOOKS):
+        put(sql, key, "")
     return True
 
 
@@ -162,6 +176,14 @@ def take_started(sql: sqlite3.Connection) -> str:
     if told:
         put(sql, STARTED, "")
     return told
+
+
+def hooks(sql: sqlite3.Connection) -> Health:
+    """Give what is known of the hooks since the start of the session."""
+    try:
+        return Health(get(sql, HOOKS))
+    except ValueError:
+        return Health.UNTRIED
 
 
 def activity(sql: sqlite3.Connection) -> Activity | None:

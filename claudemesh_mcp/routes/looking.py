@@ -68,10 +68,11 @@ def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
         return
     sides: list[_Side] = []
     try:
-        room = OUTPUT_CHARACTERS
+        room, nonce = OUTPUT_CHARACTERS, os.urandom(4).hex()
         for record, mesh in _peers(where, caller, session):
             attended = caller.is_attended
-            event = Event(told, session, record, where.data, attended, now_ms(), room, mesh)
+            told_by = (told, session, record, where.data, attended)
+            event = Event(*told_by, now_ms(), room, mesh, nonce)
             side = _ask(name, where, event)
             if side.shows is not None:
                 room -= units_of(side.shows[1].text) + len(_GAP)
@@ -154,7 +155,8 @@ def _print(name: str, where: Places, sides: list[_Side]) -> None:
     shown = [(side.sql, *side.shows) for side in sides if side.sql and side.shows]
     if not shown:
         return
-    text = _GAP.join(made.text for _, _, made in shown)
+    # The same line of several meshes is said once.
+    text = _GAP.join(dict.fromkeys(made.text for _, _, made in shown))
     _write_whole(jsontext.write(_output(name, text)).encode())
     for sql, looked, made in shown:
         try:

@@ -14,8 +14,9 @@ from contextlib import closing
 
 from claudemesh_mcp.plain import TYPE_CHECKING
 from claudemesh_mcp.routes import bells, records
-from claudemesh_mcp.routes.bells import Bell, Health
+from claudemesh_mcp.routes.bells import Bell
 from claudemesh_mcp.routes.ears import Ear
+from claudemesh_mcp.routes.facts import Health
 from claudemesh_mcp.routes.places import Caller, Places
 from claudemesh_mcp.routes.processes import Claim, Living, claim, holder
 

@@ -21,7 +21,14 @@ from tests.support.routing import ALONE, SESSION, Beside, beside
 EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")
 FULL: Final = 1_000
 GOAL_MS: Final = 60
-_TOLD: Final = {"source": "startup", "prompt": "Go on.", "tool_use_id": "t", "reason": "other"}
+_TOLD: Final = {
+    "source": "startup",
+    "prompt": "Go on.",
+    "tool_use_id": "t",
+    "reason": "other",
+    # Some file: with one the first hook of a start prints a probe.
+    "transcript_path": __file__,
+}
 
 
 def once(bob: Beside, event: str) -> tuple[float, float]:

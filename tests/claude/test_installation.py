@@ -22,7 +22,7 @@ from tests.support.documents import definitions
 from tests.support.shell import Done, Shell
 from tests.test_readme import example
 
-READING = ("inbox", "search_peers", "message_status", "history", "mesh_info")
+READING = ("inbox", "search_peers", "message_status", "history", "mesh_info", "mesh_tools")
 ALLOWED = [f"mcp__claudemesh__{name}" for name in READING]
 FOREIGN: dict[str, Any] = {
     "model": "opus",

@@ -2,109 +2,41 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from claudemesh_wire.grants import Grant, GrantFields, PutGrant, SetBlock
+from claudemesh_wire.grants import SetBlock
 from claudemesh_wire.groups import JoinGroup
-from claudemesh_wire.keys import b64
 from claudemesh_wire.mcp_servers import (
     ListServers,
-    RegisterServer,
     Registration,
-    RegistrationFields,
-    ServerCard,
     UnregisterServer,
     definition_digest,
     read_definitions,
 )
-from claudemesh_wire.message import Role
 from claudemesh_wire.presence import Depart, UpdatePresence
 from claudemesh_wire.server_news import ServerChanged
-from tests.support.broker import MemoryBroker, StandingClock, a_broker
-from tests.support.people import Device, Mesh, Person
-from tests.support.rawpeer import RawPeer, join
-from tests.wire.world import code_of
-
-DEFINITIONS = json.dumps(
-    {"tools": [{"name": "add", "inputSchema": {"type": "object", "maximum": 2**70}}]}
+from tests.support.people import Mesh, Person
+from tests.support.rawpeer import join
+from tests.support.registering import (
+    World,
+    a_world,
+    grant,
+    let,
+    names,
+    offer,
+    seen,
+    told,
 )
-
-
-@dataclass
-class World:
-    """Ada and her second session, and bob and cleo of other members."""
-
-    broker: MemoryBroker
-    mesh: Mesh
-    ada: RawPeer
-    desk: RawPeer
-    bob: RawPeer
-    cleo: RawPeer
+from tests.wire.world import code_of
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    mesh = Mesh(Person("ada"))
-    bob, cleo = mesh.add("bob"), mesh.add("cleo", Role.ADMIN)
-    async with a_broker(tmp_path, StandingClock()) as broker:
-        yield World(
-            broker,
-            mesh,
-            await join(broker, Device(mesh, mesh.founder, "ada")),
-            await join(broker, Device(mesh, mesh.founder, "desk")),
-            await join(broker, Device(mesh, bob, "bob")),
-            await join(broker, Device(mesh, cleo, "cleo")),
-        )
-
-
-def offer(peer: RawPeer, name: str = "sums", **said: Any) -> RegisterServer:
-    replaces = said.pop("replaces", None)
-    signer = said.pop("signer", peer)
-    fields: dict[str, Any] = {
-        "mesh": peer.device.mesh.id,
-        "peer": peer.peer,
-        "cert": b64(peer.certificate.hash),
-        "name": name,
-        "at": peer.certificate.fields.not_before,
-        "visible_to": ["own"],
-        "definitions": DEFINITIONS,
-    }
-    made = Registration.make(RegistrationFields(**{**fields, **said}), signer.device.sign.sign)
-    return RegisterServer(
-        registration=made.blob, certificate=peer.certificate.blob, replaces=replaces
-    )
-
-
-async def seen(peer: RawPeer, **asked: Any) -> list[ServerCard]:
-    return (await peer.call(ListServers(**asked))).servers
-
-
-async def names(peer: RawPeer) -> list[str]:
-    return [one.name for one in await seen(peer)]
-
-
-async def let(owner: RawPeer, other: RawPeer, seq: int = 1, *, allow: bool = True) -> None:
-    """Let another member call tools, or not any more."""
-    said = GrantFields(
-        mesh=owner.device.mesh.id,
-        by=owner.device.owner.id,
-        to=other.device.owner.id,
-        seq=seq,
-        at=owner.certificate.fields.not_before,
-        allow=["tool"] if allow else [],
-        deny=[],
-    )
-    await owner.call(PutGrant(grant=Grant.issue(said, owner.device.owner.key).blob))
-
-
-async def told(peer: RawPeer, count: int) -> list[tuple[str, str]]:
-    await peer.until(lambda: len(peer.of(ServerChanged)) >= count)
-    await peer.resolve_nobody()
-    return [(one.change, one.name) for one in peer.of(ServerChanged)]
+    async with a_world(tmp_path) as made:
+        yield made
 
 
 async def test_what_is_offered_is_shown_as_it_was_signed(world: World) -> None:
@@ -177,6 +109,26 @@ async def test_a_blocked_member_sees_nothing(world: World) -> None:
     await world.ada.call(SetBlock(member=world.bob.device.owner.id, blocked=True))
     await world.ada.call(offer(world.ada, visible_to=["mesh"]))
     assert await names(world.bob) == []
+
+
+async def test_a_server_is_shown_with_the_grants_that_let_it_be_provided(world: World) -> None:
+    await let(world.bob, world.cleo)
+    await world.bob.call(offer(world.bob, visible_to=["mesh"]))
+    await world.bob.call(offer(world.bob, "other", visible_to=["mesh"]))
+    given = await grant(world.ada, world.bob, "tool", "provide:sums")
+    await grant(world.cleo, world.bob, "tool", "provide:sum")
+    shown = {one.name: one.grants for one in await seen(world.cleo)}
+    assert shown == {"sums": [given], "other": []}
+    known = [one.digest for one in await seen(world.cleo)]
+    assert [one.grants for one in await seen(world.cleo, known=known)] == [[], [given]]
+    await grant(world.ada, world.bob, "tool", seq=2)
+    assert [one.grants for one in await seen(world.cleo)] == [[], []]
+
+
+async def test_a_grant_to_provide_lets_nobody_see_or_call_anything(world: World) -> None:
+    await grant(world.ada, world.bob, "provide:sums")
+    await world.ada.call(offer(world.ada, visible_to=["mesh"]))
+    assert (await names(world.bob), await told(world.bob, 0)) == ([], [])
 
 
 async def test_two_peers_may_use_one_name_each_under_its_own(world: World) -> None:

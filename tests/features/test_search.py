@@ -89,6 +89,16 @@ async def test_a_member_may_be_named_by_its_id(mesh: Mesh, ada: RawPeer) -> None
     assert await found(ada, bob.id) == ["docs"]
 
 
+async def test_an_id_is_found_by_its_beginning_and_never_by_a_word_that_it_holds_by_chance(
+    ada: RawPeer, mesh: Mesh
+) -> None:
+    for written in (ada.peer, mesh.founder.id):
+        beginning, behind = written[:-8], written.partition("_")[2]
+        assert "ada" in await found(ada, beginning)
+        assert await found(ada, behind) == await found(ada, behind[3:11]) == []
+    assert await found(ada, ada.peer[:8]) == ["ada"]
+
+
 async def test_pages_tell_how_many_there_are(ada: RawPeer) -> None:
     handles: list[str] = []
     for offset in range(4):

@@ -78,6 +78,26 @@ async def test_grants_are_made_listed_and_taken_back(shell: Shell) -> None:
         assert not (await shell.runs("grants", "--json")).json["i_let"][0]["blocked"]
 
 
+async def test_a_member_is_let_provide_a_service_and_not_any_more(shell: Shell) -> None:
+    with anyio.fail_after(LIMIT_S):
+        assert (await shell.runs("up")).code == 0
+        await add_bob(shell)
+        done = await shell.runs("grant", "bob", "provide:files", "tool")
+        assert (done.code, done.err.strip()) == (0, "bob may: provide:files, tool.")
+        assert (await shell.runs("grants", "--json")).json["i_let"][0]["provides"] == ["files"]
+        heading, row, *_ = (await shell.runs("grants")).out.splitlines()[1:]
+        assert "provide" in heading
+        assert row.split()[-2:] == ["files", "granted"]
+        checked = await shell.runs("doctor", "--json")
+        [check] = [one for one in checked.json["checks"] if one["name"] == "grants"]
+        assert "bob may provide files as well as you." in check["message"]
+        unknown = await shell.runs("revoke", "bob", "provide:file")
+        assert (unknown.code, "provide file" in unknown.err) == (3, True)
+        assert (await shell.runs("revoke", "bob", "provide:files")).code == 0
+        assert (await shell.runs("grants", "--json")).json["i_let"][0]["provides"] == []
+        assert (await shell.runs("grant", "bob", "provide:Files")).code == 2
+
+
 async def test_what_makes_no_sense_is_refused_with_the_remedy(shell: Shell) -> None:
     with anyio.fail_after(LIMIT_S):
         assert (await shell.runs("up")).code == 0

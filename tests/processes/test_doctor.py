@@ -16,6 +16,7 @@ from claudemesh_mcp import meshes
 from claudemesh_mcp.config import Paths
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.meshes import KnownMesh, Place
+from claudemesh_mcp.routes import facts
 from claudemesh_wire import VERSION
 from tests.support.checkout import SESSION
 from tests.support.live import alive
@@ -292,6 +293,22 @@ async def test_the_routes_of_open_sessions_are_told(tmp_path: Path) -> None:
     assert found["routes"]["state"] == "ok"
     assert ": tool works" in found["routes"]["message"]
     assert found["token"]["state"] == "ok"
+
+
+async def test_a_session_whose_hooks_reach_no_model_is_warned_of(tmp_path: Path) -> None:
+    async with alive(tmp_path) as live:
+        for name in ("ada", "bob"):
+            joined = await live.join(name)
+            peer = (await joined.call("mesh_info"))["me"]["peer"]
+            with closing(sqlite3.connect(live.home.sessions / peer / "peer.db")) as sql, sql:
+                facts.put(sql, facts.HOOKS, {"ada": "silent", "bob": "reaches"}[name])
+        command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
+        done = await anyio.run_process(command, env=live.environment(), check=False)
+    (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "routes"]
+    assert found["state"] == "warn"
+    assert "What the hooks of ada print does not reach the model" in found["message"]
+    assert "bob: tool works, hooks works" in found["message"]
+    assert "/hooks" in found["fix"]
 
 
 def test_a_program_on_path_of_another_version_fails(shell: Shell) -> None:

@@ -16,6 +16,7 @@ from claudemesh_mcp.routes import facts
 from tests.processes.test_meeting import parent
 from tests.support.live import LIMIT_S, Live, LiveSession, a_moment, alive
 from tests.support.routing import ALONE, PROGRAMS
+from tests.support.transcript import context, reply, write_down
 
 SESSION = "session of ada"
 
@@ -41,6 +42,7 @@ class Hooks:
             "CLAUDE_CODE_ENTRYPOINT": "cli",
             "CLAUDE_CODE_SESSION_ATTENDED": "1",
         }
+        self.transcript = live.folder / "transcript.jsonl"
         (self.file,) = live.home.data.glob(f"run/clients/{parent(session.pid)}.*.json")
 
     async def run(self, event: str, **told: Any) -> str:
@@ -63,6 +65,12 @@ class Hooks:
 
     async def stop(self) -> str:
         return await self.run("Stop", stop_hook_active=False)
+
+    async def begin_turn(self) -> None:
+        """Let a human send a prompt to a client that keeps a transcript, and the model reply."""
+        told = {"prompt": "Go on.", "transcript_path": str(self.transcript)}
+        said = await self.run("UserPromptSubmit", **told)
+        write_down(self.transcript, context("UserPromptSubmit", said), reply("msg_1"))
 
     async def holds(self, what: Callable[[sqlite3.Connection], object]) -> None:
         """Wait until something is so in the peer's file."""
@@ -139,10 +147,14 @@ async def test_others_see_what_a_session_does_by_its_hooks_and_how_it_is_reached
     ada, bob = await live.join_all("ada", "bob")
     hooks = Hooks(live, ada)
     await shown(bob, "ada", {"status": "idle", "routes": []})
+    assert (await ada.call("mesh_info"))["routes"]["hooks"] == "untested"
     await hooks.prompt()
+    await shown(bob, "ada", {"status": "working", "routes": []})
+    await hooks.begin_turn()
     await shown(bob, "ada", {"status": "working", "routes": ["hooks"]})
     await hooks.stop()
     await shown(bob, "ada", {"status": "idle", "routes": ["hooks"]})
+    assert (await ada.call("mesh_info"))["routes"]["hooks"] == "works"
 
 
 async def test_quiet_that_was_asked_for_outlasts_turns_and_keeps_everything_back(
@@ -226,7 +238,7 @@ async def test_a_channel_that_is_off_is_never_rung(live: Live) -> None:
     await bob.call("send", to="ada", text="Hello.")
     hooks = Hooks(live, ada)
     await hooks.holds(arrived)
-    await hooks.prompt()
+    await hooks.begin_turn()
     await hooks.stop()
     # By now the server has looked at the file: what the hook noted has left.
     await shown(bob, "ada", {"routes": ["hooks"]})

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from claudemesh_mcp.routes import bells, facts
-from claudemesh_mcp.routes.bells import CHANNEL, MONITOR, REWAKE, Health
+from claudemesh_mcp.routes.bells import CHANNEL, MONITOR, REWAKE
 from claudemesh_mcp.routes.events import EVENTS, Event, is_quiet
-from claudemesh_mcp.routes.facts import Activity, Mode
+from claudemesh_mcp.routes.facts import Activity, Health, Mode
 from claudemesh_mcp.routes.settings import ANSWER_MS, HOUR_MS, RETRY_MS, STALE_MS
 from tests.support.routing import OWN, SESSION, Beside
 

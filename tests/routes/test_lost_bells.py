@@ -5,7 +5,8 @@ import time
 import pytest
 
 from claudemesh_mcp.routes import bells
-from claudemesh_mcp.routes.bells import CHANNEL, MONITOR, REWAKE, Health
+from claudemesh_mcp.routes.bells import CHANNEL, MONITOR, REWAKE
+from claudemesh_mcp.routes.facts import Health
 from claudemesh_mcp.routes.settings import HOUR_MS, RETRY_MS
 from tests.routes.test_bells import SOON, answer, rings
 from tests.support.routing import Beside

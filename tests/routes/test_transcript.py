@@ -1,22 +1,13 @@
-"""Whether two tool calls are of one reply: what the transcript shows, and what it leaves open."""
+"""What the transcript shows, and what it leaves open: of calls, and of what a hook brought."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from claudemesh_mcp.routes.transcript import are_of_two_replies
+from claudemesh_mcp.routes.transcript import Trace, are_of_two_replies, trace
 from tests.support.routing import Beside
-
-
-def reply(message: str, *calls: str) -> str:
-    content = [{"type": "tool_use", "id": call, "name": "Bash", "input": {}} for call in calls]
-    return json.dumps({"type": "assistant", "message": {"id": message, "content": content}})
-
-
-def result(call: str) -> str:
-    content = [{"type": "tool_result", "tool_use_id": call, "content": "ok"}]
-    return json.dumps({"type": "user", "message": {"role": "user", "content": content}})
+from tests.support.transcript import context, prompt, ran, reply, result, write_down
 
 
 @pytest.fixture
@@ -65,3 +56,52 @@ def test_a_call_of_a_later_reply_proves_what_the_one_before_brought(
     assert bob.receipts() == []
     bob.tool("toolu_3", **told)
     assert bob.receipts() == [("seen", "tool-boundary")]
+
+
+BROUGHT = context("UserPromptSubmit", "Of another plugin.", "claudemesh: ready. (probe 5f0c)")
+SAID = '{"additionalContext": "claudemesh: ready. (probe 5f0c)"}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([prompt("Go on."), BROUGHT, reply("msg_1")], "answered"),
+        (
+            [BROUGHT, "no JSON 5f0c", prompt("Go on."), result("toolu_1"), reply("msg_1")],
+            "answered",
+        ),
+        ([BROUGHT], "brought"),
+        ([reply("msg_1"), BROUGHT], "brought"),
+        ([BROUGHT, reply("msg_1", model="<synthetic>")], "brought"),
+        ([BROUGHT, prompt('"assistant"'), '{"type": "assistant"}', '["assistant"]'], "brought"),
+        ([ran("UserPromptSubmit", SAID), reply("msg_1")], "absent"),
+        ([prompt("What is 5f0c?"), reply("msg_1")], "absent"),
+        ([context("UserPromptSubmit", "(probe 0000)"), reply("msg_1")], "absent"),
+        (["5f0c", '{"type": "attachment", "attachment": "5f0c"}', reply("msg_1")], "absent"),
+        (['{"type": "attachment", "attachment": {"content": "5f0c"}}', reply("msg_1")], "absent"),
+        ([], "absent"),
+    ],
+)
+def test_what_a_hook_brought_was_before_the_model_when_a_reply_stands_behind_it(
+    tmp_path: Path, lines: list[str], expected: str
+) -> None:
+    path = tmp_path / "transcript.jsonl"
+    write_down(path, *lines)
+    found = trace(str(path), 0, "5f0c")
+    assert found is not None
+    assert found.value == expected
+
+
+def test_what_stood_in_the_transcript_before_is_not_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "transcript.jsonl"
+    write_down(path, BROUGHT, reply("msg_1"))
+    size = path.stat().st_size
+    assert trace(str(path), size, "5f0c") is Trace.ABSENT
+    write_down(path, BROUGHT, reply("msg_2"))
+    # From the midst of a line that was just being written, too.
+    assert trace(str(path), size - 9, "5f0c") is Trace.ANSWERED
+
+
+@pytest.mark.parametrize("path", ["", "/none", "/", "a\0b"])
+def test_of_what_a_hook_brought_nothing_is_known_without_a_transcript(path: str) -> None:
+    assert trace(path, 0, "5f0c") is None

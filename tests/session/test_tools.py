@@ -19,7 +19,11 @@ from tests.support.twin import Twin, a_mesh
 
 LIMIT_S = 20
 OFFER = Offer()
-PROMISES = {tool["name"]: Draft202012Validator(tool["outputSchema"]) for tool in OFFER.tools}
+PROMISES = {
+    tool["name"]: Draft202012Validator(tool["outputSchema"])
+    for tool in OFFER.tools
+    if "outputSchema" in tool
+}
 
 
 @dataclass(frozen=True)

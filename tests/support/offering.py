@@ -5,7 +5,7 @@ a test needs to see or to hold up is in its hands.
 """
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import anyio
@@ -21,9 +21,15 @@ ADD: Words = {"name": "add", "inputSchema": {"type": "object"}}
 
 
 async def register(
-    mesh: Mesh, name: str, tools: list[Words], visible_to: tuple[str, ...] = ("mesh",)
+    mesh: Mesh,
+    name: str,
+    tools: list[Words],
+    visible_to: tuple[str, ...] = ("mesh",),
+    *,
+    persistent: bool = False,
+    more: Mapping[str, list[Words]] | None = None,
 ) -> Registration:
-    """Offer a server with these tools."""
+    """Offer a server with these tools, and what it has besides of other kinds."""
     peer = mesh.peer
     certificate = peer.certified()
     fields = RegistrationFields(
@@ -33,7 +39,8 @@ async def register(
         name=name,
         at=peer.now_ms(),
         visible_to=list(visible_to),
-        definitions=json.dumps({"tools": tools}),
+        persistent=persistent,
+        definitions=json.dumps({"tools": tools, **(more or {})}),
     )
     made = Registration.make(fields, peer.device.sign.sign)
     client = await mesh.ready()

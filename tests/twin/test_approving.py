@@ -1,5 +1,6 @@
 """The human's word before a call: asked where the client can, else named as a command."""
 
+import shlex
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,15 @@ async def test_without_a_way_to_the_human_the_command_is_named(world: World) -> 
     offered = await world.offered(ADD)
     assert await world.code(offered, ADD, None) == "needs_approval"
     assert await world.code(offered, ADD, None) == "needs_approval"
-    assert all("claudemesh mcp-server approve ada/sums add" in hint for hint in world.hints)
+    command = f"claudemesh --mesh {world.bob.peer.identity.mesh} mcp-server approve ada/sums add"
+    assert all(hint.endswith(command) for hint in world.hints)
+
+
+async def test_a_name_that_a_shell_would_run_is_quoted_in_the_command(world: World) -> None:
+    tool = {**ADD, "name": "add; rm -r ~ #"}
+    assert await world.code(await world.offered(tool), tool, None) == "needs_approval"
+    command = world.hints[0].partition(": ")[2]
+    assert shlex.split(command)[-2:] == ["ada/sums", "add; rm -r ~ #"]
 
 
 async def test_a_human_who_agrees_is_asked_once(world: World) -> None:

@@ -250,7 +250,7 @@ async def test_without_a_provider_that_is_here_nothing_is_run(twin: Twin, ada: C
             Hooks(),
         )
     assert caught.value.code == "peer_offline"
-    assert caught.value.details == {"host": "desk", "since_ms": 5}
+    assert caught.value.details == {"host": "desk", "since": "1970-01-01T00:00:00.005Z"}
 
 
 async def test_a_call_that_takes_too_long_is_stopped_and_its_outcome_unknown(
@@ -306,6 +306,36 @@ async def test_a_registration_that_was_altered_is_left_out(twin: Twin, ada: Call
     assert any(one.code == "forged_registration" for one in ada.mesh.peer.problems)
 
 
+# What a host says in the place of an answer, and what the caller makes of it.
+NONSENSE: list[tuple[Words, str]] = [
+    ({"result": 7}, "malformed"),
+    ({"result": ["content"]}, "malformed"),
+    ({"result": None}, "malformed"),
+    ({}, "refused"),
+    ({"refused": "no"}, "refused"),
+    ({"refused": {"code": 7, "category": [], "details": "x", "retry_after_s": "soon"}}, "7"),
+    ({"done": "1"}, "outcome_unknown"),
+    ({"done": None}, "outcome_unknown"),
+]
+
+
+@pytest.mark.parametrize(("nonsense", "code"), NONSENSE)
+async def test_what_a_host_answers_that_makes_no_sense_is_no_result(
+    twin: Twin, ada: Caller, nonsense: Words, code: str
+) -> None:
+    async def answer(line: Line, said: Words) -> None:
+        number = said["call"]
+        await line.send({"done": number + 1000, "result": {}})
+        await line.send({"progress": number, "params": [1]})
+        await line.send({"ask": 1, "call": number + 1000, "method": None})
+        await line.send({"done": number, **nonsense})
+
+    _, host = await hosting(twin, host=Host(answer))
+    assert (await ada.refused()).code == code
+    host.act = Host().act
+    assert (await ada.call())["said"] == {"name": "add"}
+
+
 @pytest.mark.parametrize(
     ("annotations", "expected"),
     [
@@ -319,3 +349,28 @@ async def test_a_registration_that_was_altered_is_left_out(twin: Twin, ada: Call
 )
 def test_only_what_says_so_may_be_run_twice(annotations: Any, *, expected: bool) -> None:
     assert is_repeatable({"name": "x", "annotations": annotations}) is expected
+
+
+async def test_a_server_that_asked_and_went_is_not_called_at_another_place(
+    twin: Twin, ada: Caller
+) -> None:
+    """What it did before it asked, only it knows."""
+
+    async def ask_more(line: Line, said: Words) -> None:
+        wanted = {"a": {"method": "elicitation/create", "params": {"message": "who?"}}}
+        result = {"resultType": "input_required", "inputRequests": wanted}
+        await line.send({"done": said["call"], "result": result})
+
+    hosts = [await hosting(twin, name, Host(ask_more)) for name in ("bob", "ida")]
+
+    async def leave(_method: str, _params: Words) -> Words:
+        [mesh] = [mesh for mesh, host in hosts if host.lines]
+        mesh.tunnels.taker = None
+        [line] = [line for _, host in hosts for line in host.lines]
+        await mesh.tunnels.leave(line, "gone")
+        return {"result": {"action": "accept"}}
+
+    with pytest.raises(MeshError) as caught:
+        await ada.call(Hooks(ask=leave))
+    assert caught.value.code == "outcome_unknown"
+    assert sum(len(host.heard) for _, host in hosts) == 1

@@ -105,6 +105,64 @@ async def test_mesh_info_shows_the_defaults_and_what_differs_to_both(world: Worl
     assert theirs.defaults == info.defaults
 
 
+async def test_what_a_member_may_provide_is_shown_to_both_until_it_is_taken_back(
+    world: World,
+) -> None:
+    await world.grant("provide:files", "provide:build", "tool")
+    [mine] = (await shown_rights(world.human)).i_let
+    [theirs] = (await shown_rights(world.bob)).let_me
+    assert mine.provides == theirs.provides == ["build", "files"]
+    [given] = (await world.bob.mesh_info()).grants.to_me
+    assert given.allow == ["tool", "provide:build", "provide:files"]
+    await world.revoke("provide:build", "provide:files", "tool")
+    [mine] = (await shown_rights(world.human)).i_let
+    assert mine.provides == []
+    fields = world.human.peer.grants.read().grants[world.guest.member].fields
+    assert (fields.allow, fields.deny) == ([], ["tool"])
+
+
+async def test_to_take_back_what_was_not_given_is_refused(world: World) -> None:
+    await world.grant("provide:files")
+    with pytest.raises(MeshError) as caught:
+        await world.revoke("provide:file", "wake")
+    assert (caught.value.code, "files" in caught.value.hint) == ("not_provided", True)
+    fields = world.human.peer.grants.read().grants[world.guest.member].fields
+    assert (fields.allow, fields.deny) == (["provide:files"], [])
+
+
+async def test_a_grant_has_room_for_40_names(world: World) -> None:
+    names = [f"provide:{'s' * 38}{number:02}" for number in range(40)]
+    await world.grant(*names)
+    with pytest.raises(MeshError) as caught:
+        await world.grant("provide:one-more")
+    assert caught.value.code == "too_many_services"
+    await world.revoke("message", "topic", "wake", "task", "tool", "file")
+    [mine] = (await shown_rights(world.human)).i_let
+    assert len(mine.provides) == 40
+
+
+async def test_an_observer_provides_nothing(world: World) -> None:
+    await world.grant("provide:files")
+    await world.twin.say(EntryKind.ROLE, member=world.guest.member, role=Role.OBSERVER)
+    await observes(world.ada, world.guest.member)
+    assert [one.provides for one in (await shown_rights(world.ada)).i_let] == [[]]
+    assert (await world.ada.mesh_info()).grants.by_me == []
+
+
+@pytest.mark.parametrize("name", ["provide:", "provide:Files", "provide:a/b", "provide:*"])
+def test_what_is_no_name_of_a_server_can_not_be_provided(name: str) -> None:
+    with pytest.raises(MeshError) as caught:
+        grantnames.grantable(["tool", name])
+    assert caught.value.code == "bad_service"
+    assert grantnames.grantable(["tool", "provide:a"]) == {"tool", "provide:a"}
+
+
+def test_an_invite_lets_nobody_provide_anything() -> None:
+    with pytest.raises(MeshError) as caught:
+        grantnames.capabilities(["provide:files"])
+    assert caught.value.code == "unknown_capability"
+
+
 async def test_a_grant_that_the_broker_made_up_is_named_and_not_shown(world: World) -> None:
     await world.grant("task")
 

@@ -361,7 +361,7 @@ async def test_a_session_tells_what_reaches_it_and_what_that_cost_today(tmp_path
             before = await ada.mesh_info()
 
             def push(sql: sqlite3.Connection) -> None:
-                facts.put(sql, facts.ACTIVITY_MS, ada.peer.now_ms())
+                facts.put(sql, facts.HOOKS, facts.Health.REACHES)
                 for at_ms, tokens in ((ada.peer.now_ms(), 30), (ada.peer.now_ms(), 12), (0, 999)):
                     sql.execute(
                         "INSERT INTO pushes (at_ms, sender, member, handle, tokens, route)"

@@ -16,6 +16,7 @@ from claudemesh_wire.grants import (
     believe,
     decide,
     right_of,
+    services,
     standing_of,
 )
 from claudemesh_wire.keys import SIGNATURE_BYTES
@@ -119,6 +120,35 @@ def test_a_capability_of_a_later_version_means_nothing() -> None:
     for standing in Standing:
         for capability in Capability:
             assert decide(standing, later, capability) == decide(standing, None, capability)
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "expected"),
+    [
+        ([], [], []),
+        (["tool", "file"], [], []),
+        (["provide:files", "tool", "provide:a-1_b"], [], ["a-1_b", "files"]),
+        (["provide:files", "provide:build"], ["provide:files"], ["build"]),
+        (["provide:", "provide:Files", "provide:a/b", "provide:" + "a" * 41], [], []),
+        (["Provide:files", "provide files", " provide:files"], [], []),
+    ],
+)
+def test_the_services_of_a_grant_are_those_it_names_well(
+    allow: list[str], deny: list[str], expected: list[str]
+) -> None:
+    assert services(granted(allow=allow, deny=deny)) == expected
+
+
+def test_who_was_granted_nothing_provides_nothing() -> None:
+    assert services(None) == []
+
+
+def test_the_bytes_of_a_grant_are_those_of_earlier_versions() -> None:
+    said = (
+        f'{{"allow":["provide:files","tool"],"at":{NOW},"by":"{ADA.id}","deny":[],"mesh":"{MESH}",'
+        f'"seq":1,"to":"{BOB.id}","v":1}}'
+    )
+    assert granted(allow=["provide:files", "tool"]).blob[:-SIGNATURE_BYTES] == said.encode()
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,8 @@ async def find(context: Context, request: ListServers) -> ServersFound:
         after, load = (peer, name), 0
         while rows := registrations.behind(sql, caller.mesh, after, _AT_ONCE):
             for row in rows:
-                if registrations.may_see(sql, row, viewer):
+                is_offered = registrations.is_offered(context.chain, row, context.now_ms)
+                if is_offered and registrations.may_see(sql, row, viewer):
                     grants = registrations.backing(sql, row)
                     load += _load(row, known) + sum(map(len, grants))
                     if kept and load > MAX_LOAD_BYTES:

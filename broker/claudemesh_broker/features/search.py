@@ -19,6 +19,8 @@ from claudemesh_wire.search import PeerFilters, PeersFound, SearchPeers
 MAX_READ: Final = 20_000
 MAX_ANSWER_BYTES: Final = 512 * 1024
 _EXACT, _PREFIX, _INSIDE, _NONE = range(4)
+_IDS: Final = ("p_", "mem_")
+"""What begins so is looked for in ids; any other short word stands in one by chance."""
 _ROWS: Final = (
     "SELECT p.peer, p.handle, p.member, p.type, p.project, p.summary, p.role, p.status,"
     " p.attached, p.lease_until_ms, p.last_seen_ms, p.profile,"
@@ -112,15 +114,11 @@ def _rank(row: Row, wanted: Wanted) -> int:
     if not query:
         return _EXACT
     member = wanted.chain.members[row["member"]]
-    fields = [
-        row["handle"],
-        row["peer"],
-        row["member"],
-        member.name,
-        *(row["groups"] or "").split(),
-    ]
+    fields = [row["handle"], member.name, *(row["groups"] or "").split()]
     fields += [row[name] or "" for name in ("project", "role", "summary")]
     fields += _profile_words(row["profile"])
+    if query.startswith(_IDS):
+        fields += [row["peer"], row["member"]]
     return min(_fit(query, field.lower()) for field in fields)
 
 

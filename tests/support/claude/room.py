@@ -13,7 +13,7 @@ import anyio
 from tests.support.claude.client import Claude
 from tests.support.claude.model import Model, a_model
 from tests.support.claude.script import Rule
-from tests.support.live import LIMIT_S, Live, a_moment, alive
+from tests.support.live import LIMIT_S, Live, LiveSession, a_moment, alive
 
 
 class Room:
@@ -57,8 +57,14 @@ class Room:
         watcher = self.live.sessions[0]
         with anyio.fail_after(LIMIT_S):
             for handle in handles:
-                while not (await watcher.call("search_peers", query=handle))["peers"]:
+                while not await _sees(watcher, handle):
                     await a_moment()
+
+
+async def _sees(watcher: LiveSession, handle: str) -> bool:
+    found = await watcher.call("search_peers", query=handle)
+    # What is looked for may stand in other fields of other peers.
+    return any(row["handle"] == handle for row in found["peers"])
 
 
 @asynccontextmanager
