@@ -7,9 +7,11 @@ the first that needs it: most sessions do neither, and it would take as long as 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
+import anyio.to_thread
 
 from claudemesh_mcp.attachment import Attachment
 from claudemesh_mcp.client import Client
@@ -93,6 +95,8 @@ class Servers:
         kept = anyio.Path(identity.home.meshes / identity.mesh / "mcp-servers")
         while not await kept.is_dir():  # noqa: ASYNC110 - the system tells nobody
             await anyio.sleep(LOOK_S)
+        # In a thread: what is imported would hold up the first calls of the session.
+        await anyio.to_thread.run_sync(import_module, "claudemesh_mcp.hosting.restoring")
         _ = self.restoring
 
     async def register(self, wish: "ServerWish") -> "Registered":
@@ -115,7 +119,8 @@ class Servers:
             MeshError: the broker did not confirm it: then it is offered as before.
         """
         await self.offering.unregister(name)
-        await self.restoring.forget(name)
+        if "restoring" in self.__dict__:
+            await self.restoring.forget(name)
 
     def hosted(self) -> "list[Hosting]":
         """Say how each server stands that this session offers."""

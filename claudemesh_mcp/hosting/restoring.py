@@ -5,6 +5,7 @@ the system frees the lock of a process that ends, however it does, and another o
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,8 @@ class Restoring:
 
         Raises:
             Conflict: ``name_taken``: this session, or another one here, offers one by that name.
-            Invalid: ``bad_scope``: no session hosts what is for the broker's machine.
+            Invalid: ``bad_scope``: no session hosts what is for the broker's machine;
+                ``bad_server``, ``bad_viewer``.
             MeshError: as ``Offering.register``; or it can't be kept.
         """
         if wish.scope is Scope.BROKER:
@@ -108,28 +110,34 @@ class Restoring:
                 "A human adds it: claudemesh mcp-server add NAME --scope broker -- COMMAND",
                 code="bad_scope",
             )
+        # Its name is to be one of a file.
+        wish.check()
         peer = self._peer
         folder = place_of(peer.setup.folder)
         entry = Entry(wish, folder, peer.id, peer.handle, peer.now_ms())
         lock = self._registry.take(entry.key)
         if lock is None:
             raise taken(entry)
-        one = _Held(entry, lock)
         try:
-            if self._registry.has(entry):
-                raise taken(entry)
-            made = await self._offering.register(_placed(entry))
-            try:
-                await _threaded(partial(self._registry.add, entry))
-            except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await self._offering.unregister(wish.name)
-                raise
+            made = await self._register(entry)
         except BaseException:
             lock.release()
             raise
-        self._held[entry.key] = one
-        await self._note(one)
+        # It is kept; that others can't be told how it is now is mended with the next look.
+        with suppress(MeshError):
+            await self._hold(entry, lock)
+        return made
+
+    async def _register(self, entry: Entry) -> Registered:
+        if self._registry.has(entry):
+            raise taken(entry)
+        made = await self._offering.register(_placed(entry))
+        try:
+            await _threaded(partial(self._registry.add, entry))
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._offering.withdraw(entry.wish.name)
+            raise
         return made
 
     async def forget(self, name: str) -> None:
@@ -137,7 +145,6 @@ class Restoring:
         for one in [one for one in self._held.values() if one.entry.wish.name == name]:
             await _threaded(partial(self._registry.remove, one.entry))
             await self._let_go(one)
-            await _threaded(partial(self._registry.forget, one.entry.key))
 
     # ---- One look ----------------------------------------------------------------------------
 
@@ -187,7 +194,6 @@ class Restoring:
             if not self._registry.has(entry):
                 lock.release()
                 return
-            before = await _threaded(partial(self._registry.holder, entry.key))
             await self._offering.restore(_placed(entry))
         except MeshError as error:
             # Told once; another session may be able to.
@@ -197,11 +203,17 @@ class Restoring:
         except BaseException:
             lock.release()
             raise
-        late = {before.peer, *before.late} - {self._peer.id} if before else set[str]()
-        one = self._held[entry.key] = _Held(entry, lock, late)
-        await self._note(one)
+        await self._hold(entry, lock)
         line = f"{entry.wish.name}: {entry.wish.launch.command_line}"
         await self._peer.file.write(lambda sql: facts.add_started(sql, line))
+
+    async def _hold(self, entry: Entry, lock: FileLock) -> None:
+        """Take note that this peer hosts a server now, and who did before."""
+        one = self._held[entry.key] = _Held(entry, lock)
+        before = await _threaded(partial(self._registry.holder, entry.key))
+        if before is not None:
+            one.late = {before.peer, *before.late} - {self._peer.id}
+        await self._note(one)
 
     async def _let_go(self, one: _Held) -> None:
         """End a server, and let another peer host it; the mesh is told by ``_tidy``."""

@@ -96,7 +96,7 @@ async def test_what_is_removed_ends_at_once_and_comes_back_nowhere(world: Return
     await world.join("shop", "2")
     await world.add("later", *COMMAND)
     await world.answers("later")
-    await world.until_offered(shop_later=True)
+    await world.until_one_is_here("later")
     assert (await world.runs("remove", "hand")).code == 3
 
 

@@ -193,8 +193,8 @@ async def test_what_is_unregistered_comes_back_nowhere(world: World) -> None:
     await world.join("bob")
     await ada.servers.register(persistent())
     await ada.servers.unregister("hand")
-    assert (world.registry.read().entries, world.registry.left_over()) == ([], [])
-    assert await world.offers() == {}
+    assert (world.registry.read().entries, await world.offers()) == ([], {})
+    await so(lambda: world.registry.left_over() == [])
     # Bob, who would have hosted it by then, hosts what comes now.
     world.keep("later", scope=Scope.USER)
     with anyio.fail_after(LIMIT_S):
@@ -209,7 +209,10 @@ async def test_what_fails_to_start_or_has_a_name_that_is_taken_is_not_kept(world
     assert await code(ada.servers.register(broken)) == "command_not_found"
     resident = persistent(scope=Scope.BROKER)
     assert await code(ada.servers.register(resident)) == "bad_scope"
+    assert await code(ada.servers.register(persistent("../hand"))) == "bad_server"
     assert world.registry.read().entries == []
+    files = [path for path in world.twin.home.rglob("*") if path.name.startswith("hand-")]
+    assert {path.parent for path in files} <= {world.registry.folder}
     await ada.servers.register(persistent())
     bob = await world.join("bob")
     assert await code(bob.servers.register(persistent())) == "name_taken"
