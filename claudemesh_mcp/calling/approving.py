@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 
 from claudemesh_mcp.calling.directory import Definition, Offered
@@ -17,6 +18,7 @@ from claudemesh_wire.errors import Forbidden, MeshError
 
 ELICIT: Final = "elicitation/create"
 _LONGEST_TOLD: Final = 300
+_LOOK_S: Final = 0.5
 _MOST_DIFF: Final = 1500
 
 Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -51,12 +53,41 @@ class Approving:
             return
         if standing is Standing.DENIED or ask is None:
             raise await self._refusal(offered, tool, standing)
-        answer = await self._asked(offered, tool, standing, ask)
+        answer = await self._answered(offered, tool, standing, ask)
         if answer is None:
             raise await self._refusal(offered, tool, standing)
         await self._on_disk(self._pins.note, offered, tool, answer, self._now_ms())
         if answer is Verdict.DENIED:
             raise await self._refusal(offered, tool, Standing.DENIED)
+
+    async def _answered(
+        self, offered: Offered, tool: Definition, standing: Standing, ask: Ask
+    ) -> Verdict | None:
+        """Wait for the human's word: to the client's question or, meanwhile, by the command."""
+        found = list[Verdict | None]()
+        async with anyio.create_task_group() as tasks:
+
+            async def by_client() -> None:
+                found.append(await self._asked(offered, tool, standing, ask))
+                tasks.cancel_scope.cancel()
+
+            async def by_command() -> None:
+                while True:
+                    verdict = await self._decided(offered, tool)
+                    if verdict is not None:
+                        break
+                    await anyio.sleep(_LOOK_S)
+                found.append(verdict)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(by_client)
+            tasks.start_soon(by_command)
+        return found[0]
+
+    async def _decided(self, offered: Offered, tool: Definition) -> Verdict | None:
+        [standings] = await self._on_disk(self._pins.standings, [offered])
+        verdicts = {Standing.ALLOWED: Verdict.APPROVED, Standing.DENIED: Verdict.DENIED}
+        return verdicts.get(standings[tool["name"]])
 
     async def _asked(
         self, offered: Offered, tool: Definition, standing: Standing, ask: Ask

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from claudemesh_mcp.calling.approving import Approving
 from claudemesh_mcp.calling.directory import Directory, Offered, find
-from claudemesh_mcp.calling.pins import Pins
+from claudemesh_mcp.calling.pins import Pins, Verdict
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError, Unavailable
+from tests.support.broker import LIMIT_S
 from tests.support.offering import ADD, Words, register
 from tests.support.twopeople import two_people
 
@@ -34,6 +36,22 @@ class Human:
         return {"action": self.action}
 
 
+class Absent:
+    """Sees the question, and answers it never."""
+
+    def __init__(self) -> None:
+        self.asked, self.was_let_go = anyio.Event(), False
+
+    async def __call__(self, _method: str, _params: dict[str, Any]) -> dict[str, Any]:
+        self.asked.set()
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            self.was_let_go = True
+            raise
+        return {}
+
+
 @dataclass
 class World:
     """Bob's session, which wants to call what ada's offers."""
@@ -47,7 +65,7 @@ class World:
         await register(self.ada, "sums", [tool])
         return find(await Directory(self.bob.peer).read(await self.bob.ready()), "sums")[0]
 
-    async def code(self, offered: Offered, tool: Words, ask: Human | None) -> str:
+    async def code(self, offered: Offered, tool: Words, ask: Human | Absent | None) -> str:
         try:
             await self.approving.check(offered, tool, ask)
         except MeshError as error:
@@ -127,3 +145,21 @@ async def test_what_a_stranger_writes_stays_one_line_of_a_question(world: World)
     assert "\x1b" not in asked["message"]
     assert len(asked["message"]) < 800
     assert "fine\n" not in asked["message"]
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.APPROVED, ""), (Verdict.DENIED, "denied")])
+async def test_the_command_answers_a_question_that_is_open(
+    world: World, verdict: Verdict, code: str
+) -> None:
+    offered, absent, codes = await world.offered(ADD), Absent(), list[str]()
+
+    async def call() -> None:
+        codes.append(await world.code(offered, ADD, absent))
+
+    with anyio.fail_after(LIMIT_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await absent.asked.wait()
+            # As another process does it.
+            Pins(world.bob.peer.identity).note(offered, ADD, verdict, NOW)
+    assert (codes, absent.was_let_go) == ([code], True)

@@ -15,6 +15,8 @@ from tests.support.backends.found import environment
 PREFIX = "io.modelcontextprotocol/"
 CLIENT = {"name": "bare", "version": "0"}
 CAPABILITIES = {"elicitation": {"form": {}, "url": {}}}
+ELICIT = "elicitation/create"
+ANSWER = {"action": "accept", "content": {"name": "Ada", "integer": 42}}
 STAMP = {
     f"{PREFIX}protocolVersion": "2026-07-28",
     f"{PREFIX}clientInfo": CLIENT,
@@ -39,7 +41,7 @@ class Bare:
         self._process.stdin.flush()
 
     def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Give the result or error of a request; what comes before it is passed over."""
+        """Give the result or error of a request; a question before it gets ``ANSWER``."""
         self._last += 1
         if self._is_stateless:
             params = {**params, "_meta": {**params.get("_meta", {}), **STAMP}}
@@ -47,6 +49,8 @@ class Bare:
         assert self._process.stdout
         for line in self._process.stdout:
             words = json.loads(line)
+            if words.get("method") == ELICIT:
+                self._say({"id": words["id"], "result": ANSWER})
             if words.get("id") == self._last and "method" not in words:
                 return {key: words[key] for key in ("result", "error") if key in words}
         raise EOFError

@@ -46,14 +46,12 @@ class Real:
         calls: Gives every call, for that folder, in their order.
         prepare: Fills that folder, which is empty.
         is_stateless: Whether it is of the 2026 era.
-        left_out: Tools that have a test of their own, or need what the caller does not declare.
     """
 
     launch: Callable[[Path], Launch]
     calls: Callable[[Path], list[Call]]
     prepare: Callable[[Path], None] = lambda _: None
     is_stateless: bool = False
-    left_out: frozenset[str] = frozenset()
 
     def fresh(self, folder: Path) -> Path:
         """Make the folder anew, and give it."""
@@ -113,6 +111,10 @@ def _everything_calls(_: Path) -> list[Call]:
             outputType="resource",
         ),
         tool("toggle-subscriber-updates"),
+        tool("toggle-simulated-logging"),
+        tool("trigger-elicitation-request"),
+        tool("trigger-url-elicitation", url="https://example.org/", message="Look."),
+        tool("simulate-research-query", topic="meshes"),
         tool("trigger-long-running-operation", duration=0.1, steps=2),
         unknown("no-such-tool"),
         _prompt("simple-prompt"),
@@ -245,18 +247,7 @@ def _git_calls(folder: Path) -> list[Call]:
 
 
 REAL: Final = {
-    "everything": Real(
-        lambda _: found.everything(),
-        _everything_calls,
-        left_out=frozenset(
-            {
-                "toggle-simulated-logging",
-                "trigger-elicitation-request",
-                "trigger-url-elicitation",
-                "simulate-research-query",
-            }
-        ),
-    ),
+    "everything": Real(lambda _: found.everything(), _everything_calls),
     "filesystem": Real(
         lambda folder: found.npm("server-filesystem", str(folder)),
         _filesystem_calls,
