@@ -4,10 +4,12 @@
 ``tools/mesh_tools.py`` changes it. What only a call needs is imported with the first of them.
 """
 
+import asyncio
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +24,8 @@ LONGEST_NAME: Final = 35
 """Clients take 64 characters, of which `mcp__plugin_claudemesh_mesh__` has 29."""
 MOST: Final = 64
 MOST_BYTES: Final = 256 * 1024
+READ_S: Final = 2.0
+"""How long an import waits for the client to read the list again."""
 _BETWEEN: Final = "__"
 _HASH: Final = 8
 _LEAST_OF_TOOL: Final = 16
@@ -87,10 +91,19 @@ class Imports:
         self.changed: Callable[[], None] = _nobody
         """Told once after each change of the list."""
         self._tools: dict[str, Imported] = {}
+        self._read = asyncio.Event()
+        self._read.set()
 
     def definitions(self) -> list[dict[str, Any]]:
-        """Give the definitions as the client lists them."""
+        """Give the definitions as the client lists them, who has read them by that."""
+        self._read.set()
         return [one.shown for one in self._tools.values()]
+
+    async def until_read(self) -> None:
+        """Wait until the client has read the list as it is now, but no longer than ``READ_S``."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READ_S):
+                await self._read.wait()
 
     def find(self, name: str) -> Imported | None:
         """Give the tool with this name; ``None`` if it is none of these."""
@@ -127,7 +140,7 @@ class Imports:
             )
         if after != self._tools:
             self._tools = after
-            self.changed()
+            self._has_changed()
         return self._result(added)
 
     def drop(self, server: str, tools: Sequence[str] | None) -> "ImportsResult":
@@ -151,8 +164,12 @@ class Imports:
             )
         for one in meant:
             del self._tools[one.name]
-        self.changed()
+        self._has_changed()
         return self._result([one.name for one in meant])
+
+    def _has_changed(self) -> None:
+        self._read.clear()
+        self.changed()
 
     def _made(
         self, offered: "Offered", definition: dict[str, Any], taken: dict[str, Imported]

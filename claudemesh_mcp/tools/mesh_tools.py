@@ -135,7 +135,9 @@ async def import_tools(mesh: "Mesh", server: Server, tools: Tools = None) -> Imp
     session ends or `drop_tools`. A call in the very next reply may not find them yet.
     """
     offered = await mesh.servers.desk.import_tools(server, tools)
-    return mesh.servers.imports.add(offered, tools)
+    made = mesh.servers.imports.add(offered, tools)
+    await mesh.servers.imports.until_read()
+    return made
 
 
 @tool(title="Take imported tools out of the list", idempotent=True)

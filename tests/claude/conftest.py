@@ -8,6 +8,9 @@ import pytest
 from tests.support.claude.client import is_required, lacking
 from tests.support.claude.room import Room, a_room
 from tests.support.claude.summary import note
+from tests.support.twohomes import ada, bob, host
+
+__all__ = ["ada", "bob", "host", "room"]
 
 
 @pytest.fixture

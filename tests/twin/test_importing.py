@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from claudemesh_mcp import imports
 from claudemesh_mcp.calling.pins import Verdict
 from claudemesh_wire.mcp_servers import UnregisterServer
 from tests.support.backends.bare import bare, without_stamp
@@ -34,9 +35,12 @@ class World:
         return {one["name"]: one for one in answer["result"]["tools"]}
 
     async def import_tools(self, *tools: str) -> Words:
-        asked = {"server": "hand", **({"tools": list(tools)} if tools else {})}
-        result = await self.client.call("import_tools", **asked)
-        return result["structuredContent"]
+        """Import tools, and read the list again when it has changed, as clients do."""
+        told = len(self.client.heard(CHANGED))
+        number = self.client.post_call("import_tools", server="hand", tools=list(tools))
+        await self.client.told(CHANGED, told + 1)
+        await self.listed()
+        return (await self.client.answer(number))["result"]["structuredContent"]
 
     async def code(self, name: str, **arguments: Any) -> str:
         result = await self.client.call(name, **arguments)
@@ -56,7 +60,6 @@ async def test_tools_are_imported_listed_called_by_name_and_dropped(world: World
     before = await world.listed()
     result = await world.import_tools("rich", "seen")
     assert result["changed"] == ["hand__rich", "hand__seen"]
-    await world.client.told(CHANGED)
     listed = await world.listed()
     assert set(listed) - set(before) == {"hand__rich", "hand__seen"}
     assert listed["hand__rich"]["novelty"] == ["rich"]
@@ -73,6 +76,27 @@ async def test_tools_are_imported_listed_called_by_name_and_dropped(world: World
     assert len(world.client.heard(CHANGED)) == 2
     gone = await world.client.request("tools/call", {"name": "hand__rich", "arguments": {}})
     assert gone["error"]["code"] == -32602
+
+
+async def test_an_import_is_answered_when_the_client_has_read_its_list_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "READ_S", LIMIT_S)
+    number = world.client.post_call("import_tools", server="hand", tools=["rich"])
+    await world.client.told(CHANGED)
+    # Goes the same way, and further.
+    await world.client.call("search_peers")
+    assert number not in [one.get("id") for one in world.client.messages]
+    assert "hand__rich" in await world.listed()
+    assert (await world.client.answer(number))["result"]["structuredContent"]["changed"]
+
+
+async def test_a_client_that_never_reads_its_list_again_has_its_answer_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "READ_S", 0.01)
+    result = await world.client.call("import_tools", server="hand", tools=["rich"])
+    assert result["structuredContent"]["changed"] == ["hand__rich"]
 
 
 async def test_an_import_of_a_tool_that_there_is_not_imports_nothing(world: World) -> None:

@@ -14,6 +14,7 @@ from tests.support.claude.client import Claude
 from tests.support.claude.model import Model, a_model
 from tests.support.claude.script import Rule
 from tests.support.live import LIMIT_S, Live, LiveSession, a_moment, alive
+from tests.support.shell import Shell
 
 
 class Room:
@@ -44,8 +45,12 @@ class Room:
             rules: The script of its model.
             settings: More variables for the client.
         """
+        return self.claude_of(self.live, name, *rules, **settings)
+
+    def claude_of(self, home: Live | Shell, name: str, *rules: Rule, **settings: str) -> Claude:
+        """Make a client whose sessions are on another home; see ``claude``."""
         model: Model = self._models.enter_context(a_model(*rules))
-        server = self.live.environment(CLAUDEMESH_NAME=name)
+        server = home.environment(CLAUDEMESH_NAME=name)
         client = Claude(self.folder / f"claude-{name}", model, server, settings)
         self.clients.append(client)
         return client

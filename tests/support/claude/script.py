@@ -23,7 +23,7 @@ class Call:
 Answer = str | Call | tuple[Call, ...]
 
 
-def mesh(tool: str, **arguments: Any) -> Call:
+def mesh(tool: str, /, **arguments: Any) -> Call:
     """Give the answer that calls a tool of the session's ``claudemesh mcp``."""
     return Call(f"mcp__{SERVER}__{tool}", arguments)
 
