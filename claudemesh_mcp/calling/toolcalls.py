@@ -19,6 +19,8 @@ from claudemesh_wire.errors import Conflict, MeshError, ProtocolError, TooMuch, 
 MAX_HOPS: Final = 4
 TIMEOUT_S: Final = 300.0
 PROVIDER: Final = "claudemesh/provider"
+_UNKNOWN: Final = "outcome_unknown"
+_NOT_RUNNING: Final = "server_not_running"
 
 
 class BackendError(Exception):
@@ -91,14 +93,21 @@ class ToolCalls:
                 code="too_many_hops",
             )
         why: MeshError | None = None
+        perhaps_run: MeshError | None = None
         for offered in self._in_order(providers):
             try:
                 return await self._in_rounds(offered, wanted, hooks)
             except LineEnded as ended:
-                if ended.left and not wanted.is_repeatable:
-                    raise _unknown(offered, ended.why) from ended
                 why = ended.why
-        raise why or _away(providers)
+                perhaps_run = _unknown(offered, why) if ended.left else perhaps_run
+                may_go_on = wanted.is_repeatable or not ended.left
+            except MeshError as error:
+                why = error
+                may_go_on = wanted.is_repeatable and error.code == _NOT_RUNNING
+            if not may_go_on:
+                break
+        # What the last of several providers says holds for that one alone.
+        raise perhaps_run or why or _away(providers)
 
     def _in_order(self, providers: Sequence[Offered]) -> list[Offered]:
         """Give those that are here: of this machine first, then those with the least to do."""
@@ -142,7 +151,11 @@ class ToolCalls:
         if "error" in done:
             raise BackendError(words.part(done, "error"))
         if "result" not in done:
-            raise words.refusal(words.part(done, "refused"))
+            refusal = words.refusal(words.part(done, "refused"))
+            if refusal.code == _UNKNOWN:
+                # Its server ended, which leaves as much open as if the line had.
+                raise LineEnded(refusal, left=True)
+            raise refusal
         if not isinstance(done["result"], dict):
             raise ProtocolError(
                 f"What {offered.full_name} gave as a result is none.",
@@ -182,7 +195,7 @@ def _unknown(offered: Offered, why: MeshError) -> Conflict:
     return Conflict(
         f"Whether {offered.full_name} ran the call is not known: {why.reason}",
         "Look at what it would have changed before calling it again.",
-        code="outcome_unknown",
+        code=_UNKNOWN,
         details={"provider": offered.full_name, "peer": offered.peer, "host": offered.host},
     )
 
