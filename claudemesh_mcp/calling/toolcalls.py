@@ -136,7 +136,6 @@ class ToolCalls:
         return self._marked(result, offered)
 
     async def _at(self, offered: Offered, wanted: Wanted, hooks: Hooks) -> Params:
-        link = await self._link(offered)
         said = {
             "server": offered.name,
             "method": wanted.method,
@@ -145,7 +144,7 @@ class ToolCalls:
             **({"pin": wanted.pin} if wanted.pin else {}),
         }
         try:
-            done = await link.call(said, hooks, wanted.timeout_s)
+            done = await self._say(offered, said, hooks, wanted.timeout_s)
         except TimeoutError as error:
             raise _unknown(offered, _timed_out(wanted.timeout_s)) from error
         if "error" in done:
@@ -163,6 +162,18 @@ class ToolCalls:
                 code="malformed",
             )
         return words.part(done, "result")
+
+    async def _say(self, offered: Offered, said: Params, hooks: Hooks, timeout_s: float) -> Params:
+        """Say a call to a provider, on a new line if the one that there was had ended."""
+        link = await self._link(offered)
+        try:
+            return await link.call(said, hooks, timeout_s)
+        except LineEnded as ended:
+            if ended.left:
+                raise
+        # It did not leave. Whether the provider is here shows when it is called up again.
+        link = await self._link(offered)
+        return await link.call(said, hooks, timeout_s)
 
     async def _link(self, offered: Offered) -> Link:
         """Give the line to a provider; that there is none means that nothing was said."""

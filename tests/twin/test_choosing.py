@@ -11,7 +11,7 @@ from claudemesh_mcp.calling.toolcalls import Wanted
 from claudemesh_mcp.line import Line
 from claudemesh_wire.errors import MeshError
 from tests.support.calling import Caller, calling, hang_up, hosting
-from tests.support.offering import Act, Host, Words
+from tests.support.offering import ADD, Act, Host, Words, register
 from tests.support.twin import Twin, a_mesh
 
 
@@ -68,6 +68,38 @@ async def test_a_call_that_never_left_goes_to_the_next_provider(twin: Twin, ada:
         result = await ada.call()
         assert result["_meta"]["claudemesh/provider"]["handle"] == "cleo"
     assert len(live.heard) == 2
+
+
+def deaf_to_ends(text: str) -> str | None:
+    """Keep from a caller that lines have ended, as when it is about to hear of it."""
+    return None if " tunnels.ended " in text[:60] else text
+
+
+async def test_on_a_line_that_has_ended_nothing_is_said_and_another_is_opened(
+    twin: Twin, ada: Caller
+) -> None:
+    bob, host = await hosting(twin)
+    await ada.call()
+    twin.lie = deaf_to_ends
+    await bob.tunnels.leave(host.lines[0], "It was idle.")
+    result = await ada.call()
+    assert result["_meta"]["claudemesh/provider"]["handle"] == "bob"
+    assert (len(host.heard), len(host.lines)) == (2, 2)
+
+
+async def test_who_went_while_its_line_seems_to_stand_is_said_to_be_away(
+    twin: Twin, ada: Caller
+) -> None:
+    async with twin.open("bob") as bob:
+        await bob.ready()
+        Host().at(bob)
+        await register(bob, "sums", [ADD])
+        await ada.call()
+        offered = await ada.offered()
+        twin.lie = deaf_to_ends
+    with pytest.raises(MeshError) as caught:
+        await ada.calls.call(offered, Wanted("tools/call", {}), Hooks())
+    assert (caught.value.code, caught.value.details["host"]) == ("peer_offline", "desk")
 
 
 async def test_without_a_provider_that_is_here_nothing_is_run(twin: Twin, ada: Caller) -> None:
