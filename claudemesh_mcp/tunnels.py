@@ -138,7 +138,11 @@ class Tunnels:
         """
         client, peer = self._client, self._peer
         if client is None:
-            raise Unavailable("There is no connection to the broker.", code="not_connected")
+            raise Unavailable(
+                "There is no connection to the broker.",
+                "It is restored by itself; try again.",
+                code="not_connected",
+            )
         own, key = peer.certified(), EphemeralKey(secrets.token_bytes(KEY_BYTES))
         fields = OfferFields(
             mesh=peer.trust.mesh,

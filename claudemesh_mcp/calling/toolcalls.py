@@ -19,6 +19,8 @@ from claudemesh_wire.errors import Conflict, MeshError, ProtocolError, TooMuch, 
 MAX_HOPS: Final = 4
 TIMEOUT_S: Final = 300.0
 PROVIDER: Final = "claudemesh/provider"
+_UNKNOWN: Final = "outcome_unknown"
+_NOT_RUNNING: Final = "server_not_running"
 
 
 class BackendError(Exception):
@@ -110,14 +112,26 @@ class ToolCalls:
                 code="too_many_hops",
             )
         why: MeshError | None = None
+        perhaps_run: MeshError | None = None
+        was_taken = False
         for offered in self._in_order(providers):
             try:
                 return await self._in_rounds(offered, wanted, hooks)
             except LineEnded as ended:
-                if ended.left and not wanted.is_repeatable:
-                    raise _unknown(offered, ended.why) from ended
                 why = ended.why
-        raise Untaken(why or _away(providers))
+                perhaps_run = _unknown(offered, why) if ended.left else perhaps_run
+                may_go_on = wanted.is_repeatable or not ended.left
+            except MeshError as error:
+                why, was_taken = error, True
+                may_go_on = wanted.is_repeatable and error.code == _NOT_RUNNING
+            if not may_go_on:
+                break
+        # What the last of several providers says holds for that one alone.
+        if perhaps_run is not None:
+            raise perhaps_run
+        if why is None or not was_taken:
+            raise Untaken(why or _away(providers))
+        raise why
 
     def _in_order(self, providers: Sequence[Offered]) -> list[Offered]:
         """Give those that are here: of this machine first, then those with the least to do."""
@@ -146,7 +160,6 @@ class ToolCalls:
         return self._marked(result, offered)
 
     async def _at(self, offered: Offered, wanted: Wanted, hooks: Hooks) -> Params:
-        link = await self._link(offered)
         said = {
             "server": offered.name,
             "method": wanted.method,
@@ -155,13 +168,17 @@ class ToolCalls:
             **({"pin": wanted.pin} if wanted.pin else {}),
         }
         try:
-            done = await link.call(said, hooks, wanted.timeout_s)
+            done = await self._say(offered, said, hooks, wanted.timeout_s)
         except TimeoutError as error:
             raise _unknown(offered, _timed_out(wanted.timeout_s)) from error
         if "error" in done:
             raise BackendError(words.part(done, "error"))
         if "result" not in done:
-            raise words.refusal(words.part(done, "refused"))
+            refusal = words.refusal(words.part(done, "refused"))
+            if refusal.code == _UNKNOWN:
+                # Its server ended, which leaves as much open as if the line had.
+                raise LineEnded(refusal, left=True)
+            raise refusal
         if not isinstance(done["result"], dict):
             raise ProtocolError(
                 f"What {offered.full_name} gave as a result is none.",
@@ -169,6 +186,18 @@ class ToolCalls:
                 code="malformed",
             )
         return words.part(done, "result")
+
+    async def _say(self, offered: Offered, said: Params, hooks: Hooks, timeout_s: float) -> Params:
+        """Say a call to a provider, on a new line if the one that there was had ended."""
+        link = await self._link(offered)
+        try:
+            return await link.call(said, hooks, timeout_s)
+        except LineEnded as ended:
+            if ended.left:
+                raise
+        # It did not leave. Whether the provider is here shows when it is called up again.
+        link = await self._link(offered)
+        return await link.call(said, hooks, timeout_s)
 
     async def _link(self, offered: Offered) -> Link:
         """Give the line to a provider; that there is none means that nothing was said."""
@@ -201,7 +230,7 @@ def _unknown(offered: Offered, why: MeshError) -> Conflict:
     return Conflict(
         f"Whether {offered.full_name} ran the call is not known: {why.reason}",
         "Look at what it would have changed before calling it again.",
-        code="outcome_unknown",
+        code=_UNKNOWN,
         details={"provider": offered.full_name, "peer": offered.peer, "host": offered.host},
     )
 

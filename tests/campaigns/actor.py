@@ -1,7 +1,7 @@
 """One `claudemesh mcp` process driven over stdio, and what was printed to it.
 
-``kill.py`` starts, kills and resumes these. A call whose process dies ends with ``Gone``: whether
-it was done is not known, which is just what the campaign is about.
+``kill.py`` and ``providers.py`` start, kill and resume these. A call whose process dies ends with
+``Gone``: whether it was done is not known, which is just what the campaigns are about.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ class Refused(Exception):
     def __init__(self, error: dict[str, Any]) -> None:
         super().__init__(json.dumps(error))
         self.code = str(error.get("code"))
+        self.details: dict[str, Any] = error.get("details", {})
 
 
 class Actor:
@@ -92,18 +93,24 @@ class Actor:
             process.stdin.close()
         return await process.wait()
 
-    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+    async def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
         """Call a tool and give its structured result.
 
         Raises:
             Gone: the process died meanwhile.
             Refused: the tool refused.
         """
-        result = await self._ask("tools/call", {"name": tool, "arguments": arguments})
-        content: dict[str, Any] = result["structuredContent"]
-        if result.get("isError"):
-            raise Refused(content["error"])
+        content: dict[str, Any] = (await self.result(tool, **arguments))["structuredContent"]
         return content
+
+    async def result(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
+        """Call a tool and give its whole result; raises as ``call``."""
+        result: dict[str, Any] = await self._ask(
+            "tools/call", {"name": tool, "arguments": arguments}
+        )
+        if result.get("isError"):
+            raise Refused(result["structuredContent"]["error"])
+        return result
 
     async def _ask(self, method: str, params: dict[str, Any]) -> Any:
         self._number += 1

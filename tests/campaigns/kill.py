@@ -15,7 +15,6 @@ counted at what `inbox` printed.
 import argparse
 import asyncio
 import json
-import os
 import random
 import shutil
 import sys
@@ -27,20 +26,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from actor import Actor, Gone, Refused
-from places import OneHome, TwoHomes
+from places import OneHome, TwoHomes, environment
 
 DRAIN_S = 120
 RETRY_S = 0.2
 THINK_S = 0.1
-# The limits stay on; they are set to what this campaign sends.
-SETTINGS = {
-    "CLAUDEMESH_BROKER_CHAT_PER_S": "5000",
-    "CLAUDEMESH_BROKER_CHAT_BURST": "20000",
-    "CLAUDEMESH_BROKER_RPC_PER_S": "5000",
-    "CLAUDEMESH_BROKER_RPC_BURST": "20000",
-    "CLAUDEMESH_BROKER_AUTH_PER_S": "1000",
-    "CLAUDEMESH_BROKER_AUTH_BURST": "1000",
-}
 
 
 @dataclass(frozen=True)
@@ -135,13 +125,7 @@ class Campaign:
         self.tally = Tally()
         self.sending = True
         self.kills = {"broker": 0, "session": 0}
-        environment = {
-            name: value
-            for name, value in os.environ.items()  # noqa: TID251 - it makes the children's
-            if not name.startswith(("CLAUDE", "ANTHROPIC"))
-        }
-        environment |= SETTINGS | {"CLAUDEMESH_KEYRING": "off"}
-        self.place = (TwoHomes if options.tls else OneHome)(folder, environment)
+        self.place = (TwoHomes if options.tls else OneHome)(folder, environment())
         self.actors = {
             f"s{i}": Actor(f"s{i}", self.place.environment(i)) for i in range(options.sessions)
         }

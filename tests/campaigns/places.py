@@ -1,6 +1,7 @@
 """Where a campaign's sessions live: one home with its own broker, or two with a host between them.
 
-``kill.py`` asks a place for the environment of each session, and has it kill the broker.
+``kill.py`` and ``providers.py`` ask a place for the environment of each session, and have it kill
+the broker.
 """
 
 import asyncio
@@ -14,6 +15,23 @@ from typing import Any
 
 RETRY_S = 0.2
 PROGRAM = (sys.executable, "-m", "claudemesh_mcp")
+# The limits stay on; they are set to what campaigns send.
+_SETTINGS = {
+    "CLAUDEMESH_BROKER_CHAT_PER_S": "5000",
+    "CLAUDEMESH_BROKER_CHAT_BURST": "20000",
+    "CLAUDEMESH_BROKER_RPC_PER_S": "5000",
+    "CLAUDEMESH_BROKER_RPC_BURST": "20000",
+    "CLAUDEMESH_BROKER_AUTH_PER_S": "1000",
+    "CLAUDEMESH_BROKER_AUTH_BURST": "1000",
+    "CLAUDEMESH_KEYRING": "off",
+}
+
+
+def environment() -> dict[str, str]:
+    """Give what all processes of a campaign find in their environment."""
+    given = os.environ.items()  # noqa: TID251 - it makes the children's
+    own = {name: it for name, it in given if not name.startswith(("CLAUDE", "ANTHROPIC"))}
+    return own | _SETTINGS
 
 
 class OneHome:

@@ -92,6 +92,18 @@ def test_a_campaign_of_kills(tmp_path: Path, words: tuple[str, ...]) -> None:
     assert told["homes"] == 1 + bool(words)
 
 
+def test_a_campaign_of_killed_providers(tmp_path: Path) -> None:
+    few = ("--callers", "1", "--kills", "1", "--server-kills", "0", "--broker-kills", "0")
+    told = printed(tmp_path, "campaigns/providers.py", *few, "--pause", "0.2")
+    assert told.keys() == {
+        *("seed", "callers", "kills", "kills_in_mid_call", "calls", "outcomes", "seconds"),
+        *("unknown_and_run", "moved", "repeated", "unfounded", "denied", "hung", "late"),
+        *("gone", "left", "learned_ms", "away_ms", "back_ms"),
+    }
+    assert sum(told["kills"].values()) == 1
+    assert told["away_ms"].keys() == {"n", "p50", "p95", "max"}
+
+
 def test_a_campaign_of_mixed_runs_with_the_real_client(tmp_path: Path) -> None:
     if missing := lacking():
         (pytest.fail if is_required() else pytest.skip)(missing)

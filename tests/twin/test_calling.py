@@ -1,8 +1,6 @@
 """Calls from one session to a server that another offers, as the caller sees them."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,46 +8,14 @@ from typing import Any
 import anyio
 import pytest
 
-from claudemesh_mcp.calling.directory import Directory, Offered, find
-from claudemesh_mcp.calling.links import Hooks, Links
-from claudemesh_mcp.calling.toolcalls import BackendError, ToolCalls, Wanted, is_repeatable
+from claudemesh_mcp.calling.links import Hooks
+from claudemesh_mcp.calling.toolcalls import BackendError, is_repeatable
 from claudemesh_mcp.line import Line
-from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError
 from tests.support.broker import LIMIT_S
+from tests.support.calling import Caller, calling, hosting
 from tests.support.offering import ADD, Host, Words, register
 from tests.support.twin import Twin, a_mesh
-
-
-@dataclass
-class Caller:
-    """A session that calls, and what it uses for that."""
-
-    mesh: Mesh
-    directory: Directory
-    calls: ToolCalls
-
-    async def offered(self, name: str = "sums") -> list[Offered]:
-        return find(await self.directory.read(await self.mesh.ready()), name)
-
-    async def call(self, hooks: Hooks | None = None, **wanted: Any) -> Words:
-        asked = Wanted(**{"method": "tools/call", "params": {"name": "add"}, **wanted})
-        with anyio.fail_after(LIMIT_S):
-            return await self.calls.call(await self.offered(), asked, hooks or Hooks())
-
-    async def refused(self, **wanted: Any) -> MeshError:
-        with pytest.raises(MeshError) as caught:
-            await self.call(**wanted)
-        return caught.value
-
-
-@asynccontextmanager
-async def calling(mesh: Mesh) -> AsyncIterator[Caller]:
-    links = Links(mesh.tunnels)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(links.run)
-        yield Caller(mesh, Directory(mesh.peer), ToolCalls(mesh.peer, links))
-        tasks.cancel_scope.cancel()
 
 
 @pytest.fixture
@@ -61,13 +27,6 @@ async def twin(tmp_path: Path) -> AsyncIterator[Twin]:
 @pytest.fixture
 async def ada(twin: Twin) -> Caller:
     return await twin.stack.enter_async_context(calling(await twin.join("ada")))
-
-
-async def hosting(twin: Twin, name: str = "bob", host: Host | None = None) -> tuple[Mesh, Host]:
-    mesh = await twin.join(name)
-    taken = (host or Host()).at(mesh)
-    await register(mesh, "sums", [ADD])
-    return mesh, taken
 
 
 async def test_a_call_gives_the_servers_result_and_who_gave_it(twin: Twin, ada: Caller) -> None:
@@ -201,58 +160,6 @@ async def test_a_refusal_of_the_host_is_the_callers(twin: Twin, ada: Caller) -> 
     assert (error.code, error.category, error.retry_after_s) == ("rate_limited", "too_much", 2)
 
 
-async def hang_up(line: Line, _said: Words) -> None:
-    await line.close()
-
-
-async def test_of_a_call_that_arrived_nobody_can_say_whether_it_was_run(
-    twin: Twin, ada: Caller
-) -> None:
-    bob, host = await hosting(twin, host=Host(hang_up))
-    await hosting(twin, "cleo", Host(hang_up))
-    error = await ada.refused()
-    assert error.code == "outcome_unknown"
-    assert len(host.heard) <= 1
-    assert error.details["provider"] in {"bob/sums", "cleo/sums"}
-    assert bob.is_connected
-
-
-async def test_a_call_that_may_be_repeated_goes_to_the_next_provider(
-    twin: Twin, ada: Caller
-) -> None:
-    dead, live = Host(hang_up), Host()
-    await hosting(twin, "bob", dead)
-    await hosting(twin, "cleo", live)
-    for _ in range(2):
-        result = await ada.call(is_repeatable=True)
-        assert result["_meta"]["claudemesh/provider"]["handle"] == "cleo"
-    assert len(live.heard) == 2
-
-
-async def test_a_call_that_never_left_goes_to_the_next_provider(twin: Twin, ada: Caller) -> None:
-    bob, _ = await hosting(twin, "bob")
-    bob.tunnels.taker = None
-    _, live = await hosting(twin, "cleo")
-    for _ in range(2):
-        result = await ada.call()
-        assert result["_meta"]["claudemesh/provider"]["handle"] == "cleo"
-    assert len(live.heard) == 2
-
-
-async def test_without_a_provider_that_is_here_nothing_is_run(twin: Twin, ada: Caller) -> None:
-    bob, _ = await hosting(twin)
-    offered = await ada.offered()
-    await bob.depart()
-    with pytest.raises(MeshError) as caught:
-        await ada.calls.call(
-            [Offered(one.registration, "bob", one.member, "desk", False, 5) for one in offered],  # noqa: FBT003 - its field
-            Wanted("tools/call", {}),
-            Hooks(),
-        )
-    assert caught.value.code == "peer_offline"
-    assert caught.value.details == {"host": "desk", "since": "1970-01-01T00:00:00.005Z"}
-
-
 async def test_a_call_that_takes_too_long_is_stopped_and_its_outcome_unknown(
     twin: Twin, ada: Caller
 ) -> None:
@@ -349,28 +256,3 @@ async def test_what_a_host_answers_that_makes_no_sense_is_no_result(
 )
 def test_only_what_says_so_may_be_run_twice(annotations: Any, *, expected: bool) -> None:
     assert is_repeatable({"name": "x", "annotations": annotations}) is expected
-
-
-async def test_a_server_that_asked_and_went_is_not_called_at_another_place(
-    twin: Twin, ada: Caller
-) -> None:
-    """What it did before it asked, only it knows."""
-
-    async def ask_more(line: Line, said: Words) -> None:
-        wanted = {"a": {"method": "elicitation/create", "params": {"message": "who?"}}}
-        result = {"resultType": "input_required", "inputRequests": wanted}
-        await line.send({"done": said["call"], "result": result})
-
-    hosts = [await hosting(twin, name, Host(ask_more)) for name in ("bob", "ida")]
-
-    async def leave(_method: str, _params: Words) -> Words:
-        [mesh] = [mesh for mesh, host in hosts if host.lines]
-        mesh.tunnels.taker = None
-        [line] = [line for _, host in hosts for line in host.lines]
-        await mesh.tunnels.leave(line, "gone")
-        return {"result": {"action": "accept"}}
-
-    with pytest.raises(MeshError) as caught:
-        await ada.call(Hooks(ask=leave))
-    assert caught.value.code == "outcome_unknown"
-    assert sum(len(host.heard) for _, host in hosts) == 1
