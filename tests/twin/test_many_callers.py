@@ -27,7 +27,12 @@ async def test_fifty_sessions_call_a_server_at_once_and_each_gets_its_own_answer
     async with a_mesh(tmp_path) as twin:
         ada = await twin.join("ada")
         await ada.servers.offering.register(ServerWish("ledger", ledger.launch))
-        meshes = {name: await twin.join(name, Mode.CALL) for name in names}
+        meshes = {
+            name: await twin.stack.enter_async_context(twin.open(name, Mode.CALL)) for name in names
+        }
+        for mesh in meshes.values():
+            # So many have more to do than a session waits for by itself.
+            await mesh.ready(LIMIT_S)
         with anyio.fail_after(LIMIT_S):
             async with anyio.create_task_group() as tasks:
                 for name, mesh in meshes.items():
