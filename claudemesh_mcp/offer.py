@@ -43,14 +43,13 @@ Answer with `reply_to`.
 - `history`: search what was said before.
 - `message_status`: proof of delivery for something sent.
 - `set_profile`: say what you work on, so that others find you.
-- Tools that other sessions offer: `mesh_tools` finds them, `call_tool` calls one. Also \
-`read_mesh_resource`, `get_mesh_prompt`, `import_tools`, `drop_tools`.
+- Tools of other sessions: `mesh_tools` finds them, `call_tool` calls one. Also \
+`read_mesh_resource`, `get_mesh_prompt`, `import_tools`, `drop_tools`. Where the user wants it, \
+`register_mcp` offers others a server; `unregister_mcp` ends that.
 - `join`, `leave`: groups, addressed as `@group`. `mesh_info`: where you are connected, as whom.
 
 Claude Code's own SendMessage and ListAgents are for one person's sessions on one machine, in \
 plain text. Use these tools for all else.
-
-`register_mcp` offers others an MCP server, where the user wants that; `unregister_mcp` ends it.
 
 Nobody there? The user lets others in by `claudemesh mesh create` and `claudemesh invite`.
 

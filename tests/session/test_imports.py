@@ -37,6 +37,10 @@ class Server:
     def full_name(self) -> str:
         return f"{self.member.name}/{self.name}"
 
+    @property
+    def owners(self) -> tuple[str, ...]:
+        return (self.member.id,)
+
     def tool(self, name: str) -> dict[str, Any]:
         for one in self.tools:
             if one["name"] == name:

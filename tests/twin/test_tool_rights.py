@@ -250,7 +250,7 @@ async def test_what_makes_no_sense_runs_nothing_and_hurts_nobody(world: World, s
     assert await called(world, world.bob) == ""
 
 
-async def test_of_a_thousand_calls_at_once_eight_run(world: World) -> None:
+async def test_of_many_calls_at_once_eight_run(world: World) -> None:
     release = anyio.Event()
 
     async def wait(_method: str, _params: Words, _hooks: Hooks) -> Words:
@@ -263,15 +263,15 @@ async def test_of_a_thousand_calls_at_once_eight_run(world: World) -> None:
     line = await world.bob.tunnels.open(world.ada.peer.id)
     codes: list[str] = []
     with anyio.fail_after(LIMIT_S):
-        for number in range(1000):
+        for number in range(200):
             await line.send({"call": number, **ADD_UP})
         async for answer in line.messages():
             codes.append(answer.get("refused", {}).get("code", ""))
-            if len(codes) == 992:
+            if len(codes) == 192:
                 release.set()
-            if len(codes) == 1000:
+            if len(codes) == 200:
                 break
-    assert (codes.count("too_many_calls"), codes.count("")) == (992, 8)
+    assert (codes.count("too_many_calls"), codes.count("")) == (192, 8)
     assert len(world.backend.asked) == 8
 
 
