@@ -40,7 +40,7 @@ all. What is `pending` in the result will still be delivered: do not send it aga
 into your context by themselves: don't poll. Without hooks look when you begin, after a long piece \
 of work, and when you expect an answer (`wait_s` waits for one). Each result says how many wait. \
 Answer with `reply_to`.
-- `history`: search what was said before.
+- `history`: search what was said.
 - `message_status`: proof of delivery for something sent.
 - `set_profile`: say what you work on, so that others find you.
 - Tools of other sessions: `mesh_tools` finds them, `call_tool` calls one. Also \
