@@ -328,6 +328,8 @@ run_tests() {
   move_to_memory
   local tools="$data/test-env/bin" cache="$data/test-env/cache"
   local required=${CLAUDEMESH_REQUIRE_CLAUDE:-}
+  local is_compiled=''
+  [ ! -d "$cache/python" ] || is_compiled=yes
   cd "$top"
   mkdir -p "$cache"
   add_clients_and_servers "$cache"
@@ -350,6 +352,8 @@ run_tests() {
     check "pytest" pytest -o cache_dir="$cache/pytest" "$@"
   else
     rm -f "$cache"/coverage*
+    # All workers would compile the same at the same time.
+    [ -n "$is_compiled" ] || pytest --collect-only -o cache_dir="$cache/pytest" >/dev/null 2>&1 || true
     # Side by side: much of the suite waits for processes of its own.
     check "pytest" pytest -n auto --dist worksteal -o cache_dir="$cache/pytest" --cov --cov-report=term
     rm -f "$cache"/coverage.*  # The unfinished ones of processes that a test killed.

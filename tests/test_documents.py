@@ -30,6 +30,7 @@ REFUSAL = {"error", "code", "message", "hint"}
 EXAMPLES = {"ada", "bob"}
 DOCUMENTS = [path for path in files() if path.suffix == ".md"]
 SCRIPTS = [ROOT / "install.sh", ROOT / ".ci" / "run"]
+COMMANDS = typer.main.get_command(app)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -39,7 +40,7 @@ def test_a_table_of_the_readme_is_what_the_code_says(name: str) -> None:
 
 def exists(words: list[str]) -> bool:
     """Whether the command line knows these words, up to the first that is an argument."""
-    command: object = typer.main.get_command(app)
+    command: object = COMMANDS
     for word in words:
         known: dict[str, object] | None = getattr(command, "commands", None)
         if known is None:

@@ -115,6 +115,7 @@ servers = typer.Typer(
 for module in (mcp_servers, mcp_tools):
     module.add_to(servers)
 app.add_typer(servers, name="mcp-server")
+_command = get_command(app)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -130,7 +131,7 @@ def run(argv: Sequence[str]) -> int:
     shell.know_shells()
     wants_json = "--json" in argv
     try:
-        get_command(app)(list(argv), prog_name="claudemesh")
+        _command(list(argv), prog_name="claudemesh")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except MeshError as error:

@@ -28,6 +28,7 @@ from claudemesh_wire import DATA_VERSION, VERSION
 from claudemesh_wire.errors import TooMuch
 from claudemesh_wire.exchange import Exchange, Noticed
 from claudemesh_wire.handshake import Challenge, Closing
+from tests.support import warmstart
 from tests.support.broker import (
     BROKER_KEY,
     LOCAL,
@@ -60,15 +61,16 @@ class Process:
         return self.popen.returncode, said
 
 
-def command(folder: Path, *more: str) -> list[str]:
+def command(folder: Path, *more: str, python: str = "") -> list[str]:
     folders = ["--data", str(folder / "data"), "--run", str(folder / "run")]
-    return [sys.executable, "-m", "claudemesh_broker", "run", *folders, *more]
+    program = [python or warmstart.python(), "-m", "claudemesh_broker"]
+    return [*program, "run", *folders, *more]
 
 
 @contextmanager
-def running(folder: Path, *more: str, **environment: str) -> Iterator[Process]:
+def running(folder: Path, *more: str, python: str = "", **environment: str) -> Iterator[Process]:
     popen = subprocess.Popen(
-        command(folder, "--port", "0", *more),
+        command(folder, "--port", "0", *more, python=python),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -123,7 +125,7 @@ def get(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
 
 
 async def test_a_broker_says_where_it_is_and_lets_sessions_in(tmp_path: Path) -> None:
-    with running(tmp_path) as broker:
+    with running(tmp_path, python=sys.executable) as broker:
         said = broker.announced
         assert (said["url"], said["pid"]) == (broker.url, broker.popen.pid)
         assert (said["version"], said["data_version"]) == (VERSION, DATA_VERSION)

@@ -100,7 +100,7 @@ async def scene(room: Room, tmp_path: Path) -> Scene:
     return Scene(room, tmp_path, await room.live.join("bob"))
 
 
-async def test_clear_keeps_the_peer_and_what_waits(scene: Scene) -> None:
+async def test_clear_and_resume_keep_the_peer_and_what_waits(scene: Scene) -> None:
     async with scene.opened() as going:
         first = await going.prompt("Hello.")
         before = await going.send("The heron flew.")
@@ -112,16 +112,9 @@ async def test_clear_keeps_the_peer_and_what_waits(scene: Scene) -> None:
             assert (await going.model.arrived(text)).asked.session == second
             await scene.bob.reached("seen", sent)
         going.assert_kept(first, second)
-
-
-async def test_resume_keeps_the_peer_and_what_waits(scene: Scene) -> None:
-    async with scene.opened() as going:
-        first = await going.prompt("Hello.")
-        await going.command("/clear", first)
-        second = await going.prompt("Hello again.")
-        sent = await going.send("The heron flew.")
+        waiting = await going.send("The crane flew.")
         await going.command(f"/resume {first}", second)
-        await going.assert_shown("heron", sent, first)
+        await going.assert_shown("crane", waiting, first)
         going.assert_kept(first, second)
 
 

@@ -211,7 +211,7 @@ async def test_what_is_followed_is_printed_as_it_comes_and_seen(shell: Shell) ->
     with anyio.fail_after(LIMIT_S):
         async with shell.session("ada") as ada:
             me = await self_of(shell)
-            with shell.running("inbox", "--follow", "--json") as following:
+            with shell.running("inbox", "--follow", "--json", warm=True) as following:
                 assert following.stdout is not None
                 ids = [
                     (await ada.call("send", to=me, text=f"number {number}"))["id"]

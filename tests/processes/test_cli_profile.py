@@ -50,7 +50,7 @@ async def test_who_comes_and_goes_is_told_in_words_while_messages_are_followed(
     shell: Shell,
 ) -> None:
     with anyio.fail_after(LIMIT_S):
-        with shell.running("inbox", "--follow", "--json") as following:
+        with shell.running("inbox", "--follow", "--json", warm=True) as following:
             assert following.stderr is not None
             line = following.stderr.readline
             assert b"Waiting" in await anyio.to_thread.run_sync(line)

@@ -80,14 +80,6 @@ def test_a_body_that_never_ends_is_not_waited_for(tmp_path: Path) -> None:
         assert is_hung_up(link)
 
 
-def test_who_asks_and_takes_no_answer_is_hung_up_on(tmp_path: Path) -> None:
-    asked = (SIGN_OF_LIFE + b"\r\n") * 1000
-    with hosted(tmp_path, **BRIEF) as broker, dialed(broker) as link, suppress(ConnectionError):
-        # Reset, or a pipe that is broken; were it to stay, the socket's own limit fails this.
-        while True:
-            link.sendall(asked)
-
-
 async def test_a_session_outlives_the_patience_with_strangers(tmp_path: Path) -> None:
     with hosted(tmp_path, **BRIEF) as broker:
         async with connect(broker.info.url.replace("http", "ws", 1) + "/ws", proxy=None) as link:
@@ -144,6 +136,29 @@ class Socket(asyncio.Transport):
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
     """Serve nobody."""
+
+
+async def answer(_scope: Any, _receive: Any, send: Any) -> None:
+    """Answer at length."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": bytes(100_000)})
+
+
+async def test_who_asks_and_takes_no_answer_is_hung_up_on(tmp_path: Path) -> None:
+    # Not a whole broker: its answers are so short that it would give ten thousands of them.
+    http, websocket = protocols(settings(tmp_path, auth_timeout_s=0.2), served())
+    config, state = uvicorn.Config(answer, http=http, ws=websocket, lifespan="off"), ServerState()
+    config.load()
+    loop = asyncio.get_running_loop()
+    asked = (SIGN_OF_LIFE + b"\r\n") * 1000
+    made = loop.create_server(lambda: http(config, state, {}), "127.0.0.1", 0)
+    with anyio.fail_after(LIMIT_S), socket.socket() as link:
+        async with await made as server:
+            link.setblocking(False)  # noqa: FBT003 - the socket's own word
+            await loop.sock_connect(link, server.sockets[0].getsockname())
+            with suppress(ConnectionError):  # Reset, or a pipe that is broken.
+                while True:
+                    await loop.sock_sendall(link, asked)
 
 
 async def test_one_address_opens_only_its_share_of_connections(tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ async def state(shell: Shell, *wanted: str) -> dict[str, Any]:
 @contextmanager
 def hosting(shell: Shell, *words: str) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a broker that hosts, and end it."""
-    with shell.running(*words, "--host-mcp", stderr=subprocess.DEVNULL) as process:
+    words += ("--host-mcp",)
+    with shell.running(*words, stderr=subprocess.DEVNULL, warm=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
         yield process

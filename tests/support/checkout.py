@@ -4,6 +4,8 @@
 """
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -15,6 +17,7 @@ SESSION: Final = ROOT / "claudemesh_mcp"
 BROKER: Final = ROOT / "broker" / "claudemesh_broker"
 WIRE: Final = ROOT / "broker" / "claudemesh_wire"
 TESTS: Final = ROOT / "tests"
+PACKAGES: Final = ("claudemesh_wire", "claudemesh_broker", "claudemesh_mcp")
 
 
 @cache
@@ -38,6 +41,13 @@ def python_files(*folders: Path) -> list[Path]:
         for path in files()
         if path.suffix == ".py" and any(path.is_relative_to(folder) for folder in below)
     ]
+
+
+def import_all() -> None:
+    """Import every module of the product."""
+    for package in map(importlib.import_module, PACKAGES):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
 
 
 def name_of(path: Path) -> str:

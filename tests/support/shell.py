@@ -96,11 +96,16 @@ class Shell:
 
     @contextmanager
     def running(
-        self, *words: str, stderr: int = subprocess.PIPE, **environment: str
+        self,
+        *words: str,
+        stderr: int = subprocess.PIPE,
+        warm: bool = False,
+        **environment: str,
     ) -> "Iterator[subprocess.Popen[bytes]]":
         """Run a command beside the test, and end it."""
+        program = [warmstart.python(), "-m", "claudemesh_mcp", *words]
         with subprocess.Popen(
-            self.command(*words),
+            program if warm else self.command(*words),
             env=self.environment(**environment),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ import sys
 from types import FrameType
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PROGRAMS = ("claudemesh_mcp", "claudemesh_broker")
+_PROGRAMS = ("claudemesh_mcp", "claudemesh_mcp.resident", "claudemesh_broker")
 _SHELL_SIGNALLED = 128
 
 

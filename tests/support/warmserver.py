@@ -8,33 +8,43 @@ two are not the same. It serves until its stdin ends.
 import atexit
 import fcntl
 import gc
-import importlib
 import marshal
 import os
-import pkgutil
 import selectors
 import signal
 import socket
 import sys
 import threading
 from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn, NotRequired, TextIO, TypedDict, cast
 
 from coverage import Coverage
+from pydantic import BaseModel
 
-import claudemesh_broker
 import claudemesh_broker.__main__
-import claudemesh_mcp
 import claudemesh_mcp.__main__
+import claudemesh_mcp.resident
+from tests.support.checkout import PACKAGES, ROOT, import_all
 
 _STREAMS: Final = 3
 _MOST_HANDLES: Final = 64
 _CHUNK: Final = 65_536
 # Imported by those who use them, when they do; not keyrings, which are chosen by the environment.
-_LATER: Final = ("anyio._backends._asyncio", "websockets.asyncio.client", "segno", "platformdirs")
+_LATER: Final = (
+    "anyio._backends._asyncio",
+    "platformdirs",
+    "rich.console",
+    "rich.table",
+    "segno",
+    "typer._adapters",
+    "websockets.asyncio.client",
+)
 _PROGRAMS: Final[dict[str, ModuleType]] = {
     "claudemesh_mcp": claudemesh_mcp.__main__,
+    "claudemesh_mcp.resident": claudemesh_mcp.resident,
     "claudemesh_broker": claudemesh_broker.__main__,
 }
 
@@ -49,6 +59,7 @@ class Asked(TypedDict):
         folder: Where it works.
         program: Python to run in its place, as ``python -c`` does.
         python: What it is to start Python by, if not the one that it runs on.
+        is_measured: Whether its coverage is.
         handles: The numbers that it has the handles by which came along, if it stays.
     """
 
@@ -58,6 +69,7 @@ class Asked(TypedDict):
     folder: str
     program: NotRequired[str]
     python: NotRequired[str]
+    is_measured: NotRequired[bool]
     handles: NotRequired[list[int]]
 
 
@@ -222,9 +234,12 @@ def _reopened(stream: TextIO, handle: int, mode: str, buffering: int = -1) -> Te
     return cast("TextIO", open(handle, mode, buffering, closefd=False, **said))
 
 
-def _run(asked: Asked) -> NoReturn:
+def _run(asked: Asked, coverage: Coverage) -> NoReturn:
     """Run a program and end as Python does, but for taking down all that was imported."""
     code = 1
+    if asked.get("is_measured"):
+        atexit.register(coverage.save)
+        coverage.start()
     try:
         if "program" in asked:
             exec(asked["program"], {"__name__": "__main__"})  # noqa: S102 - as `python -c`
@@ -244,21 +259,39 @@ def _run(asked: Asked) -> NoReturn:
         os._exit(code)
 
 
+def _complete(model: type[BaseModel]) -> None:
+    """Build what models of the product put off until they are used: each program would again."""
+    if model.__module__.partition(".")[0] in PACKAGES:
+        model.model_rebuild()
+    for one in model.__subclasses__():
+        _complete(one)
+
+
+def _prepared() -> Coverage:
+    """Give what measures a command: to get it ready takes as long as the command does.
+
+    It names no files that the command never ran, which takes even longer: the tests do.
+    """
+    ours = [f"{Path(sys.modules[name].__file__ or '').parent}/*" for name in PACKAGES]
+    coverage = Coverage(config_file=str(ROOT / "pyproject.toml"), source_pkgs=[], include=ours)
+    coverage.start()
+    coverage.stop()
+    return coverage
+
+
 def main(address: str) -> None:
     """Serve; in the process of a program, run it."""
-    for package in (claudemesh_mcp, claudemesh_broker):
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
+    import_all()
     for name in _LATER:
-        importlib.import_module(name)
+        import_module(name)
+    _complete(BaseModel)
+    coverage = _prepared()
     server = Server(address)
-    if measured := Coverage.current():
-        measured.save()  # Each command then writes what it adds.
     gc.freeze()  # What is here stays: to look it over would copy it for each command.
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     if (asked := server.serve()) is not None:
-        _run(asked)
+        _run(asked, coverage)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from typing import Final
 from coverage import Coverage
 
 from claudemesh_mcp.config import broker_environment
-from tests.support.checkout import ROOT
 from tests.support.sockets import for_sockets
 
 MOST_STDIN_BYTES: Final = 16 * 1024
@@ -69,7 +68,7 @@ def run(start: Start, limit_s: float) -> "subprocess.CompletedProcess[bytes]":
         subprocess.TimeoutExpired: it did not end in time, and was killed.
     """
     with socket.socket(socket.AF_UNIX) as line:
-        line.connect(_server(is_measured=_is_first(start)))
+        line.connect(_server())
         out, err = _begin(line, start.stdin)
         line.sendall(marshal.dumps(_asked(start)))
         answers = line.makefile("rb")
@@ -96,6 +95,8 @@ def _asked(start: Start) -> dict[str, object]:
         "environment": start.environment,
         "folder": str(start.folder),
     }
+    if _is_first(start):
+        asked["is_measured"] = True
     if start.program:
         asked["program"] = start.program
     elif _NAMING.isdisjoint(start.words[:1]):
@@ -105,7 +106,7 @@ def _asked(start: Start) -> dict[str, object]:
 
 def python() -> str:
     """Give what Python can be started by so that our programs start warm; see ``standin.py``."""
-    file = Path(_server(is_measured=False)).with_name("python")
+    file = Path(_server()).with_name("python")
     if not file.exists():
         folder = str(Path(__file__).parent)
         named = {"python": sys.executable, "folder": folder, "address": str(file.with_name("line"))}
@@ -158,19 +159,14 @@ def _is_first(start: Start) -> bool:
 
 
 @cache
-def _server(*, is_measured: bool) -> str:
-    """Start a server, one of each in a process that runs tests; gives its address.
-
-    Args:
-        is_measured: Whether the coverage of its commands is.
-    """
+def _server() -> str:
+    """Start a server, one in a process that runs tests; gives its address."""
     folder = tempfile.TemporaryDirectory(prefix="warm-", dir=for_sockets())
     address = f"{folder.name}/line"
     program = Path(__file__).with_name("warmserver.py")
-    measured = {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}
     process = subprocess.Popen(
         [sys.executable, "-P", program, address],
-        env=broker_environment() | (measured if is_measured else {}),
+        env=broker_environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -50,6 +50,7 @@ def flips(blob: bytes) -> Iterator[bytes]:
             altered[at] ^= 1 << bit
 
 
+@pytest.mark.unmeasured
 def test_every_bit_of_a_copy_counts() -> None:
     assert read(BLOB) == b"hello"
     for at, altered in enumerate(flips(BLOB)):
@@ -71,6 +72,7 @@ def test_nothing_can_be_added_to_a_copy() -> None:
             read(BLOB[:at] + b"\x00" + BLOB[at:])
 
 
+@pytest.mark.unmeasured
 def test_every_bit_of_a_sealed_envelope_counts_for_one_of_its_readers() -> None:
     def opened(blob: bytes) -> list[bytes]:
         whole = Sealed.parse(blob)

@@ -188,6 +188,8 @@ class Claude:
             # A test asks nobody but its model.
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
+            # No run here is long enough to be repaid for compiling what it does often.
+            "BUN_JSC_useDFGJIT": "0",
             **self.settings,
         }
 
