@@ -5,21 +5,17 @@ tool registry as they are after import; ``test_documents.py`` does the same for 
 """
 
 import ast
-import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
-import claudemesh_broker.features
 import claudemesh_mcp.tools
-import claudemesh_wire
 from claudemesh_broker import service
 from claudemesh_wire import VERSION
 from claudemesh_wire.message import CATALOGUE, Request, Rule
@@ -30,6 +26,7 @@ from tests.support.checkout import (
     TESTS,
     WIRE,
     files,
+    import_all,
     name_of,
     python_files,
     strings,
@@ -51,14 +48,6 @@ ENVIRONMENT_READERS = {
     BROKER / "config.py",
 }
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-
-
-def import_all() -> None:
-    """Import every module of the wire, of the broker's features and of the tools."""
-    for package in (claudemesh_wire, claudemesh_broker.features, claudemesh_mcp.tools):
-        for module in pkgutil.iter_modules(package.__path__):
-            if module.name != "__main__":
-                import_module(f"{package.__name__}.{module.name}")
 
 
 def requests() -> list[type[Request[Any]]]:
