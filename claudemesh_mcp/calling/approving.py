@@ -85,7 +85,10 @@ class Approving:
         return found[0]
 
     async def _decided(self, offered: Offered, tool: Definition) -> Verdict | None:
-        [standings] = await self._on_disk(self._pins.standings, [offered])
+        try:
+            [standings] = await self._on_disk(self._pins.standings, [offered])
+        except MeshError:
+            return None  # What can't be read has decided nothing; the human may still answer.
         verdicts = {Standing.ALLOWED: Verdict.APPROVED, Standing.DENIED: Verdict.DENIED}
         return verdicts.get(standings[tool["name"]])
 

@@ -17,7 +17,7 @@ from claudemesh_wire.errors import Conflict, Invalid, MeshError, NotFound, Unava
 if TYPE_CHECKING:
     from claudemesh_mcp.calling.directory import Offered
     from claudemesh_mcp.granting import Reach
-    from claudemesh_mcp.hosting.registry import Entry, Kept, Registry, Status
+    from claudemesh_mcp.hosting.registry import Contents, Entry, Registry, Status
     from claudemesh_mcp.hosting.wishes import Scope, ServerWish
     from claudemesh_mcp.sdk import Mesh
 
@@ -206,7 +206,7 @@ def _offers() -> "tuple[Sequence[Offered], MeshError | None]":
         return [], error
 
 
-def _print(offers: "Sequence[Offered]", statuses: "Sequence[Status]", kept: "Kept") -> None:
+def _print(offers: "Sequence[Offered]", statuses: "Sequence[Status]", kept: "Contents") -> None:
     if offers:
         titles = ("offered", "member", "state", "since", "host", "tools")
         show.table(titles, (_offer_cells(one) for one in offers))
@@ -310,7 +310,7 @@ def remove(
     show.word(f"{name} is ended, and comes back no more.")
 
 
-def _meant(kept: "Kept", name: str, folder: str, scope: "Scope | str | None") -> "Entry":
+def _meant(kept: "Contents", name: str, folder: str, scope: "Scope | str | None") -> "Entry":
     """Give the server that a name means.
 
     Raises:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -179,7 +180,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Kept:
+class Contents:
     """What comes back, by name, and the files that can't be read."""
 
     entries: Sequence[Entry]
@@ -200,7 +201,7 @@ class Registry:
         self.folder: Path = folder_of(identity.home.meshes, identity.mesh)
         self._wrapping = identity.wrapping
 
-    def read(self) -> Kept:
+    def read(self) -> Contents:
         """Give all that is kept."""
         entries: list[Entry] = []
         faults: list[Fault] = []
@@ -211,12 +212,16 @@ class Registry:
                 faults.append(Fault(path, error))
             else:
                 entries += [entry] if entry else []
-        return Kept(entries, faults)
+        return Contents(entries, faults)
 
     def stamp(self) -> Stamp:
         """Give what is another value whenever an entry came, went or was written anew."""
-        found = [(path.name, path.lstat()) for path in self.folder.glob(f"*{ENTRY}")]
-        return frozenset((name, stat.st_ino, stat.st_mtime_ns) for name, stat in found)
+        found: set[tuple[str, int, int]] = set()
+        for path in self.folder.glob(f"*{ENTRY}"):
+            with suppress(FileNotFoundError):  # It went a moment ago.
+                stat = path.lstat()
+                found.add((path.name, stat.st_ino, stat.st_mtime_ns))
+        return frozenset(found)
 
     def add(self, entry: Entry) -> None:
         """Keep a server from now on; who may host it finds it within seconds.

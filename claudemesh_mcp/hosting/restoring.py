@@ -20,9 +20,9 @@ from claudemesh_mcp.home import FileLock
 from claudemesh_mcp.hosting.ending import forget_left_over, taken_back
 from claudemesh_mcp.hosting.offering import Offering
 from claudemesh_mcp.hosting.registry import (
+    Contents,
     Entry,
     Holder,
-    Kept,
     Registry,
     Stamp,
     name_of,
@@ -74,7 +74,7 @@ class Restoring:
         self._attachment = attachment
         self._registry = Registry(peer.identity)
         self._held: dict[str, _Held] = {}
-        self._kept = Kept((), ())
+        self._kept = Contents((), ())
         self._stamp: Stamp | None = None
 
     async def run(self) -> None:

@@ -16,9 +16,7 @@ import argparse
 import asyncio
 import json
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -26,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from actor import Actor, Gone, Refused
-from places import OneHome, TwoHomes, environment
+from places import OneHome, TwoHomes, environment, throw_away
 
 DRAIN_S = 120
 RETRY_S = 0.2
@@ -272,16 +270,12 @@ class Campaign:
 
 async def play(options: argparse.Namespace) -> int:
     """Run one campaign in a throw-away home."""
-    folder = Path(tempfile.mkdtemp(prefix="claudemesh-kill-"))
-    campaign = Campaign(options, folder)
-    try:
-        figures = await campaign.run()
-    finally:
-        await campaign.close()
-        if options.keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+    with throw_away("kill", keep=options.keep) as folder:
+        campaign = Campaign(options, folder)
+        try:
+            figures = await campaign.run()
+        finally:
+            await campaign.close()
     print(json.dumps(figures))
     bad = (figures["lost"], figures["unmarked_repeats"], figures["order_violations"])
     # Where nothing was sent, nothing was shown.

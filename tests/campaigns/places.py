@@ -7,9 +7,13 @@ the broker.
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,19 @@ def environment() -> dict[str, str]:
     given = os.environ.items()  # noqa: TID251 - it makes the children's
     own = {name: it for name, it in given if not name.startswith(("CLAUDE", "ANTHROPIC"))}
     return own | _SETTINGS
+
+
+@contextmanager
+def throw_away(name: str, *, keep: bool) -> Iterator[Path]:
+    """Give a folder that is gone behind the campaign, unless somebody wants to look at it."""
+    folder = Path(tempfile.mkdtemp(prefix=f"claudemesh-{name}-"))
+    try:
+        yield folder
+    finally:
+        if keep:
+            print(f"kept: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class OneHome:

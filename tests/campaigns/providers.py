@@ -24,10 +24,8 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -37,7 +35,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from actor import Actor, Refused
-from places import OneHome, environment
+from places import OneHome, environment, throw_away
 
 LEDGER = Path(__file__).parents[1] / "support" / "backends" / "ledger.py"
 PROVIDERS = {"ada": "solo", "bob": "pair", "cleo": "pair"}
@@ -355,17 +353,12 @@ async def _end(actor: Actor) -> None:
 
 async def play(options: argparse.Namespace) -> int:
     """Run one campaign in a throw-away home."""
-    folder = Path(tempfile.mkdtemp(prefix="claudemesh-providers-"))
-    campaign = Campaign(options, folder)
-    try:
-        figures = await campaign.run()
-    finally:
-        with suppress(Exception):
+    with throw_away("providers", keep=options.keep) as folder:
+        campaign = Campaign(options, folder)
+        try:
+            figures = await campaign.run()
+        finally:
             await campaign.close()
-        if options.keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(figures))
     bad = ("repeated", "unfounded", "denied", "hung", "late", "gone", "left")
     # Where no kill met a call, nothing was shown.

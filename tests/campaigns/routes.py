@@ -19,7 +19,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import anyio
 
+from tests.campaigns.places import throw_away
 from tests.support.claude.client import lacking
 from tests.support.claude.room import a_room
 from tests.support.mixed.plan import a_plan
@@ -185,18 +185,12 @@ def main() -> int:
     options = parser.parse_args()
     if missing := lacking():
         sys.exit(missing)
-    folder = Path(tempfile.mkdtemp(prefix="claudemesh-routes-"))
-    campaign = Campaign(options, folder)
     began = time.monotonic()
-    try:
-        # Interrupted, it gives the figures of what it has played.
+    # Interrupted, it gives the figures of what it has played.
+    with throw_away("routes", keep=options.keep) as folder:
+        campaign = Campaign(options, folder)
         with suppress(KeyboardInterrupt):
             anyio.run(campaign.play)
-    finally:
-        if options.keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
     figures = campaign.figures()
     figures["seconds"] = round(time.monotonic() - began, 1)
     print(json.dumps(figures))

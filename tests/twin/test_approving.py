@@ -1,17 +1,18 @@
 """The human's word before a call: asked where the client can, else named as a command."""
 
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from claudemesh_mcp.calling.approving import Approving
 from claudemesh_mcp.calling.directory import Directory, Offered, find
-from claudemesh_mcp.calling.pins import Pins, Verdict
+from claudemesh_mcp.calling.pins import Pins, Standing, Verdict
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError, Unavailable
 from tests.support.broker import LIMIT_S
@@ -163,3 +164,33 @@ async def test_the_command_answers_a_question_that_is_open(
             # As another process does it.
             Pins(world.bob.peer.identity).note(offered, ADD, verdict, NOW)
     assert (codes, absent.was_let_go) == ([code], True)
+
+
+async def test_a_file_that_breaks_while_the_question_is_open_leaves_it_to_the_human(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered, looks = await world.offered(ADD), list[str]()
+    pins, look = Pins(world.bob.peer.identity), Pins.standings
+
+    def counted(one: Pins, offers: Iterable[Offered]) -> list[dict[str, Standing]]:
+        try:
+            return look(one, offers)
+        except MeshError as error:
+            looks.append(error.code)
+            raise
+
+    monkeypatch.setattr(Pins, "standings", counted)
+    monkeypatch.setattr("claudemesh_mcp.calling.approving._LOOK_S", 0)
+
+    async def answer(_method: str, _params: dict[str, Any]) -> dict[str, Any]:
+        pins.path.write_bytes(b"no JSON")
+        pins.path.chmod(0o600)
+        while len(looks) < 2:
+            await anyio.lowlevel.checkpoint()
+        pins.path.unlink()
+        return {"action": "accept"}
+
+    with anyio.fail_after(LIMIT_S):
+        await world.approving.check(offered, ADD, answer)
+    assert set(looks) == {"tools_damaged"}
+    assert pins.allows(offered, ADD)
