@@ -51,12 +51,14 @@ class Seen:
         rights: Changed with the grants and blocks of the home's member.
         log: Changed with the membership log on disk.
         head: How long the verified log is.
+        handle: What the mesh calls the peer.
     """
 
     file: int
     rights: tuple[int, ...]
     log: tuple[int, ...]
     head: int
+    handle: str
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,19 @@ class Watch:
         self._can_ring = False
         self._asked_dnd = False
         self._offset_ms: int | None = None
+        self._seen: Seen | None = None
 
     async def begin(self) -> None:
         """Let hooks find the session, once they can show nothing that is not allowed."""
+        # What changes from here on, `run` finds changed.
+        self._seen = await self._look()
         await self._judge()
         await self._note_clock()
         await self._meeting.open()
 
     async def run(self) -> None:
         """Look twice a second, until the peer is another process's."""
-        seen = await self._look()
+        seen = self._seen or await self._look()
         # Whatever came before the first look is looked at with the first tick.
         arrival = anyio.Event()
         arrival.set()
@@ -116,7 +121,8 @@ class Watch:
                 before, seen = seen, await self._look()
                 if seen != before:
                     await self._act(before, seen)
-                if has_arrived or seen.file != before.file or ticks % _TICKS_AT_LEAST == 0:
+                has_changed = (seen.file, seen.handle) != (before.file, before.handle)
+                if has_arrived or has_changed or ticks % _TICKS_AT_LEAST == 0:
                     await self._meeting.remain()
                     await self._meeting.take_rest()
                     await self._note_clock()
@@ -134,11 +140,11 @@ class Watch:
     async def _look(self) -> Seen:
         peer = self._peer
         paths = (peer.grants.path, peer.trust.path)
-        head = peer.trust.head.seq
+        head, handle = peer.trust.head.seq, peer.handle
 
         def look(sql: sqlite3.Connection) -> Seen:
             rights, log = map(_stamp, paths)
-            return Seen(changes_elsewhere(sql), rights, log, head)
+            return Seen(changes_elsewhere(sql), rights, log, head, handle)
 
         return await peer.file.read(look)
 

@@ -302,6 +302,7 @@ async def test_a_session_whose_hooks_reach_no_model_is_warned_of(tmp_path: Path)
             peer = (await joined.call("mesh_info"))["me"]["peer"]
             with closing(sqlite3.connect(live.home.sessions / peer / "peer.db")) as sql, sql:
                 facts.put(sql, facts.HOOKS, {"ada": "silent", "bob": "reaches"}[name])
+        await live.recorded("ada", "bob")
         command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
         done = await anyio.run_process(command, env=live.environment(), check=False)
     (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "routes"]

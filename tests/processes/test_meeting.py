@@ -1,11 +1,9 @@
 """Where the hooks of a client find its session, and which peer a session's id leads back to."""
 
-import json
 import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -18,12 +16,6 @@ from tests.support.live import LIMIT_S, Live, LiveSession, alive
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with alive(tmp_path) as live:
         yield live
-
-
-def told(live: Live) -> list[dict[str, Any]]:
-    """What the records in a home say, in no order."""
-    folder = live.home.data / "run" / "clients"
-    return [json.loads(path.read_bytes()) for path in folder.glob("*.json")]
 
 
 def parent(pid: int) -> int:
@@ -40,7 +32,7 @@ async def test_a_session_is_found_by_its_client_until_it_ends(live: Live) -> Non
     ada = await live.join("ada", session="one")
     peer, _ = await who(ada)
     client = parent(ada.pid)
-    (record,) = told(live)
+    (record,) = live.records()
     assert (record["v"], record["pid"], record["server"]) == (1, client, ada.pid)
     assert (record["peer"], record["session"], record["mesh"]) == (peer, "one", "local")
     assert Path(record["file"]) == live.home.sessions / peer / "peer.db"
@@ -50,15 +42,15 @@ async def test_a_session_is_found_by_its_client_until_it_ends(live: Live) -> Non
     (path,) = (live.home.data / "run" / "clients").glob("*")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert await ada.end() == 0
-    assert told(live) == []
+    assert live.records() == []
 
 
 async def test_a_record_of_a_client_that_is_gone_is_swept_by_the_next_session(live: Live) -> None:
     ada = await live.join("ada")
     await ada.kill()
-    assert [one["server"] for one in told(live)] == [ada.pid]
+    assert [one["server"] for one in live.records()] == [ada.pid]
     bob = await live.join("bob")
-    assert [one["server"] for one in told(live)] == [bob.pid]
+    assert [one["server"] for one in live.records()] == [bob.pid]
 
 
 async def test_a_session_id_is_the_same_peer_again(live: Live) -> None:
@@ -93,14 +85,14 @@ async def test_a_session_that_another_client_still_has_is_forked(live: Live, ses
     for one in (ada, fork):
         assert [message["id"] for message in await one.read(1)] == [sent["id"]]
     # Who goes on with the session later is who had it first, with all that waits there.
-    (mesh,) = {one["mesh_id"] for one in told(live)}
+    (mesh,) = {one["mesh_id"] for one in live.records()}
     assert records.peer_of(live.home.data, session, mesh) == peer
 
 
 async def test_an_alias_of_a_peer_that_this_home_lacks_is_none(live: Live) -> None:
     ada = await live.join("ada", session="one")
     before = await who(ada)
-    (mesh,) = {one["mesh_id"] for one in told(live)}
+    (mesh,) = {one["mesh_id"] for one in live.records()}
     assert await ada.end() == 0
     records.alias(live.home.data, "one", "p_" + "a" * 26, mesh)
     assert await who(await live.join("ada", session="one")) == before
@@ -111,22 +103,20 @@ async def test_a_record_that_another_server_of_the_client_took_with_it_comes_bac
 ) -> None:
     ada = await live.join("ada")
     bob = await live.join("bob")
-    [record] = [one for one in told(live) if one["server"] == ada.pid]
+    record, _ = await live.recorded("ada", "bob")
     records.remove(live.home.data, record["pid"], ada.pid)
     # Whatever arrives has the server look.
     await bob.call("send", to="ada", text="Are you there?")
     with anyio.fail_after(LIMIT_S):
-        while ada.pid not in {one["server"] for one in told(live)}:
+        while ada.pid not in {one["server"] for one in live.records()}:
             await bob.call("search_peers", query="ada")
-    assert record in told(live)
+    assert record in live.records()
 
 
 async def test_a_new_handle_is_in_the_record(live: Live) -> None:
     ada = await live.join("ada")
     await ada.call("set_profile", handle="grace")
-    with anyio.fail_after(LIMIT_S):
-        while [one["handle"] for one in told(live)] != ["grace"]:
-            await ada.call("search_peers", query="grace")
+    await live.recorded("grace")
 
 
 async def test_a_session_that_starts_removes_aliases_that_nobody_used_for_long(live: Live) -> None:
@@ -135,5 +125,5 @@ async def test_a_session_that_starts_removes_aliases_that_nobody_used_for_long(l
     os.utime(alias, (0, 0))
     await live.join("ada", session="one")
     assert not alias.exists()
-    (mesh,) = {one["mesh_id"] for one in told(live)}
+    (mesh,) = {one["mesh_id"] for one in live.records()}
     assert records.peer_of(live.home.data, "one", mesh) is not None

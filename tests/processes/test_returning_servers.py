@@ -185,6 +185,7 @@ async def test_a_session_begins_although_a_server_is_broken_and_it_is_told_why(
     await world.add("hand", *COMMAND)
     shop = await world.join("shop", "1")
     await world.answers()
+    await world.until_state("hand", "running")
     row = await world.until_state("gone", "failed")
     assert (row["by"], row["command"]) == ("shop", "no-such-server --flag")
     assert "no-such-server" in row["why"]

@@ -283,6 +283,20 @@ class Live:
                 tasks.start_soon(join, name)
         return [joined[name] for name in names]
 
+    def records(self) -> list[dict[str, Any]]:
+        """Give what hooks find of the open sessions, in no order."""
+        folder = self.home.data / "run" / "clients"
+        return [json.loads(path.read_bytes()) for path in folder.glob("*.json")]
+
+    async def recorded(self, *handles: str) -> list[dict[str, Any]]:
+        """Wait until hooks find sessions of these handles alone; gives their records, in order."""
+        with anyio.fail_after(LIMIT_S):
+            while True:
+                found = {one["handle"]: one for one in self.records()}
+                if found.keys() == {*handles}:
+                    return [found[handle] for handle in handles]
+                await a_moment()
+
     def environment(self, **more: str) -> dict[str, str]:
         """Give what a process of this home finds in its environment."""
         machine = broker_environment().items()

@@ -51,14 +51,20 @@ def nobody() -> Notify | None:
     return None
 
 
+async def begun(mesh: Mesh, notifier: Callable[[], Notify | None] = nobody) -> Watch:
+    """Begin to watch a mesh as the session of this test's process."""
+    starter = Starter(Living.now(os.getpid()), "a session", is_attended=True)
+    watch = Watch(mesh, Meeting(mesh.peer, starter), notifier)
+    await watch.begin()
+    return watch
+
+
 @asynccontextmanager
 async def watched(
     mesh: Mesh, notifier: Callable[[], Notify | None] = nobody
 ) -> AsyncIterator[Watch]:
     """Watch a mesh as the session of this test's process."""
-    starter = Starter(Living.now(os.getpid()), "a session", is_attended=True)
-    watch = Watch(mesh, Meeting(mesh.peer, starter), notifier)
-    await watch.begin()
+    watch = await begun(mesh, notifier)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch.run)
         yield watch
@@ -95,6 +101,17 @@ async def test_what_a_blocked_member_wrote_is_declined_at_once(world: World) -> 
         await world.block(blocked=True)
         await comes(world.ada, lambda sql: not showable(world.ada.peer.now_ms())(sql))
         assert (await until(world.bob, sent.id, "declined")).reason == "blocked"
+
+
+async def test_what_is_blocked_before_the_first_look_is_declined_too(world: World) -> None:
+    sent = await world.bob.send("ada", "psst")
+    await kept(world.ada, 1)
+    watch = await begun(world.ada)
+    await world.block(blocked=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch.run)
+        assert (await until(world.bob, sent.id, "declined")).reason == "blocked"
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("how", ["revoked", "blocked"])
