@@ -6,7 +6,7 @@ approves a tool; what it is shown of a refusal is the command that its human may
 
 import shlex
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 import anyio.to_thread
@@ -20,6 +20,14 @@ ELICIT: Final = "elicitation/create"
 _LONGEST_TOLD: Final = 300
 _LOOK_S: Final = 0.5
 _MOST_DIFF: Final = 1500
+ALLOW: Final = "allow"
+# To be filled in: a dialog without fields stands on its "Accept", where the Enter of a prompt that
+# is being typed would answer for the human.
+_FORM: Final = {
+    "type": "object",
+    "properties": {ALLOW: {"type": "boolean", "title": "Let it be called"}},
+    "required": [ALLOW],
+}
 
 Ask = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 """Asks the client of the calling session, and gives its result; raises ``MeshError``."""
@@ -99,14 +107,17 @@ class Approving:
         question: dict[str, Any] = {
             "mode": "form",
             "message": await self._question(offered, tool, standing),
-            "requestedSchema": {"type": "object", "properties": {}},
+            "requestedSchema": _FORM,
         }
         try:
             answer = await ask(ELICIT, question)
         except MeshError:
             return None
-        verdicts = {"accept": Verdict.APPROVED, "decline": Verdict.DENIED}
-        return verdicts.get(str(answer.get("action")))
+        if answer.get("action") == "decline":
+            return Verdict.DENIED
+        content: Any = answer.get("content")
+        is_allowed = isinstance(content, dict) and cast("Any", content).get(ALLOW) is True
+        return Verdict.APPROVED if answer.get("action") == "accept" and is_allowed else None
 
     async def _question(self, offered: Offered, tool: Definition, standing: Standing) -> str:
         name, whose = _told(tool["name"]), f"{offered.member.name} ({offered.full_name})"

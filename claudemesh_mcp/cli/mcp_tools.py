@@ -200,15 +200,25 @@ async def _nobody(_method: str, _params: dict[str, Any]) -> dict[str, Any]:
 async def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:
     """Ask at the terminal what can be answered by yes or no."""
     schema: Any = params.get("requestedSchema")
-    has_fields = isinstance(schema, dict) and cast("Any", schema).get("properties")
-    if params.get("mode", "form") != "form" or has_fields:
+    described: Any = cast("Any", schema).get("properties") if isinstance(schema, dict) else None
+    fields = cast("dict[str, Any]", described) if isinstance(described, dict) else {}
+    if params.get("mode", "form") != "form" or not _is_yes_or_no(fields):
         return await _nobody(method, params)
     for line in str(params.get("message")).splitlines():
         show.word(line)
+    for name, about in fields.items():
+        show.word(f"{about.get('title', name)}?")
     show.word("y: yes; n: no, also later; anything else: not now")
     said = (await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)).strip()
     answers = {"y": "accept", "yes": "accept", "n": "decline", "no": "decline"}
-    return {"action": answers.get(said.lower(), "cancel"), "content": {}}
+    action = answers.get(said.lower(), "cancel")
+    return {"action": action, "content": dict.fromkeys(fields, True) if action == "accept" else {}}
+
+
+def _is_yes_or_no(fields: dict[str, Any]) -> bool:
+    """Tell whether a form has nothing to fill in, or one thing to say yes to."""
+    dicts = [cast("dict[str, Any]", one) for one in fields.values() if isinstance(one, dict)]
+    return not fields or (len(fields) == 1 and [one.get("type") for one in dicts] == ["boolean"])
 
 
 def _print(result: dict[str, Any]) -> None:

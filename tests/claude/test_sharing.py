@@ -32,6 +32,7 @@ from tests.support.twohomes import joined
 
 PLUGIN = "plugin_claudemesh_mesh"
 IMPORTED = "mcp__claudemesh__hand__seen"
+CURSOR_ON_ACCEPT = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT} Accept"
 TOLD = "SELECT 1 FROM facts WHERE key = 'route.started'"
 """Finds in a peer's file that it has started a server which comes back, told or not yet."""
 
@@ -137,14 +138,12 @@ async def test_what_one_session_shares_another_calls_imports_and_learns_the_end_
 async def accept(terminal: Terminal, tool: str) -> None:
     """Wait until the human is asked for a tool, and let them allow it."""
     await terminal.shows(f"wants to call the tool {tool} of max (anna/hand)")
-
-    def is_answered(screen: str) -> bool:
-        # What was drawn a moment ago may not hear the key yet.
-        if is_asked := "requests your input" in screen:
-            terminal.press("Enter")
-        return not is_asked
-
-    await terminal.wait(is_answered, "end of the question")
+    # An Enter that was meant for a prompt allows nothing.
+    await terminal.press_until("Down", lambda screen: CURSOR_ON_ACCEPT in screen)
+    await terminal.press_until("Enter", lambda screen: "This field is required" in screen)
+    await terminal.press_until("Space", lambda screen: "☒" in screen)
+    await terminal.press_until("Enter", lambda screen: CURSOR_ON_ACCEPT in screen)
+    await terminal.press_until("Enter", lambda screen: "requests your input" not in screen)
 
 
 async def test_a_human_allows_another_members_tool_on_the_screen_or_by_a_command(

@@ -87,7 +87,8 @@ async def test_the_user_is_asked_once_by_a_client_that_can(world: World, action:
     asked = {"server": "hand", "tool": "seen"}
     async with calling(world.bob, capabilities=FORMS) as client:
         number = client.post_call("call_tool", **asked)
-        [question] = await answering(client, {"result": {"action": action}})
+        said = {"action": action, "content": {"allow": True}}
+        [question] = await answering(client, {"result": said})
         first = (await client.answer(number))["result"]
         if action == "cancel":
             number = client.post_call("call_tool", **asked)
@@ -148,6 +149,7 @@ async def test_a_user_at_a_terminal_is_asked_and_sees_how_far_a_call_is(world: W
 
     code, _, said = await run(b"\n", "seen")
     assert (code, "wants to call the tool seen of max" in said) == (4, True)
+    assert "Let it be called?" in said
     assert "mcp-server approve ada/hand seen" in said
     assert (await run(b"y\n", "seen"))[:2] == (0, "seen\n")
     ok(await world.bob.runs("mcp-server", "call", "hand", "seen"))

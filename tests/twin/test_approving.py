@@ -27,6 +27,7 @@ class Human:
     """Answers what it is asked, and keeps that."""
 
     action: str = ""
+    content: object = field(default_factory=lambda: {"allow": True})
     asked: list[Words] = field(default_factory=list[Words])
 
     async def __call__(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -34,7 +35,7 @@ class Human:
         self.asked.append(params)
         if not self.action:
             raise Unavailable("Nobody answered.", code="timeout")
-        return {"action": self.action}
+        return {"action": self.action, "content": self.content}
 
 
 class Absent:
@@ -124,6 +125,23 @@ async def test_a_human_who_does_not_say_is_asked_again(world: World, action: str
     assert await world.code(offered, ADD, human) == ""
 
 
+@pytest.mark.parametrize(
+    "content",
+    [None, {}, {"allow": False}, {"allow": "true"}, {"allow": 1}, [True], {"other": True}],
+)
+async def test_a_form_that_was_sent_off_without_a_yes_allows_nothing(
+    world: World, content: object
+) -> None:
+    offered, human = await world.offered(ADD), Human("accept", content)
+    assert await world.code(offered, ADD, human) == "needs_approval"
+    [asked] = human.asked
+    assert asked["requestedSchema"] == {
+        "type": "object",
+        "properties": {"allow": {"type": "boolean", "title": "Let it be called"}},
+        "required": ["allow"],
+    }
+
+
 async def test_a_changed_definition_is_shown_with_what_changed(world: World) -> None:
     offered, human = await world.offered(ADD), Human("accept")
     await world.code(offered, ADD, human)
@@ -188,7 +206,7 @@ async def test_a_file_that_breaks_while_the_question_is_open_leaves_it_to_the_hu
         while len(looks) < 2:
             await anyio.lowlevel.checkpoint()
         pins.path.unlink()
-        return {"action": "accept"}
+        return {"action": "accept", "content": {"allow": True}}
 
     with anyio.fail_after(LIMIT_S):
         await world.approving.check(offered, ADD, answer)

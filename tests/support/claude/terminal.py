@@ -24,6 +24,8 @@ from tests.support.sockets import for_sockets
 
 WIDTH: Final = 160
 HEIGHT: Final = 50
+_LOOKS: Final = 20
+"""So often the screen is looked at before a key counts as not heard."""
 # Waits for its stdin to end, as it does when the test ends in any way, and then ends what is on the
 # screen: by the hang-up that a terminal gives, and by force if that is not enough.
 _GUARD: Final = """read -r _
@@ -107,6 +109,19 @@ class Terminal:
     def press(self, *keys: str) -> None:
         """Press keys, by their names in tmux."""
         self.tmux("send-keys", *keys)
+
+    async def press_until(self, key: str, holds: Callable[[str], bool]) -> None:
+        """Press a key until something holds of the screen: what was just drawn may not hear it."""
+        looks = 0
+
+        def is_so(screen: str) -> bool:
+            nonlocal looks
+            if not (is_so := holds(screen)) and looks % _LOOKS == 0:
+                self.press(key)
+            looks += 1
+            return is_so
+
+        await self.wait(is_so, f"answer to the key {key}")
 
     async def leave(self) -> None:
         """End the client as its user does, and wait until it is gone."""
