@@ -23,6 +23,8 @@ from claudemesh_wire.errors import MeshError, ProtocolError
 logger: Final = logging.getLogger(__name__)
 
 _IDLE_S: Final = 300.0
+MAX_ASKED: Final = 64
+"""So often a server may ask while one call of it runs."""
 Params = dict[str, Any]
 
 
@@ -53,6 +55,7 @@ class Hooks:
 class _Open:
     done: asyncio.Future[Params]
     hooks: Hooks
+    asked: int = 0
 
 
 class Link:
@@ -142,7 +145,10 @@ class Link:
         number = words.number(said, words.CALL)
         one = self._open.get(number) if number is not None else None
         answer: Params = {"error": {"code": -32602, "message": "No such call is open."}}
-        if one is not None:
+        if one is not None and one.asked >= MAX_ASKED:
+            answer = {"error": {"code": -32603, "message": f"A call may ask {MAX_ASKED} times."}}
+        elif one is not None:
+            one.asked += 1
             answer = await one.hooks.ask(str(said.get("method")), words.part(said, "params"))
         await self.tell({words.ANSWERED: asked, **answer})
 

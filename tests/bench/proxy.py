@@ -155,6 +155,7 @@ async def run(folder: Path, count: int) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(
             launch.command, *launch.args, stdin=PIPE, stdout=PIPE, env=environment()
         )
+        stack.push_async_callback(process.wait)
         stack.callback(process.kill)
         direct = Direct(process)
         tasks = await stack.enter_async_context(anyio.create_task_group())

@@ -88,6 +88,29 @@ async def test_what_the_server_says_meanwhile_comes_to_who_called(twin: Twin, ad
     assert {"answered": 7, "result": {"action": "accept"}} in host.heard
 
 
+async def test_a_server_can_not_ask_without_end(twin: Twin, ada: Caller) -> None:
+    async def nag(line: Line, said: Words) -> None:
+        for number in range(70):
+            asked = {"ask": number, "call": said["call"], "method": "elicitation/create"}
+            await line.send({**asked, "params": {}})
+
+    _, host = await hosting(twin, host=Host(nag))
+    times = 0
+
+    async def answer(_method: str, _params: Words) -> Words:
+        nonlocal times
+        times += 1
+        return {"result": {}}
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ada.call, Hooks(ask=answer))
+        await host.until(lambda said: sum("answered" in one for one in said) == 70)
+        tasks.cancel_scope.cancel()
+    refused = [one["error"] for one in host.heard if "error" in one]
+    assert (times, len(refused)) == (64, 6)
+    assert refused[0] == {"code": -32603, "message": "A call may ask 64 times."}
+
+
 async def test_a_cancelled_call_is_cancelled_over_there(twin: Twin, ada: Caller) -> None:
     async def never(_line: Line, _said: Words) -> None:
         await anyio.sleep_forever()
