@@ -165,7 +165,9 @@ def _of(folder: Path) -> dict[int, str]:
     found: dict[int, str] = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command = (
+                (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            )
             # A broker that a run's session has started is the room's, which ends it.
             if mark in (process / "environ").read_bytes() and "claudemesh_broker" not in command:
                 found[int(process.name)] = command
