@@ -78,11 +78,10 @@ def install(
         _settle(statusline, yes, asks, "Show the mesh in the status line, if none is set?"),
     )
     with _record(is_changed=not dry_run) as record:
-        steps = placing.steps(wish, site, record, claude)
-        _take(steps, dry_run=dry_run, json=json)
+        taken = _take(placing.steps(wish, site, record, claude), dry_run=dry_run, json=json)
     if not json:
         _say_what_is_double(site, scope)
-        if not steps:
+        if not taken:
             show.word(f"Claude Code has claudemesh already (scope {scope}).")
         elif not dry_run:
             show.word(_NEXT)
@@ -126,11 +125,11 @@ def uninstall(
         kept = [said for one in chosen if (said := removing.left(one, site, record))]
         if missing is not None and not dry_run:
             _take_without_client(steps, missing, json=json)
-        _take(steps, dry_run=dry_run, json=json)
+        taken = _take(steps, dry_run=dry_run, json=json)
     if not json:
         for said in kept:
             show.word(said)
-        if not steps:
+        if not taken:
             show.word("There is nothing of claudemesh in Claude Code, as far as seen from here.")
 
 
@@ -176,7 +175,7 @@ def _settle(given: bool | None, yes: bool, asks: bool, question: str) -> bool:
     return typer.confirm(question, default=True, err=True) if asks else yes
 
 
-def _take(steps: "Sequence[Step]", *, dry_run: bool, json: bool) -> None:
+def _take(steps: "Sequence[Step]", *, dry_run: bool, json: bool) -> list[dict[str, Any]]:
     taken: list[dict[str, Any]] = []
     for step in steps:
         told = step.shown() if dry_run else step.take()
@@ -186,6 +185,7 @@ def _take(steps: "Sequence[Step]", *, dry_run: bool, json: bool) -> None:
                 _print(told)
     if json:
         show.data({"done": not dry_run, "steps": taken})
+    return taken
 
 
 def _print(told: dict[str, Any]) -> None:

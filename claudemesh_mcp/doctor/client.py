@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from claudemesh_mcp.config import Paths
 from claudemesh_mcp.doctor.finding import Case, Finding, fail, in_thread, ok, skip, warn
 from claudemesh_mcp.home import read_private
-from claudemesh_mcp.installation import entries, placing, scopes
+from claudemesh_mcp.installation import entries, placing, scopes, source
 from claudemesh_mcp.installation.jsonfile import JsonFile
 from claudemesh_mcp.installation.record import record_alone
 from claudemesh_mcp.installation.scopes import Scope, Site
@@ -63,6 +63,8 @@ def _look_at_server(site: Site, paths: Paths) -> Finding:
             " two servers shows its messages by the one that started last.",
             f"claudemesh uninstall {extra}",
         )
+    if plugins and (folder := source.lost(site)) is not None:
+        return _plugin_is_lost(plugins[0], folder, paths)
     if plugins:
         return ok(f"Claude Code has claudemesh as a plugin (scope {plugins[0]}).")
     (scope, entry) = servers[0]
@@ -76,15 +78,22 @@ def _look_at_server(site: Site, paths: Paths) -> Finding:
         return fail(
             f"Claude Code starts {command} (scope {scope}), and that is not there.",
             f"{_INSTALL} --scope {scope}",
-            _installing(scope, paths),
+            _installing(placing.Wish(scope), paths),
         )
     return ok(f"Claude Code starts {command} (scope {scope}).")
 
 
+def _plugin_is_lost(scope: Scope, folder: Path, paths: Paths) -> Finding:
+    said = f"Claude Code reads the plugin (scope {scope}) from {folder}, and it is not there."
+    if scope is Scope.PROJECT:  # Its settings are shared, and no folder is named in them.
+        return fail(said, f"claudemesh uninstall --plugin --scope {scope}")
+    wish = placing.Wish(scope, as_plugin=True)
+    return fail(said, f"{_INSTALL} --plugin --scope {scope}", _installing(wish, paths))
+
+
 def _look_at_hooks(site: Site, paths: Paths) -> Finding:
     found, gone, quiet = list[Scope](), list[tuple[Scope, str]](), list[Path]()
-    for scope in site.placed:
-        path = site.settings(scope)
+    for scope, path in [(one, path) for one in site.placed for path in site.files(one)]:
         try:
             content = JsonFile.read(path).content()
         except MeshError as error:
@@ -104,7 +113,7 @@ def _look_at_hooks(site: Site, paths: Paths) -> Finding:
         return fail(
             f"The hooks (scope {scope}) start {lost}, and that is not there.",
             f"{_INSTALL} --scope {scope}",
-            _installing(scope, paths),
+            _installing(placing.Wish(scope), paths),
         )
     return _judge(site, found)
 
@@ -140,13 +149,14 @@ def _lost(entry: dict[str, Any]) -> str:
     return next((one for one in named if shutil.which(one) is None and not Path(one).exists()), "")
 
 
-def _installing(scope: Scope, paths: Paths) -> Callable[[], str]:
+def _installing(wish: placing.Wish, paths: Paths) -> Callable[[], str]:
     def install() -> str:
-        wish, claude = placing.Wish(scope), scopes.find_claude()
+        claude = scopes.find_claude()
         with record_alone(paths.data) as record:
             steps = placing.steps(wish, scopes.here(), record, claude)
             done = [step.take() for step in steps]
-        return "; ".join(str(one.get("run") or one.get("edit")) for one in done if one)
+        told = [one.get("run") or one.get("edit") or one.get("write") for one in done]
+        return "; ".join(str(one) for one in told if one)
 
     return install
 

@@ -4,13 +4,14 @@
 leave all that is somebody else's, in its order.
 """
 
+import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any, Final, cast
 
 from claudemesh_mcp.installation.jsonfile import lists_at
-from claudemesh_mcp.installation.record import Note
+from claudemesh_mcp.installation.record import Note, both
 from claudemesh_mcp.plugin.entries import EVENTS, REWAKE, Command, hooks
 from claudemesh_mcp.routes.hook import RUNG_SHARED, SHARED
 
@@ -27,9 +28,12 @@ BY_SERVER: Final = "mcp__claudemesh__"
 BY_PLUGIN: Final = "mcp__plugin_claudemesh_mesh__"
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
-_HOOK: Final = "claudemesh_mcp/routes/hook.py"
-_SHARED_HOOK: Final = "claudemesh hook "
-_STATUS: Final = ("claudemesh_mcp/statusline.py", "claudemesh statusline")
+_PROGRAM: Final = "claudemesh"
+_HOOK: Final = "/claudemesh_mcp/routes/hook.py"
+_STATUS: Final = "/claudemesh_mcp/statusline.py"
+_LOOK: Final = "command -v claudemesh >/dev/null || exit 0"
+_WORD: Final = re.compile(r"\bclaudemesh'? hook (\w+)")
+_SHARED_STATUS: Final = f"{_LOOK}; exec claudemesh statusline"
 _REFRESH_S: Final = 5
 # A Python that does not find its file ends with 2, by which a hook forbids the prompt or wakes the
 # session: what is left of an installation that was removed would take the user's turns from him.
@@ -49,18 +53,16 @@ def shared_hook(word: str) -> dict[str, Any]:
 
     What is called so there may be another program, and an exit code of its own is not to count.
     """
-    look = "command -v claudemesh >/dev/null || exit 0"
     if word == REWAKE:
         rung = f"[ $? -ne {RUNG_SHARED} ] || exit 2; exit 0"
-        return {"command": f"{look}; claudemesh hook {REWAKE} {SHARED}; {rung}"}
-    return {"command": f"{look}; claudemesh hook {word} || exit 0"}
+        return {"command": f"{_LOOK}; claudemesh hook {REWAKE} {SHARED}; {rung}"}
+    return {"command": f"{_LOOK}; claudemesh hook {word} || exit 0"}
 
 
 def status_line(*, is_shared: bool) -> dict[str, Any]:
     """Give the status line."""
     own = shlex.join([sys.executable, "-I", "-S", str(_PACKAGE / "statusline.py")])
-    shared = "command -v claudemesh >/dev/null || exit 0; exec claudemesh statusline"
-    command = shared if is_shared else own
+    command = _SHARED_STATUS if is_shared else own
     return {"type": "command", "command": command, "refreshInterval": _REFRESH_S}
 
 
@@ -84,7 +86,7 @@ def allow(content: dict[str, Any], note: Note, path: Path, prefix: str) -> list[
     rules = lists_at(content, path, "permissions", "allow")
     added = [rule for name in READ_ONLY if (rule := prefix + name) not in rules]
     rules.extend(added)
-    note.allow += added
+    note.allow = both(note.allow, added)
     _note_made(content, note, missing)
     return [f"permissions.allow: {', '.join(added)}"] if added else []
 
@@ -104,15 +106,15 @@ def take_out(content: dict[str, Any], note: Note) -> list[str]:
     words = _take_hooks_out(content)
     allowed = _found(content, ("permissions", "allow"))
     gone = [rule for rule in note.allow if isinstance(allowed, list) and rule in allowed]
-    for rule in gone:
-        cast("list[Any]", allowed).remove(rule)
+    if gone:
+        allowed[:] = [rule for rule in cast("list[Any]", allowed) if rule not in gone]
     words += [f"permissions.allow: {', '.join(gone)}"] if gone else []
     line = content.get("statusLine")
     if line is not None and (line == note.status_line or _is_our_status(line)):
         del content["statusLine"]
         words.append("statusLine")
     for keys in sorted(note.made, key=len, reverse=True):
-        if _stands(content, keys) and not _found(content, keys):
+        if _stands(content, keys) and _found(content, keys) in ([], {}):
             del _found(content, keys[:-1])[keys[-1]]
     note.allow, note.made, note.status_line = [], [], None
     return words
@@ -172,17 +174,54 @@ def _is_our_hook(entry: object) -> bool:
     if not isinstance(entry, dict):
         return False
     told = cast("dict[str, Any]", entry)
-    words = " ".join(str(word) for word in [told.get("command"), *_items(told.get("args"))])
-    return _HOOK in words or _SHARED_HOOK in words
+    match [told.get("command"), *_items(told.get("args"))]:
+        case [str() as line]:
+            return _is_our_line(line)
+        case [str(), "-I", "-S", str() as file, str()]:  # As it once was.
+            return file.endswith(_HOOK)
+        case ["sh", "-c", text, str(), str() as file, str()]:
+            return text == _IF_THERE and file.endswith(_HOOK)
+        case _:
+            return False
+
+
+def _is_our_line(line: str) -> bool:
+    found = _WORD.search(line)
+    if found is None:
+        return False
+    word = found[1]
+    once = f"{_LOOK}; exec claudemesh hook {word}"
+    return line in {shared_hook(word)["command"], once} or _by_hand(line) == ["hook", word]
 
 
 def _is_our_status(line: object) -> bool:
     command = cast("dict[str, Any]", line).get("command") if isinstance(line, dict) else None
-    return any(sign in str(command) for sign in _STATUS)
+    if not isinstance(command, str):
+        return False
+    match _split(command):
+        case [_, "-I", "-S", file]:
+            return file.endswith(_STATUS)
+        case _:
+            return command == _SHARED_STATUS or _by_hand(command) == ["statusline"]
+
+
+def _by_hand(line: str) -> list[str]:
+    """Give the words behind our program's name or path, if that is all of a line."""
+    words = _split(line)
+    return words[1:] if words and Path(words[0]).name == _PROGRAM else []
+
+
+def _split(line: str) -> list[str]:
+    """Give the words of a line; none if it has more for a shell to do than to start them."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        return []
+    return words if shlex.join(words) == line else []
 
 
 def _note_made(content: dict[str, Any], note: Note, missing: list[tuple[str, ...]]) -> None:
-    note.made += [list(keys) for keys in missing if _stands(content, keys)]
+    note.made = both(note.made, [list(keys) for keys in missing if _stands(content, keys)])
 
 
 def _stands(content: dict[str, Any], keys: "tuple[str, ...] | list[str]") -> bool:

@@ -8,12 +8,14 @@ import codecs
 import json
 import math
 import os
+import tempfile
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
-from claudemesh_mcp.home import atomic_write, private_folder
+from claudemesh_mcp.home import atomic_write, private_folder, remove
+from claudemesh_mcp.installation.scopes import plain_bytes
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid
 
 _MODE: Final = 0o600
@@ -42,7 +44,7 @@ class JsonFile:
             Invalid: ``settings_invalid``: it can't be read, or is no JSON object.
         """
         try:
-            file = cls(path, path.read_bytes())
+            file = cls(path, plain_bytes(path))
         except (FileNotFoundError, NotADirectoryError):
             return cls(path, None)
         except OSError as error:
@@ -67,15 +69,19 @@ class JsonFile:
         """Make sure that it may be changed, before anything else is.
 
         Raises:
-            Forbidden: ``settings_read_only``: its owner, or the folder, forbids it.
+            Forbidden: ``settings_read_only``: its owner, the folder or the disk forbids it.
         """
-        target = self.path.resolve()
+        target = self._target
         # Its replacement needs the folder's leave alone, which is not what its owner means.
         if target.exists() and not target.stat().st_mode & _WRITING:
             raise _read_only(target, f"chmod u+w '{target}'")
         folder = next(one for one in target.parents if os.path.lexists(one))
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            raise _read_only(folder, f"Look at it: ls -ld '{folder}'")
+        try:
+            # Rights do not tell all: root has them on a disk that is full, and in /proc.
+            with tempfile.TemporaryFile(dir=folder) as tried:
+                tried.write(self.raw or b"{}")
+        except OSError as error:
+            raise _read_only(folder, f"Look at it: ls -ld '{folder}'; df '{folder}'") from error
 
     def write(self, content: dict[str, Any]) -> None:
         """Replace what it says.
@@ -84,21 +90,42 @@ class JsonFile:
             Conflict: ``settings_changed``: somebody has written it meanwhile.
             MeshError: the disk refuses.
         """
+        self._refuse_changed()
+        target = self._target
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Forbidden(
+                f"{target.parent} can't be made: {error.strerror}.",
+                "Make that folder, or move away what leads there, and run this again.",
+                code="settings_read_only",
+            ) from error
+        mode = target.stat().st_mode & _MODE_BITS if target.exists() else _MODE
+        mark = codecs.BOM_UTF8 if (self.raw or b"").startswith(codecs.BOM_UTF8) else b""
+        atomic_write(target, mark + _written(content), mode)
+
+    def remove(self) -> None:
+        """Remove it; a link to it stays, as it was there before.
+
+        Raises:
+            Conflict: ``settings_changed``: somebody has written it meanwhile.
+            Unavailable: the disk refuses.
+        """
+        self._refuse_changed()
+        remove(self._target)
+
+    @property
+    def _target(self) -> Path:
+        # Unlike Path.resolve() this gives something for links that lead round in a circle too.
+        return Path(os.path.realpath(self.path))
+
+    def _refuse_changed(self) -> None:
         if JsonFile.read(self.path).raw != self.raw:
             raise Conflict(
                 f"{self.path} was changed meanwhile.",
                 "Run this again.",
                 code="settings_changed",
             )
-        target = self.path.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        mode = target.stat().st_mode & _MODE_BITS if target.exists() else _MODE
-        mark = codecs.BOM_UTF8 if (self.raw or b"").startswith(codecs.BOM_UTF8) else b""
-        atomic_write(target, mark + _written(content), mode)
-
-    def remove(self) -> None:
-        """Remove it; a link to it stays, as it was there before."""
-        self.path.resolve().unlink(missing_ok=True)
 
     def copy_to(self, folder: Path) -> Path | None:
         """Keep what it says now, for whoever wants it back; gives where, if there was something."""

@@ -13,8 +13,9 @@ from typing import Any, Final
 from claudemesh_mcp.installation import entries, scopes
 from claudemesh_mcp.installation.jsonfile import JsonFile
 from claudemesh_mcp.installation.record import Note, Record
+from claudemesh_mcp.installation.removing import leftovers
 from claudemesh_mcp.installation.scopes import MARKETPLACE, PLUGIN, SERVER, Scope, Site
-from claudemesh_mcp.installation.source import Assemble, plugin_folder
+from claudemesh_mcp.installation.source import Assemble, lost, plugin_folder
 from claudemesh_mcp.installation.steps import Edit, Place, Run, Step
 from claudemesh_wire.errors import Conflict
 
@@ -50,9 +51,11 @@ def steps(wish: Wish, site: Site, record: Record, claude: str) -> list[Step]:
         claude: The client's program.
 
     Raises:
-        Conflict: it is installed in the other way, another server has our name, or the project's
-            settings are the user's (``project_is_home``).
+        Conflict: it is installed in the other way, another server has our name, the project's
+            settings are the user's (``project_is_home``), or would tell others of a folder of
+            this machine (``plugin_not_shared``).
         Invalid: ``settings_invalid``.
+        Forbidden: ``settings_read_only``.
     """
     path = site.settings(wish.scope)
     if wish.scope not in site.placed:
@@ -66,7 +69,7 @@ def steps(wish: Wish, site: Site, record: Record, claude: str) -> list[Step]:
     JsonFile.read(path)
     place = Place(path, record)
     act = _plugin if wish.as_plugin else _server
-    made: list[Step] = [*act(wish, site, place, claude)]
+    made: list[Step] = [*act(wish, site, place, claude), *leftovers(wish.scope, site, record)]
     was_there = not wish.as_plugin and site.server(wish.scope) is not None
     edit = Edit(place, partial(_change, wish, path, was_there=was_there))
     return [*made, edit] if edit.shown() else made
@@ -132,7 +135,9 @@ def _has_server_or_hooks(site: Site) -> Scope | None:
     """Give the first scope that has what the plugin brings too."""
     servers = {scope for scope, entry in site.servers() if scopes.is_ours(entry)}
     hooked = (
-        scope for scope in site.placed if entries.has_hooks(scopes.read(site.settings(scope)))
+        scope
+        for scope in site.placed
+        if any(entries.has_hooks(scopes.read(path)) for path in site.files(scope))
     )
     return next((scope for scope in Scope if scope in {*servers, *hooked}), None)
 
@@ -147,17 +152,33 @@ def _plugin(wish: Wish, site: Site, place: Place, claude: str) -> list[Step]:
     scope = ("--scope", str(wish.scope))
     folder = plugin_folder(place.record.data)
     made: list[Step] = [step] if (step := Assemble(folder)).shown() else []
-    if site.plugin(wish.scope):
+    # Where a folder is made anew in its place, the plugin is there again.
+    is_lost = lost(site) not in {None, folder}
+    if site.plugin(wish.scope) and not is_lost:
         return made
-    if site.marketplace not in {"", str(folder)}:
+    if wish.scope is Scope.PROJECT:
+        raise Conflict(
+            "The plugin is read from a folder of this machine, which the settings that a project"
+            " shares would name to everybody.",
+            "Share the server and its hooks: claudemesh install --scope project. Or have the plugin"
+            " for yourself in this project: claudemesh install --plugin --scope local",
+            code="plugin_not_shared",
+        )
+    if is_lost:
+        words = ("plugin", "marketplace", "add", *scope, str(folder))
+        # It was there before, or is noted already.
+        made.append(Run(claude, words, place, ("marketplace", place.note().marketplace)))
+    elif site.marketplace not in {"", str(folder)}:
         raise Conflict(
             f"Claude Code knows another marketplace called {MARKETPLACE}: {site.marketplace}.",
             f"To use it: claude plugin install {PLUGIN}. To replace it, first:"
             f" claude plugin marketplace remove {MARKETPLACE}",
             code="name_taken",
         )
-    if not site.marketplace:
+    elif not site.marketplace:
         words = ("plugin", "marketplace", "add", *scope, str(folder))
         made.append(Run(claude, words, place, ("marketplace", True)))
+    if site.plugin(wish.scope):
+        return made
     words = ("plugin", "install", *scope, PLUGIN)
     return [*made, Run(claude, words, place, ("plugin", True))]

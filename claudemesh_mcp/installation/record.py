@@ -8,13 +8,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
-from claudemesh_mcp.home import atomic_write, file_lock, private_folder
+from claudemesh_mcp.home import atomic_write, file_lock, private_folder, read_private
 
 _FILE: Final = "installed.json"
 _LOCK: Final = "installed.lock"
 _VERSION: Final = 1
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -41,6 +43,36 @@ class Note:
     allow: list[str] = field(default_factory=list[str])
     status_line: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> "Note":
+        """Give what a file tells; a part that makes no sense counts as not there."""
+        line = told.get("status_line")
+        flags = ("server", "was_there", "plugin", "marketplace", "created")
+        return cls(
+            *(told.get(flag) is True for flag in flags),
+            made=[keys for one in _items(told.get("made")) if (keys := _words(one))],
+            allow=_words(told.get("allow")),
+            status_line=cast("dict[str, Any]", line) if isinstance(line, dict) else None,
+        )
+
+    def joined(self, other: "Note") -> "Note":
+        """Give what one or the other says was added."""
+        return Note(
+            self.server or other.server,
+            self.was_there or other.was_there,
+            self.plugin or other.plugin,
+            self.marketplace or other.marketplace,
+            self.created or other.created,
+            both(self.made, other.made),
+            both(self.allow, other.allow),
+            other.status_line or self.status_line,
+        )
+
+
+def both(had: list[T], more: list[T]) -> list[T]:
+    """Give what is in one list or the other, once."""
+    return [*had, *(one for one in more if one not in had)]
+
 
 class Record:
     """The notes of one home.
@@ -50,12 +82,17 @@ class Record:
     """
 
     def __init__(self, data: Path) -> None:
+        """Read the notes.
+
+        Raises:
+            MeshError: their file is somebody else's, or none.
+        """
         self.data = data
         self._notes: dict[str, Any] = {}
         try:
-            told = json.loads((data / _FILE).read_bytes())
+            told = json.loads(read_private(data / _FILE) or b"{}")
             self._notes = dict(told["places"]) if told["v"] == _VERSION else {}
-        except (OSError, ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             pass
 
     @property
@@ -65,10 +102,8 @@ class Record:
 
     def note(self, settings: Path) -> Note | None:
         """Give what is noted of a settings file."""
-        try:
-            return Note(**self._notes[str(settings)])
-        except (LookupError, TypeError):
-            return None
+        told = self._notes.get(str(settings))
+        return Note.of(cast("dict[str, Any]", told)) if isinstance(told, dict) else None
 
     def keep(self, settings: Path, note: Note | None) -> None:
         """Note what was added to a settings file, or that nothing is left of it.
@@ -100,3 +135,11 @@ def record_alone(data: Path) -> Generator[Record]:
     private_folder(data)
     with file_lock(data / _LOCK):
         yield Record(data)
+
+
+def _items(told: object) -> list[Any]:
+    return cast("list[Any]", told) if isinstance(told, list) else []
+
+
+def _words(told: object) -> list[str]:
+    return [word for word in _items(told) if isinstance(word, str)]

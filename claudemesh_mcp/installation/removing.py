@@ -4,12 +4,21 @@
 others, stays; what an installation has left whose note is lost is known by what it starts.
 """
 
+from functools import partial
 from typing import Any
 
 from claudemesh_mcp.installation import entries, scopes
 from claudemesh_mcp.installation.jsonfile import JsonFile
 from claudemesh_mcp.installation.record import Note, Record
-from claudemesh_mcp.installation.scopes import MARKETPLACE, PLUGIN, SERVER, SHARED, Scope, Site
+from claudemesh_mcp.installation.scopes import (
+    MARKETPLACE,
+    PLUGIN,
+    SERVER,
+    SHARED,
+    Scope,
+    Site,
+    table,
+)
 from claudemesh_mcp.installation.steps import Edit, Place, Run, Step
 
 
@@ -38,8 +47,9 @@ def steps(
         return [Run(claude, remove, beside, ("server", False))] if is_there else []
     JsonFile.read(path)
     note = record.note(path)
-    edit = Edit(place, _change)
-    made: list[Step] = [edit] if edit.shown() else []
+    edit = Edit(place, partial(_change, scope, site))
+    made: list[Step] = [edit] if edit.is_needed() else []
+    made += leftovers(scope, site, record)
     if _added_server(site.server(scope), note):
         made.append(Run(claude, remove, place, ("server", False)))
     if site.plugin(scope) and (plugin or (note is not None and note.plugin)):
@@ -49,6 +59,21 @@ def steps(
         words = ("plugin", "marketplace", "remove", *told, MARKETPLACE)
         made.append(Run(claude, words, place, ("marketplace", False)))
     return made
+
+
+def leftovers(scope: Scope, site: Site, record: Record) -> list[Edit]:
+    """Give what takes ours out of files that a scope is read from too, and is not written to.
+
+    Args:
+        scope: Which.
+        site: Where Claude Code keeps things.
+        record: What was noted.
+
+    Raises:
+        Invalid: ``settings_invalid``.
+    """
+    edits = [Edit(Place(path, record), entries.take_out) for path in site.files(scope)[1:]]
+    return [edit for edit in edits if edit.is_needed()]
 
 
 def left(scope: Scope, site: Site, record: Record) -> str:
@@ -67,5 +92,9 @@ def _added_server(entry: dict[str, Any] | None, note: Note | None) -> bool:
     return entry is not None and scopes.is_ours(entry) and (note is None or note.server)
 
 
-def _change(content: dict[str, Any], note: Note) -> list[str]:
+def _change(scope: Scope, site: Site, content: dict[str, Any], note: Note) -> list[str]:
+    # What is there no more can't be ours when somebody puts it there again.
+    note.server = note.server and site.server(scope) is not None
+    note.plugin = note.plugin and PLUGIN in table(content, "enabledPlugins")
+    note.marketplace = note.marketplace and bool(site.marketplace)
     return entries.take_out(content, note)

@@ -4,9 +4,11 @@
 read as expected counts as not there: files that are to be changed are looked at more closely.
 """
 
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from claudemesh_mcp.config import caller_of_sudo, client_folder, locate
+from claudemesh_mcp.installation import checkout
 from claudemesh_wire.errors import Forbidden, NotFound
 
 SERVER: Final = "claudemesh"
@@ -21,7 +24,9 @@ PLUGIN: Final = "claudemesh@claudemesh"
 MARKETPLACE: Final = "claudemesh"
 SHARED: Final = ".mcp.json"
 """Where a project's servers are, for all who work in it."""
+_LOCAL: Final = "settings.local.json"
 _CLAUDE: Final = "claude"
+_READING: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class Scope(StrEnum):
@@ -50,14 +55,21 @@ class Site:
         """Give the settings file of a scope."""
         if scope is Scope.USER:
             return self.config / "settings.json"
-        name = "settings.json" if scope is Scope.PROJECT else "settings.local.json"
-        return self.project / ".claude" / name
+        if scope is Scope.PROJECT:
+            return self.project / ".claude" / "settings.json"
+        return checkout.settings_folder(self.project) / ".claude" / _LOCAL
+
+    def files(self, scope: Scope) -> list[Path]:
+        """Give the settings files that are read in a scope; the first is the one to write to."""
+        first = self.settings(scope)
+        beside = self.project / ".claude" / _LOCAL
+        return [first, beside] if scope is Scope.LOCAL and beside != first else [first]
 
     @property
     def placed(self) -> list[Scope]:
         """The scopes that have a settings file of their own: a project's may be the user's."""
-        own = self.settings(Scope.USER).resolve()
-        is_own = self.settings(Scope.PROJECT).resolve() == own
+        own = os.path.realpath(self.settings(Scope.USER))
+        is_own = os.path.realpath(self.settings(Scope.PROJECT)) == own
         return [scope for scope in Scope if not (is_own and scope is Scope.PROJECT)]
 
     def server(self, scope: Scope) -> dict[str, Any] | None:
@@ -65,7 +77,8 @@ class Site:
         is_shared = scope is Scope.PROJECT
         holder = read(self.project / SHARED if is_shared else self.state)
         if scope is Scope.LOCAL:
-            holder = table(table(holder, "projects"), str(self.project))
+            root = checkout.root_of(self.project) or self.project
+            holder = table(table(holder, "projects"), str(root))
         entry = table(holder, "mcpServers").get(SERVER)
         return cast("dict[str, Any]", entry) if isinstance(entry, dict) else None
 
@@ -86,16 +99,36 @@ class Site:
     @property
     def marketplace(self) -> str:
         """Where the known marketplace of our name comes from; empty if there is none."""
-        known = read(self.config / "plugins" / "known_marketplaces.json")
-        source = table(table(known, MARKETPLACE), "source")
+        source = self._marketplace()
         told = source.get("path") or source.get("repo") or source.get("url") or ""
         return str(told)
 
+    @property
+    def marketplace_folder(self) -> Path | None:
+        """The folder that the marketplace of our name is read from, if it is a folder."""
+        path = self._marketplace().get("path")
+        return Path(path) if isinstance(path, str) and path else None
+
+    def _marketplace(self) -> dict[str, Any]:
+        known = read(self.config / "plugins" / "known_marketplaces.json")
+        return table(table(known, MARKETPLACE), "source")
+
 
 def here() -> Site:
-    """Look where this user's Claude Code keeps things, in the present folder."""
-    config, state = client_folder()
-    return Site(config, state, Path.cwd())
+    """Look where this user's Claude Code keeps things, in the present folder.
+
+    Raises:
+        NotFound: ``folder_gone``: somebody has removed that folder.
+    """
+    try:
+        config, state = client_folder()
+        return Site(config, state, Path.cwd())
+    except FileNotFoundError as error:
+        raise NotFound(
+            "The folder that this was started in is gone. Nothing was changed.",
+            "Run it in a folder that is there: cd ~",
+            code="folder_gone",
+        ) from error
 
 
 def find_claude() -> str:
@@ -147,10 +180,27 @@ def is_ours(entry: dict[str, Any]) -> bool:
 def read(file: Path) -> dict[str, Any]:
     """Read a file of Claude Code; nothing if it can't be read."""
     try:
-        told = json.loads(file.read_bytes())
+        told = json.loads(plain_bytes(file))
     except (OSError, ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", told) if isinstance(told, dict) else {}
+
+
+def plain_bytes(file: Path) -> bytes:
+    """Read a regular file; a pipe of that name would be waited for without end.
+
+    Raises:
+        OSError: it can't be read, or is something else.
+    """
+    handle = os.open(file, _READING)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+    except BaseException:
+        os.close(handle)
+        raise
+    with open(handle, "rb") as opened:  # noqa: PTH123 - a descriptor, not a path
+        return opened.read()
 
 
 def table(holder: dict[str, Any], key: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from claudemesh_mcp.home import private_folder
+from claudemesh_mcp.installation.scopes import Site
 from claudemesh_wire import VERSION
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
@@ -27,6 +28,16 @@ def plugin_folder(data: Path) -> Path:
         data: The home.
     """
     return _CHECKOUT if _is_plugin(_CHECKOUT) else data / "plugin"
+
+
+def lost(site: Site) -> Path | None:
+    """Give the folder that Claude Code reads the plugin from, if it holds no plugin any more.
+
+    Args:
+        site: Where Claude Code keeps things.
+    """
+    folder = site.marketplace_folder
+    return None if folder is None or folder.is_file() or _is_plugin(folder) else folder
 
 
 @dataclass(frozen=True)

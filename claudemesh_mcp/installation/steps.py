@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,6 +68,10 @@ class Run:
         Raises:
             Unavailable: ``claude_failed``: the client refused, or did not end.
         """
+        before, (_, is_added) = self.place.note(), self.noted
+        if is_added:
+            # Noted first: if this is killed behind it, what was added is still known as ours.
+            self._note()
         try:
             done = subprocess.run(
                 [self.program, *self.words],
@@ -75,15 +80,22 @@ class Run:
                 timeout=_LIMIT_S,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired as error:  # What it has done nobody knows.
+            raise self._failed(str(error)) from error
+        except OSError as error:
+            self.place.record.keep(self.place.settings, before)
             raise self._failed(str(error)) from error
         if done.returncode:
+            self.place.record.keep(self.place.settings, before)
             said = (done.stderr.strip() or done.stdout.strip()).decode("utf-8", "replace")
             raise self._failed(said[:500])
+        self._note()
+        return self.shown()
+
+    def _note(self) -> None:
         note = self.place.note()
         setattr(note, *self.noted)
         self.place.record.keep(self.place.settings, note)
-        return self.shown()
 
     def _failed(self, said: str) -> Unavailable:
         command = shlex.join(["claude", *self.words])
@@ -119,6 +131,16 @@ class Edit:
             file.check_writable()
         return {"edit": str(self.place.settings), "changes": words} if words else {}
 
+    def is_needed(self) -> bool:
+        """Tell whether there is something to do, be it only to forget what is gone already.
+
+        Raises:
+            Invalid: ``settings_invalid``.
+            Forbidden: ``settings_read_only``.
+        """
+        _, note, _ = self._changed(JsonFile.read(self.place.settings))
+        return bool(self.shown()) or note != self.place.note()
+
     def take(self) -> dict[str, Any]:
         """Do it.
 
@@ -135,25 +157,30 @@ class Edit:
     def _take(self) -> dict[str, Any]:
         file = JsonFile.read(self.place.settings)
         content, note, words = self._changed(file)
+        before, keep = self.place.note(), partial(self.place.record.keep, self.place.settings)
         if not words:
+            keep(note)
             return {}
         kept = file.copy_to(self.place.record.backups)
-        was_created = note.created
-        note.created = was_created or file.raw is None
-        # Noted first: what is noted and was not written does no harm, the other way round it stays.
-        self.place.record.keep(self.place.settings, note)
-        if was_created and not content:
-            file.remove()
-        else:
-            file.write(content)
-        if not content and note == Note(created=True):
-            self.place.record.keep(self.place.settings, None)
+        # As long as the file may be either, both are noted: a kill then leaves nothing unknown.
+        keep(before.joined(note))
+        try:
+            if before.created and not content:
+                file.remove()
+            else:
+                file.write(content)
+        except Conflict:
+            keep(before)
+            raise
+        keep(None if not content and note == Note(created=True) else note)
         told = {"edit": str(self.place.settings), "changes": words}
         return {**told, "backup": str(kept)} if kept else told
 
     def _changed(self, file: JsonFile) -> tuple[dict[str, Any], Note, list[str]]:
         content, note = file.content(), deepcopy(self.place.note())
         words = self.change(content, note)
+        # A file that was made here and is gone is nobody's any more.
+        note.created = bool(words) if file.raw is None else note.created
         return content, note, words
 
 

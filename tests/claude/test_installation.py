@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from claudemesh_mcp.installation.entries import READ_ONLY
-from claudemesh_mcp.plugin.entries import EVENTS
 from tests.support.checkout import ROOT
 from tests.support.claude.client import is_required, lacking
 from tests.support.claude.desk import Desk
@@ -23,6 +22,7 @@ from tests.support.shell import Done, Shell
 from tests.test_readme import example
 
 READING = ("inbox", "search_peers", "message_status", "history", "mesh_info", "mesh_tools")
+EVENTS = {"SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd"}
 ALLOWED = [f"mcp__claudemesh__{name}" for name in READING]
 FOREIGN: dict[str, Any] = {
     "model": "opus",
@@ -69,7 +69,7 @@ def test_an_installation_is_found_by_the_client_and_taken_back_without_a_trace(
     assert steps[0]["run"].startswith(f"claude mcp add --scope {scope} claudemesh -- ")
     assert f"Scope: {scope.capitalize()}" in desk.claude("mcp", "get", "claudemesh").out
     told = desk.told(scope)
-    assert set(told["hooks"]) == set(EVENTS)
+    assert set(told["hooks"]) == EVENTS
     assert [one["asyncRewake"] for one in entries(told) if "asyncRewake" in one] == [True, True]
 
     written = desk.settings[scope].stat().st_mtime_ns

@@ -21,7 +21,6 @@ import pytest
 from claudemesh_mcp.installation.jsonfile import JsonFile
 from claudemesh_mcp.installation.record import Note, Record, record_alone
 from claudemesh_mcp.installation.steps import Edit, Place
-from claudemesh_mcp.plugin.entries import EVENTS
 from claudemesh_wire.errors import Conflict
 from tests.support.claude.desk import Desk
 from tests.support.owners import somebody_elses
@@ -31,6 +30,7 @@ from tests.support.shell import LIMIT_S, Done, Shell
 AT_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
 QUESTION = b"[Y/n]: "
 AGAIN_S = 1.0
+EVENTS = {"SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd"}
 BOM = b"\xef\xbb\xbf"
 
 
@@ -108,7 +108,7 @@ def test_at_a_terminal_both_offers_are_asked_for_and_the_answers_count(
     assert "status line, if none is set? [Y/n]" in done.out
     told = desk.told("user")
     assert (("permissions" in told), ("statusLine" in told)) == (allowed, has_line)
-    assert set(told["hooks"]) == set(EVENTS)
+    assert set(told["hooks"]) == EVENTS
 
 
 @pytest.mark.parametrize("key", [b"\x03", b"\x04"])
@@ -320,7 +320,7 @@ def test_a_project_whose_settings_are_the_users_is_refused(
 
 def test_in_the_home_an_installation_for_the_user_is_one_and_taken_back_once(desk: Desk) -> None:
     assert desk.run("install", "--scope", "user", **at_home(desk)).code == 0
-    assert set(desk.told("project")["hooks"]) == set(EVENTS)
+    assert set(desk.told("project")["hooks"]) == EVENTS
     steps = desk.run("uninstall", "--json", "--dry-run", **at_home(desk)).json["steps"]
     assert [one["edit"] for one in steps] == [str(desk.settings["project"])]
     done = desk.run("uninstall", "--scope", "project", "--json", **at_home(desk))
