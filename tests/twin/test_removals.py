@@ -153,10 +153,13 @@ async def test_what_another_holds_the_key_to_is_not_called_sealed(world: World) 
     hook = await (await world.twin.admit("hook", custody=Custody.CONNECTOR)).join("hook")
     bert = await world.bob.join("bert")
     sent = await world.ada.send(["hook", "bert"], "who can read this?")
-    assert {one.handle: one.e2e for one in sent.recipients} == {"hook": False, "bert": True}
-    for mesh, e2e in ((hook, False), (bert, True)):
+    # Bert holds his own key, but whoever holds that of the hook reads the same text.
+    assert {one.handle: one.e2e for one in sent.recipients} == {"hook": False, "bert": False}
+    for mesh in (hook, bert):
         [message] = (await mesh.inbox(wait_s=LIMIT_S)).messages
-        assert (message.text, message.e2e) == ("who can read this?", e2e)
+        assert (message.text, message.e2e) == ("who can read this?", False)
+    [own] = (await world.ada.inbox(id=sent.id)).messages
+    assert own.e2e is False
     # Its own word is nobody's alone either.
     sent = await hook.send("ada", "I am a program")
     assert [one.e2e for one in sent.recipients] == [False]
@@ -200,3 +203,12 @@ async def test_a_command_does_not_revoke_the_keys_it_speaks_with(world: World) -
     refused = await refusal(governing.revoke_device(*await world.hands(), "ada"))
     assert refused.code == "self"
     assert world.ada.peer.trust.chain.revoked == frozenset()
+async def test_what_several_read_is_called_sealed_if_each_holds_its_own_key(world: World) -> None:
+    bert, carl = await world.bob.join("bert"), await world.twin.join("carl")
+    sent = await world.ada.send(["bert", "carl"], "only we three")
+    assert {one.handle: one.e2e for one in sent.recipients} == {"bert": True, "carl": True}
+    for mesh in (bert, carl):
+        [message] = (await mesh.inbox(wait_s=LIMIT_S)).messages
+        assert (message.text, message.e2e) == ("only we three", True)
+
+
