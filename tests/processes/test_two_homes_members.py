@@ -35,12 +35,25 @@ def test_a_kicked_member_is_banned_or_given_longer(ada: Shell, bob: Shell) -> No
     assert members(bob) == {"max": "owner", "bob": "observer"}
 
 
+async def test_a_hidden_session_is_revoked_by_its_id(ada: Shell, bob: Shell) -> None:
+    joined(ada, bob)
+    async with bob.session("bert") as bert:
+        await bert.call("set_profile", visible=False)
+        peer = (await bert.call("mesh_info"))["me"]["peer"]
+        refused = await ada.runs("--json", "device", "revoke", "bob/bert")
+        assert (refused.code, refused.error["code"]) == (3, "not_found")
+        assert "whole id" in refused.error["hint"]
+        ok(await ada.runs("device", "revoke", peer))
+        again = await ada.runs("--json", "device", "revoke", peer)
+        assert (again.code, again.error["code"]) == (4, "device_revoked")
+
+
 async def test_a_revoked_session_is_believed_by_nobody(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
     settings = Settings.load({"home": bob.home, "mesh": "team", "keyring": False}, environ={})
     async with Mesh.connect(settings=settings, name="bert") as bert:
         await bert.send("max", "before")
-        ok(await ada.runs("device", "revoke", "bert"))
+        ok(await ada.runs("device", "revoke", "bob/bert"))
         with anyio.fail_after(LIMIT_S):
             while "device_revoked" not in {one.code for one in (await bert.mesh_info()).problems}:
                 await anyio.lowlevel.checkpoint()
