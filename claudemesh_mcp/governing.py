@@ -23,6 +23,7 @@ from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound
 from claudemesh_wire.invites import Invite, InviteFields, ListInvites, PutInvite
 from claudemesh_wire.keys import SigningKey, b64, make_id
 from claudemesh_wire.links import InviteLink
+from claudemesh_wire.members import NAME_KEPT_MS, name_when_back
 from claudemesh_wire.membership import Chain, Member
 from claudemesh_wire.meshes import AppendEntry, EndMesh, LogEntries, ReadLog
 from claudemesh_wire.message import Role
@@ -31,8 +32,8 @@ from claudemesh_wire.search import SearchPeers
 
 _ATTEMPTS: Final = 5
 _MOVED: Final = frozenset({"membership_moved", "membership_gap", "membership_fork"})
-HOUR_MS: Final = 3600 * 1000
 _MOST_FOUND: Final = 200
+HOUR_MS: Final = 3600 * 1000
 MOST_INVITE_MS: Final = 30 * 24 * HOUR_MS
 
 
@@ -62,7 +63,6 @@ class Invited:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class Revoked:
     """The peer whose keys were revoked."""
 
@@ -70,6 +70,7 @@ class Revoked:
     handle: str
 
 
+@dataclass(frozen=True)
 class OpenInvites:
     """An invite that is open, who made it, and how often it was used."""
 
@@ -232,22 +233,29 @@ async def remove(peer: Peer, client: Client, name: str, until_ms: int | None) ->
     target = find_anyone(peer.trust.chain, name)
     if target.id == peer.identity.member:
         raise Invalid("That is yourself.", "To go: claudemesh mesh leave.", code="self")
-    await _append(peer, client, EntryKind.REMOVE, member=target.id, expires=until_ms)
+    said = {"expires": until_ms, "name_until": (until_ms or peer.now_ms()) + NAME_KEPT_MS}
+    await _append(peer, client, EntryKind.REMOVE, member=target.id, **said)
     return peer.trust.chain.members[target.id]
 
 
 async def take_back(peer: Peer, client: Client, name: str) -> Member:
-    """Add a removed member again, in the role it had."""
-    target = find_removed(peer.trust.chain, name)
+    """Add a removed member again as what it was; with a number when another has its name now.
+
+    A membership whose own time is over has none any more: that is how an admin renews it.
+    """
+    chain, now_ms = peer.trust.chain, peer.now_ms()
+    target = find_removed(chain, name)
     await _append(
         peer,
         client,
         EntryKind.ADD,
         member=target.id,
         key=b64(target.key.raw),
-        name=target.name,
+        name=name_when_back(chain.members.values(), target, now_ms),
         role=target.role,
         custody=target.custody,
+        scopes=list(target.scopes) or None,
+        expires=None if target.has_expired(now_ms) else target.expires_ms,
     )
     return peer.trust.chain.members[target.id]
 

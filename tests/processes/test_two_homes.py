@@ -204,7 +204,8 @@ def test_a_banned_member_stays_out(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
     ok(ada.run("ban", "bob"))
     refused = bob.run("join", link_of(ada), "--json")
-    assert (refused.code, refused.error["code"]) == (4, "membership_forbidden")
+    assert (refused.code, refused.error["code"]) == (4, "member_removed")
+    assert "claudemesh unban bob" in refused.error["hint"]
     assert bob.run("members").code == 4
 
 
