@@ -23,7 +23,7 @@ from claudemesh_mcp.meshes import KnownMesh, Place
 from claudemesh_mcp.peer import system_ms
 from claudemesh_mcp.trust import check_head, keep_log, kept_log, rolled_back
 from claudemesh_wire.entries import Entry, EntryFields, EntryKind
-from claudemesh_wire.errors import Conflict, Forbidden, Unavailable
+from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unavailable
 from claudemesh_wire.invites import (
     Enter,
     Invite,
@@ -109,7 +109,7 @@ async def join(link: InviteLink, settings: Settings, wish: Wish) -> Joined:
         NotFound: ``unknown_invite``: taken back, or the link is not whole.
         Forbidden: ``invite_expired``, ``invite_used_up``, ``invite_dead``; ``member_removed``: an
             admin keeps this member out; ``invite_forged`` when what the broker shows was not signed
-            by an admin of that mesh.
+            by an admin of that mesh; ``wrong_mesh`` when it is another mesh than the link's.
         Conflict: ``name_taken``: another member has the name that was asked for, or it is kept for
             one that was removed;
             ``mesh_name_taken``: this home calls another mesh so; ``membership_rollback``: the
@@ -172,7 +172,13 @@ async def _opened(client: Client, joiner: _Joiner, chain: Chain) -> tuple[Chain,
 def _grown(chain: Chain, entries: Sequence[bytes]) -> Chain:
     try:
         return chain.extend(entries)
-    except Conflict as error:
+    except MeshError as error:
+        if error.code == "wrong_mesh":
+            raise Forbidden(
+                "The broker shows another mesh than the one that the link leads to.",
+                _ASK,
+                code=error.code,
+            ) from error
         if error.code not in _ANOTHER_HISTORY:
             raise
         raise rolled_back(chain, chain.head.seq + len(entries)) from error
