@@ -16,19 +16,23 @@ from claudemesh_mcp.catchup import catch_up
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.suggestions import did_you_mean, quoted
+from claudemesh_wire.address import PEER_ID_LENGTH, Address, AddressKind, parse
+from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.entries import Entry, EntryFields, EntryKind
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound
 from claudemesh_wire.invites import Invite, InviteFields, ListInvites, PutInvite
 from claudemesh_wire.keys import SigningKey, b64, make_id
 from claudemesh_wire.links import InviteLink
+from claudemesh_wire.members import NAME_KEPT_MS, name_when_back
 from claudemesh_wire.membership import Chain, Member
 from claudemesh_wire.meshes import AppendEntry, EndMesh, LogEntries, ReadLog
 from claudemesh_wire.message import Role
-from claudemesh_wire.presence import PeerCard
+from claudemesh_wire.presence import FetchCertificates
 from claudemesh_wire.search import SearchPeers
 
 _ATTEMPTS: Final = 5
 _MOVED: Final = frozenset({"membership_moved", "membership_gap", "membership_fork"})
+_MOST_FOUND: Final = 200
 HOUR_MS: Final = 3600 * 1000
 MOST_INVITE_MS: Final = 30 * 24 * HOUR_MS
 
@@ -56,6 +60,14 @@ class Invited:
 
     link: InviteLink = field(repr=False)
     fields: InviteFields
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """The peer whose keys were revoked."""
+
+    peer: str
+    handle: str
 
 
 @dataclass(frozen=True)
@@ -221,22 +233,29 @@ async def remove(peer: Peer, client: Client, name: str, until_ms: int | None) ->
     target = find_anyone(peer.trust.chain, name)
     if target.id == peer.identity.member:
         raise Invalid("That is yourself.", "To go: claudemesh mesh leave.", code="self")
-    await _append(peer, client, EntryKind.REMOVE, member=target.id, expires=until_ms)
+    said = {"expires": until_ms, "name_until": (until_ms or peer.now_ms()) + NAME_KEPT_MS}
+    await _append(peer, client, EntryKind.REMOVE, member=target.id, **said)
     return peer.trust.chain.members[target.id]
 
 
 async def take_back(peer: Peer, client: Client, name: str) -> Member:
-    """Add a removed member again, in the role it had."""
-    target = find_removed(peer.trust.chain, name)
+    """Add a removed member again as what it was; with a number when another has its name now.
+
+    A membership whose own time is over has none any more: that is how an admin renews it.
+    """
+    chain, now_ms = peer.trust.chain, peer.now_ms()
+    target = find_removed(chain, name)
     await _append(
         peer,
         client,
         EntryKind.ADD,
         member=target.id,
         key=b64(target.key.raw),
-        name=target.name,
+        name=name_when_back(chain.members.values(), target, now_ms),
         role=target.role,
         custody=target.custody,
+        scopes=list(target.scopes) or None,
+        expires=None if target.has_expired(now_ms) else target.expires_ms,
     )
     return peer.trust.chain.members[target.id]
 
@@ -266,38 +285,81 @@ async def end(peer: Peer, client: Client) -> None:
     await client.call(EndMesh(entry=entry.blob))
 
 
-async def revoke_device(peer: Peer, client: Client, address: str) -> PeerCard:
-    """Revoke the keys of one peer, by its handle or id: what it signs is believed by nobody.
+async def revoke_device(peer: Peer, client: Client, address: str) -> Revoked:
+    """Revoke the keys of one peer: what it signs is believed by nobody.
+
+    Args:
+        peer: Who asks.
+        client: A connection to the broker.
+        address: A handle, ``member/handle`` or id. The whole id also reaches a peer that hides or
+            is archived, and one of a member that was removed.
 
     Raises:
         NotFound: nobody is called so.
-        Invalid: ``self``: it is the peer that asks.
+        Invalid: ``self``: it is the peer that asks; ``bad_address``.
         Forbidden: it is another member's, and this one is no admin.
     """
-    found = await client.call(SearchPeers(query=address, limit=20))
-    wanted = address.lower()
-    card = next((one for one in found.peers if wanted in {one.handle, one.peer}), None)
-    if card is None:
-        handles = [one.handle for one in found.peers]
-        raise NotFound(
-            f"Nobody in this mesh is called {quoted(address)}.",
-            f"{did_you_mean(address, handles)} claudemesh peers lists them.",
-        )
-    if card.peer == peer.id:
+    meant = parse(address)
+    if meant.is_multicast:
+        raise _no_session(meant, ())
+    certificate = await _certificate_of(peer, client, meant)
+    fields = certificate.fields
+    if fields.peer == peer.id:
         raise Invalid(
-            f"{card.handle} is the session that this command speaks as.",
+            f"{fields.handle} is the session that this command speaks as.",
             "An admin elsewhere can revoke its keys; to go yourself: claudemesh mesh leave.",
             code="self",
         )
-    certificate = peer.trust.verify(card.certificate)
-    fields = certificate.fields
-    if (fields.peer, fields.handle) != (card.peer, card.handle):
-        raise Forbidden(
-            "The broker shows it under another's certificate.", code="certificate_swapped"
-        )
     device = b64(certificate.sign_key.fingerprint)
     await _append(peer, client, EntryKind.REVOKE_DEVICE, member=fields.member, device=device)
-    return card
+    return Revoked(fields.peer, fields.handle)
+
+
+async def _certificate_of(peer: Peer, client: Client, meant: Address) -> Certificate:
+    """Give the certificate of the peer that is meant, as its member signed it."""
+    found = await client.call(SearchPeers(query=meant.name, limit=_MOST_FOUND))
+    card = next((one for one in found.peers if meant.name in {one.handle, one.peer}), None)
+    if card is not None:
+        certificate = _believed(peer, card.certificate)
+        if (certificate.fields.peer, certificate.fields.handle) != (card.peer, card.handle):
+            raise _swapped()
+        owner = peer.trust.chain.members[certificate.fields.member]
+        if meant.member in {"", owner.name, owner.id}:
+            return certificate
+    elif meant.kind is AddressKind.PEER_ID and len(meant.name) == PEER_ID_LENGTH:
+        asked = FetchCertificates(hashes=[], peers=[meant.name])
+        for blob in (await client.call(asked)).certificates:
+            certificate = _believed(peer, blob)
+            if certificate.fields.peer != meant.name:
+                raise _swapped()
+            return certificate
+    raise _no_session(meant, [one.handle for one in found.peers])
+
+
+def _believed(peer: Peer, blob: bytes) -> Certificate:
+    """Believe a certificate, also one of a member that is removed: it may be back."""
+    try:
+        return peer.trust.verify(blob)
+    except Forbidden as error:
+        certificate = Certificate.parse(blob)
+        known = peer.trust.chain.members.get(certificate.fields.member)
+        if error.code != "member_removed" or known is None:
+            raise
+        if not certificate.is_signed_by(known.key):
+            raise
+        return certificate
+
+
+def _no_session(meant: Address, handles: Sequence[str]) -> NotFound:
+    return NotFound(
+        f"No session in this mesh is called {quoted(str(meant))}.",
+        f"{did_you_mean(meant.name, handles)} claudemesh peers lists them; one that hides, or was"
+        " not seen for 30 days, is named by its whole id.",
+    )
+
+
+def _swapped() -> Forbidden:
+    return Forbidden("The broker shows it under another's certificate.", code="certificate_swapped")
 
 
 def _entry(peer: Peer, kind: EntryKind, **fields: Any) -> Entry:

@@ -73,5 +73,8 @@ async def _return(client: Client, peer: Peer, broker: str, error: MeshError) -> 
         kind=EntryKind.RETURN,
         by=peer.identity.member,
     )
+    before = peer.own_name()
     grown = await client.ask(Return(entry=Entry.issue(fields, peer.identity.key).blob))
     await anyio.to_thread.run_sync(peer.trust.extend, grown.entries)
+    if (now := peer.own_name()) != before:
+        peer.note("name_taken", f"Another member is called {before} by now; this one is {now}.")

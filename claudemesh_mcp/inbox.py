@@ -28,7 +28,10 @@ HEIR: Final = "heir"
 
 @dataclass(frozen=True)
 class Sender:
-    """What was proved of a sender: its certificate's hash, handle and member."""
+    """What was proved of a sender: its certificate's hash, handle and member.
+
+    ``e2e`` says that it and the reader hold their own keys.
+    """
 
     certificate: bytes
     handle: str
@@ -129,7 +132,7 @@ def take_in(sql: sqlite3.Connection, copy: Copy, checks: Checks, now_ms: int) ->
             thread,
             header.re,
             clean_line(header.via).text if header.via else None,
-            int(sender.e2e),
+            int(sender.e2e and fields.is_e2e_for(len(header.to))),
             header.ts,
             now_ms,
             header.exp,

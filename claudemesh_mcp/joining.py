@@ -22,9 +22,8 @@ from claudemesh_mcp.identity import Identity, found, open_identity
 from claudemesh_mcp.meshes import KnownMesh, Place
 from claudemesh_mcp.peer import system_ms
 from claudemesh_mcp.trust import check_head, keep_log, kept_log, rolled_back
-from claudemesh_wire.address import MAX_HANDLE
 from claudemesh_wire.entries import Entry, EntryFields, EntryKind
-from claudemesh_wire.errors import Conflict, Forbidden, Unavailable
+from claudemesh_wire.errors import Conflict, Forbidden, MeshError, Unavailable
 from claudemesh_wire.invites import (
     Enter,
     Invite,
@@ -35,10 +34,11 @@ from claudemesh_wire.invites import (
 )
 from claudemesh_wire.keys import b64
 from claudemesh_wire.links import InviteLink
+from claudemesh_wire.members import name_for_joiner
 from claudemesh_wire.membership import Chain, Member, walk
 
 _ATTEMPTS: Final = 12
-_MOST_NAMES: Final = 50
+_ASK: Final = "Do not use this link: ask who gave it to you."
 _ANOTHER_HISTORY: Final = frozenset({"membership_gap", "membership_fork"})
 # Somebody else joined meanwhile: the entry has to follow theirs.
 _MOVED: Final = _ANOTHER_HISTORY | {"membership_moved", "already_a_member"}
@@ -107,9 +107,11 @@ async def join(link: InviteLink, settings: Settings, wish: Wish) -> Joined:
 
     Raises:
         NotFound: ``unknown_invite``: taken back, or the link is not whole.
-        Forbidden: ``invite_expired``, ``invite_used_up``, ``invite_dead``; ``invite_forged`` when
-            what the broker shows was not signed by an admin of that mesh.
-        Conflict: ``name_taken``: another member has the name that was asked for;
+        Forbidden: ``invite_expired``, ``invite_used_up``, ``invite_dead``; ``member_removed``: an
+            admin keeps this member out; ``invite_forged`` when what the broker shows was not signed
+            by an admin of that mesh; ``wrong_mesh`` when it is another mesh than the link's.
+        Conflict: ``name_taken``: another member has the name that was asked for, or it is kept for
+            one that was removed;
             ``mesh_name_taken``: this home calls another mesh so; ``membership_rollback``: the
             broker shows less of this mesh than this home has verified, or another history.
         MeshError: the broker can't be reached, or is not the one of the link.
@@ -170,7 +172,13 @@ async def _opened(client: Client, joiner: _Joiner, chain: Chain) -> tuple[Chain,
 def _grown(chain: Chain, entries: Sequence[bytes]) -> Chain:
     try:
         return chain.extend(entries)
-    except Conflict as error:
+    except MeshError as error:
+        if error.code == "wrong_mesh":
+            raise Forbidden(
+                "The broker shows another mesh than the one that the link leads to.",
+                _ASK,
+                code=error.code,
+            ) from error
         if error.code not in _ANOTHER_HISTORY:
             raise
         raise rolled_back(chain, chain.head.seq + len(entries)) from error
@@ -203,7 +211,7 @@ def _check(chain: Chain, invite: Invite, link: InviteLink) -> None:
     if not genuine:
         raise Forbidden(
             "The broker shows another invite than the one of the link.",
-            "Do not use this link: ask who gave it to you.",
+            _ASK,
             code="invite_forged",
         )
 
@@ -220,7 +228,7 @@ def _entry(chain: Chain, invite: Invite, joiner: _Joiner) -> Entry:
         by=identity.member,
         member=identity.member,
         key=b64(identity.key.public.raw),
-        name=_name(chain, identity, joiner.wish),
+        name=_name(chain, joiner),
         role=invite.fields.role,
         invite=b64(invite.blob),
         proof=b64(prove(joiner.link.one_time, invite.fields, identity.member)),
@@ -228,14 +236,13 @@ def _entry(chain: Chain, invite: Invite, joiner: _Joiner) -> Entry:
     return Entry.issue(fields, identity.key)
 
 
-def _name(chain: Chain, identity: Identity, wish: Wish) -> str:
-    """Give the name asked for; without one the home's own, with a number when it is taken."""
+def _name(chain: Chain, joiner: _Joiner) -> str:
+    """Give the name asked for; without one the home's own, with a number when it is not free."""
+    identity, wish = joiner.identity, joiner.wish
     if wish.name is not None:
         return wish.name
-    taken = {one.name for one in chain.members.values() if not one.removed}
-    base = identity.name
-    names = [base, *(f"{base[: MAX_HANDLE - 3]}-{number}" for number in range(2, _MOST_NAMES))]
-    return next((name for name in names if name not in taken), base)
+    members = chain.members.values()
+    return name_for_joiner(members, identity.member, identity.name, joiner.now_ms)
 
 
 def _keep(

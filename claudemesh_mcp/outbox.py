@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from claudemesh_mcp.textindex import MOST_AT_ONCE, SENT, forget
+from claudemesh_wire.content import pack, unpack
 from claudemesh_wire.envelope import Sealed
 from claudemesh_wire.errors import Conflict, NotFound
 from claudemesh_wire.keys import make_id, pae
@@ -25,7 +26,7 @@ _MOST_NAMED: Final = 10
 
 @dataclass(frozen=True)
 class Audience:
-    """One recipient as it was resolved: what the sender is shown of it."""
+    """One recipient as it was resolved; ``e2e``: it and the sender hold their own keys."""
 
     peer: str
     handle: str
@@ -60,6 +61,18 @@ class Draft:
     ttl_ms: int
     re: str | None = None
     thread: str | None = None
+
+    @property
+    def is_e2e(self) -> bool:
+        """Whether nobody but the sender and its recipients holds a key that opens it."""
+        return all(one.e2e for one in self.audience)
+
+    def sealed_text(self) -> bytes:
+        """Give what is sealed: to several recipients with the word that all hold their own keys."""
+        if len(self.audience) == 1 or not self.is_e2e:
+            return self.plaintext
+        fields, text = unpack(self.plaintext)
+        return pack(fields.model_copy(update={"e2e": True}), text)
 
 
 @dataclass(frozen=True)

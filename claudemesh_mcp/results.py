@@ -68,7 +68,7 @@ class SentTo(Result):
         " returns; held: its human has to let it through; pending: not yet confirmed on disk by the"
         " broker, will be sent by itself."
     )
-    e2e: bool = Field(description="Whether only the recipient's own session can read it.")
+    e2e: bool = Field(description="Whether only the recipients' own sessions can read it.")
     hint: str | None = Field(
         default=None, description="What the recipient's human has to do about a held one."
     )

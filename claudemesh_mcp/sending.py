@@ -369,7 +369,8 @@ class Sending:
                 re=draft.re,
             )
             readers = [one.kem_key for one in resolution.certificates]
-            return seal(header, draft.plaintext, readers, peer.device.sign, secrets.token_bytes(32))
+            text = draft.sealed_text()
+            return seal(header, text, readers, peer.device.sign, secrets.token_bytes(32))
 
         return sealed
 

@@ -63,6 +63,7 @@ def sent(peer: Peer, row: Row) -> SendResult:
     recipients: list[dict[str, str]] = answer.get("recipients", [])
     told = {one["peer"]: one["status"] for one in recipients}
     states = {peer: status if status in _TOLD else "accepted" for peer, status in told.items()}
+    is_e2e = row.draft.is_e2e
     return SendResult(
         id=row.draft.id,
         recipients=[
@@ -72,7 +73,7 @@ def sent(peer: Peer, row: Row) -> SendResult:
                     "handle": one.handle,
                     "member": one.member,
                     "status": states.get(one.peer, "pending"),
-                    "e2e": one.e2e,
+                    "e2e": is_e2e,
                     "hint": hint(peer, states.get(one.peer), None, is_signed=False),
                 }
             )
@@ -131,7 +132,7 @@ def _find(sql: sqlite3.Connection, peer: Peer, message: str) -> "sqlite3.Row | d
         "sent_ms": own.created_ms,
         "thread": fields.thread,
         "re": own.draft.re,
-        "e2e": all(one.e2e for one in own.draft.audience),
+        "e2e": own.draft.is_e2e,
         "via": None,
         "stripped": 0,
         "offers": 0,

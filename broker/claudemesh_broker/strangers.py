@@ -22,9 +22,9 @@ from claudemesh_wire.invites import (
     may_open,
 )
 from claudemesh_wire.keys import unb64
-from claudemesh_wire.membership import Chain
+from claudemesh_wire.membership import Chain, Member
 from claudemesh_wire.meshes import LogEntries, Return
-from claudemesh_wire.message import Message, Request
+from claudemesh_wire.message import Message, Request, Role
 
 MAX_ENTRIES: Final = 200
 _ASK_ANOTHER: Final = "Ask for another one: claudemesh invite."
@@ -63,14 +63,13 @@ class Strangers:
             raise _unknown_invite()
         chain, now_ms = await self._chain(invite.fields.mesh), self._parts.now_ms()
         member = chain.members.get(request.member)
-        is_member = (
-            member is not None
-            and member.is_good(now_ms)
-            and is_member_proved(
-                member.key, request.member_proof, self._broker, nonce, request.code
-            )
-        )
-        if not is_member:
+        proof = request.member_proof
+        if member is None or not is_member_proved(
+            member.key, proof, self._broker, nonce, request.code
+        ):
+            _check_invite(chain, invite, now_ms)
+        elif not member.is_good(now_ms):
+            _check_may_come(member, now_ms)
             _check_invite(chain, invite, now_ms)
         return InviteOpened(invite=invite.blob, log=_log(chain, request.after_seq))
 
@@ -89,7 +88,10 @@ class Strangers:
         chain = await self._chain(said.mesh)
         if chain.is_present(said.by):
             raise Conflict("This member is in the mesh already.", code="already_a_member")
-        _check_invite(chain, invite, self._parts.now_ms())
+        now_ms = self._parts.now_ms()
+        if said.by in chain.members:
+            _check_may_come(chain.members[said.by], now_ms)
+        _check_invite(chain, invite, now_ms)
         return await self._append(chain, entry)
 
     async def come_back(self, request: Return, nonce: bytes) -> LogEntries:  # noqa: ARG002 - as above
@@ -134,6 +136,29 @@ def _check_invite(chain: Chain, invite: Invite, now_ms: int) -> None:
         raise _dead("The invite has been used up.", "invite_used_up")
     if inviter is None or not inviter.is_good(now_ms):
         raise _dead("Whoever made the invite is no member any more.", "invite_dead")
+    if fields.role not in {role for role in Role if inviter.may_give(role)}:
+        raise _dead(
+            f"Whoever made the invite may invite nobody as {fields.role} any more.", "invite_dead"
+        )
+
+
+def _check_may_come(member: Member, now_ms: int) -> None:
+    """Say in plain words that an admin keeps somebody out; the walk refuses it as well."""
+    if not member.removed or member.may_come(now_ms):
+        return
+    unban = f"claudemesh unban {member.name}"
+    if member.returns_ms is None:
+        raise Forbidden(
+            f"An admin removed {member.name} from this mesh.",
+            f"No invite brings it back, but an admin can: {unban}",
+            code="member_removed",
+        )
+    raise Forbidden(
+        f"An admin removed {member.name} from this mesh for some time, which is not over.",
+        f"It returns by itself when it is, or when an admin takes it back: {unban}",
+        code="member_removed",
+        details={"returns_ms": member.returns_ms},
+    )
 
 
 def _dead(reason: str, code: str) -> MeshError:

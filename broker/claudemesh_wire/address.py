@@ -19,6 +19,7 @@ from claudemesh_wire.keys import make_id
 
 MAX_HANDLE: Final = 40
 MIN_ID_PREFIX: Final = 8
+PEER_ID_LENGTH: Final = 28
 HANDLE_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,38}[a-z0-9])?"
 _HANDLE: Final = re.compile(HANDLE_PATTERN, re.ASCII)
 _DIRECT: Final = re.compile(r"d_[a-z2-7]{26}", re.ASCII)

@@ -48,12 +48,19 @@ class ContentFields(canonical.Signed):
     """What goes with the text, seen by its readers alone.
 
     ``supersedes`` names an earlier message of the same sender, which is not to be shown any more.
+    ``e2e`` is the sender's word that all readers hold their own keys, where there are several: each
+    of them knows that of the sender and itself alone.
     """
 
     priority: Annotated[Priority, Field(strict=False)] = Priority.NEXT
     thread: Annotated[str, Field(max_length=120)] | None = None
     supersedes: MessageId | None = None
     valid_if: ValidIf | None = None
+    e2e: bool | None = None
+
+    def is_e2e_for(self, readers: int) -> bool:
+        """Tell whether so many readers are all that can read it, as far as the sender knows."""
+        return readers == 1 or self.e2e is True
 
 
 def pack(fields: ContentFields, text: str) -> bytes:

@@ -47,6 +47,7 @@ class EntryFields(canonical.Signed):
     """What an entry says. Which optional fields it needs is a matter of its kind.
 
     ``expires`` ends a membership that is added with it, and a removal that is made with it (ms).
+    ``name_until`` keeps the name of whom it removes from those who join, until then (ms).
     """
 
     v: int = 1
@@ -63,6 +64,7 @@ class EntryFields(canonical.Signed):
     custody: str | None = None
     scopes: list[str] | None = None
     expires: int | None = None
+    name_until: int | None = None
     salt: str | None = None
     mesh_name: Handle | None = None
     device: Digest | None = None

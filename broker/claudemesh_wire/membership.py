@@ -16,7 +16,7 @@ from claudemesh_wire.entries import Custody, Entry, EntryFields, EntryKind
 from claudemesh_wire.errors import Conflict, Forbidden, Invalid, MeshError
 from claudemesh_wire.invites import Invite
 from claudemesh_wire.keys import VerifyKey, b64, member_id, mesh_id, unb64
-from claudemesh_wire.members import Member
+from claudemesh_wire.members import Member, name_kept, name_taken, name_when_back
 from claudemesh_wire.message import Role
 
 __all__ = [
@@ -197,7 +197,10 @@ def _added(chain: Chain, signer: Member, entry: Entry) -> Chain:
     newcomer = _newcomer(chain, entry)
     if not signer.may_give(newcomer.role):
         raise _forbidden(f"{signer.name} may not add a member as {newcomer.role}.")
-    return _with(chain, newcomer)
+    before = chain.members.get(newcomer.id, newcomer)
+    # Who is taken back came by that invite still, and what it grants was not taken away.
+    back = replace(newcomer, invited_by=before.invited_by, invite_grants=before.invite_grants)
+    return _with(chain, back)
 
 
 def _joined(chain: Chain, entry: Entry) -> Chain:
@@ -212,7 +215,7 @@ def _joined(chain: Chain, entry: Entry) -> Chain:
     refusals = (
         (said.by != newcomer.id or not entry.is_signed_by(newcomer.key), "is not the joiner's own"),
         (
-            newcomer.id in chain.members and not chain.members[newcomer.id].has_left,
+            newcomer.id in chain.members and not chain.members[newcomer.id].may_come(said.at),
             "brings back somebody whom an admin removed",
         ),
         (not invite.is_signed_by(inviter.key), "rests on an invite its admin did not sign"),
@@ -230,6 +233,9 @@ def _joined(chain: Chain, entry: Entry) -> Chain:
     for refused, why in refusals:
         if refused:
             raise _forbidden(f"Entry {said.seq} {why}.")
+    others = (one for one in chain.members.values() if one.id != newcomer.id)
+    if any(one.name == newcomer.name and one.keeps_name(said.at) for one in others):
+        raise name_kept(newcomer.name)
     counted = {**chain.invite_uses, invite.fields.id: uses + 1}
     granted = tuple(invite.fields.grants or ())
     invited = replace(newcomer, invited_by=inviter.id, invite_grants=granted)
@@ -250,7 +256,7 @@ def _newcomer(chain: Chain, entry: Entry) -> Member:
             code="already_a_member",
         )
     if any(one.name == said.name for one in present):
-        raise _taken(said.name)
+        raise name_taken(said.name)
     return Member(
         member,
         key,
@@ -271,9 +277,10 @@ def _removed(chain: Chain, signer: Member, entry: Entry) -> Chain:
     if target.id != signer.id and not signer.may_give(target.role):
         raise _forbidden(f"{signer.name} may not remove {target.name}.")
     _keep_an_owner(chain, target)
-    return _with(
-        chain, replace(target, removed=True, removed_by=signer.id, returns_ms=said.expires)
-    )
+    # Who leaves gives its name up.
+    kept = said.name_until if target.id != signer.id else None
+    gone = replace(target, removed=True, removed_by=signer.id, name_until_ms=kept)
+    return _with(chain, replace(gone, returns_ms=said.expires))
 
 
 def _returned(chain: Chain, signer: Member, entry: Entry) -> Chain:
@@ -281,9 +288,10 @@ def _returned(chain: Chain, signer: Member, entry: Entry) -> Chain:
     said = entry.fields
     if not signer.removed or signer.returns_ms is None or said.at < signer.returns_ms:
         raise _forbidden(f"{signer.name} is not to return yet.")
-    if any(one.name == signer.name and not one.removed for one in chain.members.values()):
-        raise _taken(signer.name)
-    return _with(chain, replace(signer, removed=False, removed_by="", returns_ms=None))
+    # It can choose no other name, and nobody makes a removal endless by taking this one.
+    name = name_when_back(chain.members.values(), signer, said.at)
+    back = replace(signer, name=name, removed=False, removed_by="")
+    return _with(chain, replace(back, returns_ms=None, name_until_ms=None))
 
 
 def _altered(chain: Chain, signer: Member, entry: Entry) -> Chain:
@@ -374,14 +382,6 @@ def _custody(text: str | None) -> Custody:
         return Custody(text or Custody.SELF)
     except ValueError as error:
         raise Invalid("A membership entry gives no known custody.", code="malformed") from error
-
-
-def _taken(name: str | None) -> MeshError:
-    return Conflict(
-        f"A member named {name} is here already.",
-        "Join under another name: claudemesh join LINK --as NAME; or an admin removes that one.",
-        code="name_taken",
-    )
 
 
 def _forbidden(reason: str) -> MeshError:

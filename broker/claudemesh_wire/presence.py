@@ -152,9 +152,14 @@ class FetchCertificates(
     rule=Rule.READ,
     rate=Rate.RPC,
 ):
-    """Ask for certificates by their hash (SHA-256, 32 bytes each)."""
+    """Ask for certificates by their hash (SHA-256, 32 bytes each), or for the newest of peers.
+
+    Who knows the whole id of a peer gets its certificate, as by ``messages.Resolve``; also of one
+    that hides, is archived, or belongs to a member that was removed.
+    """
 
     hashes: Annotated[list[bytes], Field(max_length=64)]
+    peers: Annotated[list[PeerId], Field(max_length=64)] = Field(default_factory=list[PeerId])
 
 
 class Change(StrEnum):

@@ -208,7 +208,8 @@ async def test_a_dead_link_shows_the_log_to_proven_members_alone(world: World) -
     assert await code_of(world.open(way, CLEO, member=ADA.id)) == "invite_used_up"
     assert await code_of(world.open(way, BOB, member_proof=b"")) == "invite_used_up"
     await world.ada.call(AppendEntry(entry=world.mesh.say(ADA, "remove", member=BOB.id)))
-    assert await code_of(world.open(way, BOB)) == "invite_used_up"
+    assert await code_of(world.open(way, BOB)) == "member_removed"
+    assert await code_of(world.open(way, BOB, member_proof=b"")) == "invite_used_up"
 
 
 async def test_a_proof_of_membership_is_good_on_its_own_connection_only(world: World) -> None:
@@ -302,7 +303,29 @@ async def test_a_demoted_admins_invite_lets_nobody_in(world: World) -> None:
     await peer.call(PutInvite(invite=way.invite.blob))
     demoted = world.mesh.say(ADA, "role", member=dan.id, role="member")
     await world.ada.call(AppendEntry(entry=demoted))
-    assert await code_of(world.enter(way)) == "membership_forbidden"
+    assert await code_of(world.open(way)) == "invite_dead"
+    assert await code_of(world.enter(way)) == "invite_dead"
+
+
+@pytest.mark.parametrize("until", [None, NOW + MINUTE])
+async def test_who_was_removed_is_told_so_whatever_the_invite(
+    world: World, until: int | None
+) -> None:
+    await world.enter(await world.kept())
+    removal = world.mesh.say(ADA, "remove", member=BOB.id, expires=until)
+    await world.ada.call(AppendEntry(entry=removal))
+    way = await world.kept()
+    for ask in (world.open, world.enter):
+        with pytest.raises(MeshError) as caught:
+            await ask(way)
+        assert caught.value.code == "member_removed"
+        assert "claudemesh unban bob" in caught.value.hint
+        assert caught.value.details.get("returns_ms") == until
+    world.broker.clock.pass_ms(MINUTE)
+    assert (await world.open(way, CLEO)).invite == way.invite.blob
+    if until is not None:
+        await world.enter(way)
+        assert world.mesh.chain.is_present(BOB.id)
 
 
 async def test_an_invite_is_put_by_whoever_signed_it(world: World) -> None:

@@ -242,6 +242,19 @@ async def test_certificates_are_given_by_hash_within_the_mesh(
     assert found.certificates == [bob.certificate.blob]
 
 
+async def test_the_newest_certificate_is_given_to_who_knows_a_peers_id(
+    broker: MemoryBroker, mesh: Mesh, ada: RawPeer
+) -> None:
+    bob = await join(broker, Device(mesh, mesh.founder, "bob"))
+    await bob.call(UpdatePresence(visible=False))
+    broker.clock.pass_ms(1)
+    await bob.certify()
+    other = Mesh(Person("eve"))
+    eve = await join(broker, Device(other, other.founder, "eve"))
+    asked = FetchCertificates(hashes=[], peers=[bob.peer, eve.peer, bob.peer])
+    assert (await ada.call(asked)).certificates == [bob.certificate.blob]
+
+
 # What is shown.
 
 

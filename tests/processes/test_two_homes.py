@@ -3,6 +3,7 @@
 import re
 import ssl
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from claudemesh_mcp.config import Settings
 from claudemesh_mcp.sdk import Mesh
+from claudemesh_wire.links import InviteLink
 from tests.support.hosting import Host, a_guest, a_host, a_host_at_home, ok
 from tests.support.shell import Shell
 from tests.support.twohomes import joined, link_of, members
@@ -103,13 +105,15 @@ def test_an_invite_that_was_taken_back_brings_nobody_in(ada: Shell, bob: Shell) 
 
 def test_an_invite_into_another_mesh_is_not_believed(ada: Shell, bob: Shell, host: Host) -> None:
     """A broker that shows another mesh under the link is found out by the mesh's id."""
-    link = link_of(ada)
+    link = InviteLink.parse(link_of(ada))
     ok(ada.run("mesh", "create", "other", *host.for_its_admin))
-    other = link_of(ada)
-    head, _, _ = link.partition("#")
-    _, _, key = other.partition("#")
-    refused = bob.run("join", f"{head}#{key}", "--json")
+    other = InviteLink.parse(link_of(ada))
+    refused = bob.run("join", replace(link, mesh=other.mesh).to_text(), "--json")
+    assert (refused.code, refused.error["code"]) == (4, "wrong_mesh")
+    assert "ask who gave it to you" in refused.error["hint"]
+    refused = bob.run("join", replace(link, seed=other.seed).to_text(), "--json")
     assert refused.error["code"] == "unknown_invite"
+    assert len(ok(bob.run("mesh", "list", "--json")).json["meshes"]) == 1
 
 
 def test_the_address_that_a_broker_prints_makes_a_mesh(tmp_path: Path, bob: Shell) -> None:
@@ -204,7 +208,8 @@ def test_a_banned_member_stays_out(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
     ok(ada.run("ban", "bob"))
     refused = bob.run("join", link_of(ada), "--json")
-    assert (refused.code, refused.error["code"]) == (4, "membership_forbidden")
+    assert (refused.code, refused.error["code"]) == (4, "member_removed")
+    assert "claudemesh unban bob" in refused.error["hint"]
     assert bob.run("members").code == 4
 
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError
 from claudemesh_wire.invites import Invite
 from claudemesh_wire.keys import SigningKey
-from tests.support.hosting import Host, ok
+from tests.support.hosting import Host, a_guest, ok
 from tests.support.shell import Shell
 from tests.support.twohomes import joined, link_of, members
 
@@ -35,12 +36,65 @@ def test_a_kicked_member_is_banned_or_given_longer(ada: Shell, bob: Shell) -> No
     assert members(bob) == {"max": "owner", "bob": "observer"}
 
 
+@pytest.mark.parametrize("words", [("kick", "bob", "--for", "1h"), ("ban", "bob")])
+def test_nobody_joins_under_the_name_of_who_was_removed(
+    ada: Shell, bob: Shell, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    joined(ada, bob)
+    ok(ada.run(*words))
+    link = link_of(ada)
+    with a_guest(tmp_path / "cleo") as cleo:
+        refused = cleo.run("join", link, "--as", "bob", "--json")
+        assert (refused.code, refused.error["code"]) == (1, "name_taken")
+        assert "--as NAME" in refused.error["hint"]
+        ok(cleo.run("join", link, "--as", "cleo"))
+    ok(ada.run("unban", "bob"))
+    assert members(bob) == {"max": "owner", "bob": "member", "cleo": "member"}
+
+
+def test_who_is_kicked_and_leaves_comes_by_an_invite_when_it_is_over(
+    ada: Shell, bob: Shell
+) -> None:
+    joined(ada, bob)
+    ok(ada.run("kick", "bob", "--for", "1s"))
+    ok(bob.run("mesh", "leave", "team", "--yes"))
+    link = link_of(ada)
+    # Until the second is over it is refused.
+    while (done := bob.run("join", link, "--as", "bob", "--json")).code:
+        assert done.error["code"] == "member_removed"
+    assert members(bob) == {"max": "owner", "bob": "member"}
+
+
+def test_a_link_of_who_is_no_admin_any_more_is_dead(ada: Shell, bob: Shell, tmp_path: Path) -> None:
+    joined(ada, bob)
+    ok(ada.run("role", "bob", "admin"))
+    link = link_of(bob)
+    ok(ada.run("role", "bob", "member"))
+    with a_guest(tmp_path / "cleo") as cleo:
+        refused = cleo.run("join", link, "--json")
+        assert (refused.code, refused.error["code"]) == (4, "invite_dead")
+        assert "claudemesh invite" in refused.error["hint"]
+
+
+async def test_a_hidden_session_is_revoked_by_its_id(ada: Shell, bob: Shell) -> None:
+    joined(ada, bob)
+    async with bob.session("bert") as bert:
+        await bert.call("set_profile", visible=False)
+        peer = (await bert.call("mesh_info"))["me"]["peer"]
+        refused = await ada.runs("--json", "device", "revoke", "bob/bert")
+        assert (refused.code, refused.error["code"]) == (3, "not_found")
+        assert "whole id" in refused.error["hint"]
+        ok(await ada.runs("device", "revoke", peer))
+        again = await ada.runs("--json", "device", "revoke", peer)
+        assert (again.code, again.error["code"]) == (4, "device_revoked")
+
+
 async def test_a_revoked_session_is_believed_by_nobody(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
     settings = Settings.load({"home": bob.home, "mesh": "team", "keyring": False}, environ={})
     async with Mesh.connect(settings=settings, name="bert") as bert:
         await bert.send("max", "before")
-        ok(await ada.runs("device", "revoke", "bert"))
+        ok(await ada.runs("device", "revoke", "bob/bert"))
         with anyio.fail_after(LIMIT_S):
             while "device_revoked" not in {one.code for one in (await bert.mesh_info()).problems}:
                 await anyio.lowlevel.checkpoint()

@@ -43,6 +43,35 @@ def test_a_message_is_kept_in_clear_with_what_was_proved_of_its_sender(
     assert (row["sent_ms"], row["received_ms"], row["expires_ms"]) == (NOW, NOW, NOW + DAY)
 
 
+@pytest.mark.parametrize(
+    ("readers", "said", "e2e"),
+    [
+        ([BOBS], ContentFields(), 1),
+        ([BOBS], ContentFields(e2e=False), 1),
+        ([BOBS, CLEOS], ContentFields(e2e=True), 1),
+        ([BOBS, CLEOS], ContentFields(), 0),
+        ([BOBS, CLEOS], ContentFields(e2e=False), 0),
+    ],
+)
+def test_what_several_can_read_is_sealed_end_to_end_by_the_word_of_its_sender_alone(
+    sql: sqlite3.Connection, readers: list[Device], said: ContentFields, e2e: int
+) -> None:
+    """Who wrote it by an earlier version gave none."""
+    take(sql, letter(ADAS, readers, pack(said, "hello")))
+    assert [row["e2e"] for row in rows(sql)] == [e2e]
+
+
+def test_what_the_keeper_of_another_key_can_read_is_not_sealed_by_anybodys_word(
+    sql: sqlite3.Connection,
+) -> None:
+    def prove(opened: Opened) -> Sender:
+        said = opened.certificate.fields
+        return Sender(opened.certificate.hash, said.handle, said.member, "Ada", e2e=False)
+
+    take(sql, letter(ADAS, [BOBS, CLEOS], pack(ContentFields(e2e=True), "hello")), prove=prove)
+    assert [row["e2e"] for row in rows(sql)] == [0]
+
+
 def test_its_receipt_is_due_and_names_the_very_header(sql: sqlite3.Connection) -> None:
     envelope = sealed()
     take(sql, envelope, NOW + 5)

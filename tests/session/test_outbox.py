@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from claudemesh_mcp import outbox, peerfile
 from claudemesh_mcp.outbox import KEPT_MS, Audience, Draft
+from claudemesh_wire.content import ContentFields, pack, unpack
 from claudemesh_wire.envelope import Sealed, parse_header
 from claudemesh_wire.errors import Conflict, NotFound
 from claudemesh_wire.keys import make_id
@@ -132,6 +133,17 @@ def test_a_key_of_a_peer_names_one_message_and_no_key_names_none() -> None:
     assert outbox.message_id("p_1", bytes(16), "key") != outbox.message_id("p_2", bytes(16), "key")
     assert outbox.message_id("p_1", bytes(16), "key") != outbox.message_id("p_1", bytes(16), "k")
     assert outbox.message_id("p_1", bytes(16), None) == make_id("msg_", bytes(16))
+
+
+def test_several_readers_are_told_that_each_of_them_holds_its_own_key() -> None:
+    plain = pack(ContentFields(thread="plan"), "hello")
+    alone, several = draft(text=plain), draft(text=plain, conv=TRIO)
+    assert (alone.is_e2e, alone.sealed_text()) == (True, plain)
+    fields, text = unpack(several.sealed_text())
+    assert (fields, text) == (ContentFields(thread="plan", e2e=True), "hello")
+    bob, cleo = several.audience
+    kept_by_others = replace(several, audience=(bob, replace(cleo, e2e=False)))
+    assert (kept_by_others.is_e2e, kept_by_others.sealed_text()) == (False, plain)
 
 
 def test_a_sealing_that_fails_takes_no_number(sql: sqlite3.Connection) -> None:

@@ -92,16 +92,22 @@ async def test_a_kicked_member_comes_back_in_the_role_that_it_was_given(world: W
         assert bert.peer.member.role is Role.OBSERVER
 
 
-async def namesake_gone(world: World) -> str:
-    """Ban bob, and then another bob."""
-    hands = await world.hands()
-    await governing.remove(*hands, "bob", None)
+async def namesake_added(world: World) -> str:
+    """Let an admin add another bob, whose id is given."""
     key = NAMESAKE.public
     other = member_id(key)
     await world.twin.say(EntryKind.ADD, member=other, key=b64(key.raw), name="bob", role=Role.ADMIN)
     with anyio.fail_after(LIMIT_S):
         while other not in world.ada.peer.trust.chain.members:
             await anyio.lowlevel.checkpoint()
+    return other
+
+
+async def namesake_gone(world: World) -> str:
+    """Ban bob, and then another bob."""
+    hands = await world.hands()
+    await governing.remove(*hands, "bob", None)
+    other = await namesake_added(world)
     # Present, it is the one that is meant by the name.
     assert (await governing.remove(*hands, "bob", None)).id == other
     return other
@@ -121,6 +127,54 @@ async def test_of_two_of_a_name_the_one_is_taken_back_that_is_meant(world: World
     back = await governing.take_back(*hands, world.bob.member)
     assert (back.id, back.role, back.removed) == (world.bob.member, Role.MEMBER, False)
     assert world.ada.peer.trust.chain.members[other].removed
+
+
+async def test_a_removal_ends_though_another_has_the_name_by_then(world: World) -> None:
+    await world.kicked()
+    await namesake_added(world)
+    world.twin.clock.pass_ms(HOUR_MS)
+    async with world.bob.open("bert") as bert:
+        await bert.ready()
+        assert bert.peer.own_name() == "bob-2"
+        problems = (await bert.mesh_info()).problems
+        assert [one.code for one in problems if "bob-2" in one.message] == ["name_taken"]
+        await world.ada.send("bob-2/bert", "welcome back")
+
+
+async def test_who_is_taken_back_has_a_number_when_another_has_its_name(world: World) -> None:
+    hands = await world.hands()
+    await governing.remove(*hands, "bob", None)
+    await namesake_added(world)
+    back = await governing.take_back(*hands, world.bob.member)
+    assert (back.id, back.name) == (world.bob.member, "bob-2")
+    await world.connects()
+
+
+@pytest.mark.parametrize(("for_ms", "days"), [(None, 30), (30 * 24 * HOUR_MS, 60)])
+async def test_the_name_of_who_is_removed_is_kept_for_30_days_after(
+    world: World, for_ms: int | None, days: int
+) -> None:
+    now_ms = world.twin.clock()
+    until_ms = now_ms + for_ms if for_ms else None
+    gone = await governing.remove(*await world.hands(), "bob", until_ms)
+    assert gone.name_until_ms == now_ms + days * 24 * HOUR_MS
+
+
+async def test_who_is_taken_back_is_what_it_was(world: World) -> None:
+    expires = world.twin.clock() + HOUR_MS
+    said = {"custody": Custody.CONNECTOR, "expires": expires, "scopes": ["topic:write"]}
+    hook = await world.twin.admit("hook", Role.OBSERVER, **said)
+    with anyio.fail_after(LIMIT_S):
+        while hook.member not in world.ada.peer.trust.chain.members:
+            await anyio.lowlevel.checkpoint()
+    was, hands = world.ada.peer.trust.chain.members[hook.member], await world.hands()
+    assert (was.expires_ms, was.scopes) == (expires, ("topic:write",))
+    await governing.remove(*hands, "hook", None)
+    assert await governing.take_back(*hands, "hook") == was
+    # Over meanwhile, it is renewed: what is taken back is a member again.
+    await governing.remove(*hands, "hook", None)
+    world.twin.clock.pass_ms(HOUR_MS)
+    assert await governing.take_back(*hands, "hook") == replace(was, expires_ms=None)
 
 
 async def test_a_name_that_nobody_ever_had_is_unknown(world: World) -> None:
@@ -153,15 +207,27 @@ async def test_what_another_holds_the_key_to_is_not_called_sealed(world: World) 
     hook = await (await world.twin.admit("hook", custody=Custody.CONNECTOR)).join("hook")
     bert = await world.bob.join("bert")
     sent = await world.ada.send(["hook", "bert"], "who can read this?")
-    assert {one.handle: one.e2e for one in sent.recipients} == {"hook": False, "bert": True}
-    for mesh, e2e in ((hook, False), (bert, True)):
+    # Bert holds his own key, but whoever holds that of the hook reads the same text.
+    assert {one.handle: one.e2e for one in sent.recipients} == {"hook": False, "bert": False}
+    for mesh in (hook, bert):
         [message] = (await mesh.inbox(wait_s=LIMIT_S)).messages
-        assert (message.text, message.e2e) == ("who can read this?", e2e)
+        assert (message.text, message.e2e) == ("who can read this?", False)
+    [own] = (await world.ada.inbox(id=sent.id)).messages
+    assert own.e2e is False
     # Its own word is nobody's alone either.
     sent = await hook.send("ada", "I am a program")
     assert [one.e2e for one in sent.recipients] == [False]
     [message] = (await world.ada.inbox(wait_s=LIMIT_S)).messages
     assert (message.member, message.e2e) == ("hook", False)
+
+
+async def test_what_several_read_is_called_sealed_if_each_holds_its_own_key(world: World) -> None:
+    bert, carl = await world.bob.join("bert"), await world.twin.join("carl")
+    sent = await world.ada.send(["bert", "carl"], "only we three")
+    assert {one.handle: one.e2e for one in sent.recipients} == {"bert": True, "carl": True}
+    for mesh in (bert, carl):
+        [message] = (await mesh.inbox(wait_s=LIMIT_S)).messages
+        assert (message.text, message.e2e) == ("only we three", True)
 
 
 async def test_an_invite_that_the_broker_made_up_is_named(world: World) -> None:

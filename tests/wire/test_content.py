@@ -11,6 +11,11 @@ from tests.wire.world import code_of
 
 EARLIER = make_id("msg_", bytes(16))
 CONDITIONS = st.from_regex(r"[0-9a-f]{7,64}", fullmatch=True)
+WORDS = {
+    "yes": ContentFields(e2e=True),
+    "no": ContentFields(e2e=False),
+    "none": ContentFields(),
+}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 
 
@@ -37,9 +42,17 @@ def test_a_message_that_supersedes_nothing_is_written_as_before() -> None:
     assert (read.supersedes, read.valid_if) == (None, None)
 
 
+def test_the_word_of_a_sender_on_all_its_readers_counts_only_where_there_are_several() -> None:
+    fields = ContentFields(e2e=True)
+    assert unpack(pack(fields, "text")) == (fields, "text")
+    told = {said: (one.is_e2e_for(1), one.is_e2e_for(2)) for said, one in WORDS.items()}
+    assert told == {"yes": (True, True), "no": (True, False), "none": (True, False)}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        '{"e2e":1}',
         '{"supersedes":"msg_1"}',
         '{"supersedes":7}',
         '{"valid_if":{}}',

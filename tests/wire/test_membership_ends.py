@@ -29,6 +29,7 @@ def test_a_removed_member_learns_when_it_may_return() -> None:
     assert code_of(lambda: chain.member(BOB.id)) == "member_removed"
     assert chain.members[BOB.id].returns_ms == LATER
     assert chain.members[BOB.id].removed_by == ADA.id
+    assert [chain.is_present(one.id) for one in (ADA, BOB, CLEO)] == [True, False, False]
 
 
 def test_a_member_whose_time_is_over_returns_by_its_own_signature() -> None:
@@ -60,10 +61,14 @@ def test_a_return_counts_once() -> None:
     assert log.refuses("return", BOB, at=LATER) == FORBIDDEN
 
 
-def test_who_returns_finds_its_name_taken() -> None:
+def test_who_returns_to_a_name_that_is_taken_has_it_with_a_number() -> None:
     namesake = {**CLEO.named(), "name": "bob"}
-    log = kicked().add("add", ADA, **namesake, role="member")
-    assert log.refuses("return", BOB, at=LATER) == "name_taken"
+    log = kicked().add("add", ADA, **namesake, role="member").add("return", BOB, at=LATER)
+    assert {one.id: one.name for one in log.chain.members.values()} == {
+        ADA.id: "ada",
+        BOB.id: "bob-2",
+        CLEO.id: "bob",
+    }
 
 
 def test_an_admin_takes_back_before_the_time() -> None:
@@ -85,8 +90,59 @@ def test_who_left_may_come_again_by_an_invite() -> None:
     assert names(log.chain) == {"ada", "bob"}
 
 
-def test_who_was_removed_comes_by_no_invite() -> None:
-    assert kicked().refuses("add", BOB, **joining(BOB, invite(ADA))) == FORBIDDEN
+def test_who_was_removed_comes_by_no_invite_before_it_may_return() -> None:
+    by_invite = joining(BOB, invite(ADA))
+    assert kicked().refuses("add", BOB, at=LATER - 1, **by_invite) == FORBIDDEN
+    back = kicked().add("add", BOB, at=LATER, **by_invite).chain.member(BOB.id)
+    # As what the invite says, like one that left.
+    assert (back.name, back.role, back.returns_ms) == ("bob", Role.MEMBER, None)
+    banned = Log().bring(BOB).add("remove", ADA, member=BOB.id)
+    assert banned.refuses("add", BOB, at=LATER, **by_invite) == FORBIDDEN
+
+
+def as_bob(who: Person) -> dict[str, Any]:
+    """What the entry says of somebody who joins under bob's name."""
+    return {**joining(who, invite(ADA)), "name": "bob"}
+
+
+@pytest.mark.parametrize("until", [None, NOW + HOUR // 2])
+def test_the_name_of_who_was_removed_is_kept_from_joiners(until: int | None) -> None:
+    said = {"member": BOB.id, "expires": until, "name_until": LATER}
+    log = Log().bring(BOB).add("remove", ADA, **said)
+    assert log.refuses("add", CLEO, at=LATER - 1, **as_bob(CLEO)) == "name_taken"
+    assert log.chain.extend([log.entry("add", CLEO, at=LATER, **as_bob(CLEO))])
+
+
+def test_a_name_is_kept_from_others_alone() -> None:
+    said = {"member": BOB.id, "expires": NOW + 1, "name_until": LATER}
+    log = Log().bring(BOB).add("remove", ADA, **said)
+    by_itself = log.chain.extend([log.entry("return", BOB, at=NOW + 1)])
+    by_invite = log.chain.extend([log.entry("add", BOB, at=NOW + 1, **as_bob(BOB))])
+    by_admin = log.chain.extend([log.entry("add", ADA, **BOB.named(), role="member")])
+    for chain in (by_itself, by_invite, by_admin):
+        bob = chain.member(BOB.id)
+        assert (bob.name, bob.name_until_ms) == ("bob", None)
+    # An admin's word goes before that of another.
+    named = {**CLEO.named(), "name": "bob"}
+    assert log.add("add", ADA, **named, role="member").chain.member(CLEO.id).name == "bob"
+
+
+def test_a_log_that_keeps_no_names_is_walked_as_before() -> None:
+    log = kicked().add("add", CLEO, **as_bob(CLEO))
+    assert names(log.chain) == {"ada", "bob"}
+
+
+def test_who_leaves_gives_its_name_up() -> None:
+    log = Log().bring(BOB).add("remove", BOB, member=BOB.id, name_until=LATER)
+    assert names(log.add("add", CLEO, **as_bob(CLEO)).chain) == {"ada", "bob"}
+
+
+def test_who_is_taken_back_came_by_its_invite_still() -> None:
+    shown = joining(BOB, invite(ADA, grants=["task", "tool"]))
+    log = Log().add("add", BOB, **shown).add("remove", ADA, member=BOB.id)
+    bob = log.bring(BOB).chain.member(BOB.id)
+    assert (bob.invited_by, bob.invite_grants) == (ADA.id, ("task", "tool"))
+    assert (bob.removed, bob.removed_by) == (False, "")
 
 
 def test_an_invite_says_who_invited_and_what_is_granted() -> None:

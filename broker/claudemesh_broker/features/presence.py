@@ -5,7 +5,7 @@
 
 import json
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from claudemesh_broker import handles, peers
 from claudemesh_broker.peers import News
@@ -28,6 +28,12 @@ from claudemesh_wire.presence import (
     UpdatePresence,
 )
 from claudemesh_wire.profile import check_profile
+
+_OF_HASH: Final = "SELECT blob FROM certificates WHERE hash = ? AND mesh = ?"
+_OF_PEER: Final = (
+    "SELECT c.blob FROM peers AS p JOIN certificates AS c ON c.hash = p.certificate_hash"
+    " WHERE p.peer = ? AND p.mesh = ?"
+)
 
 
 @serves
@@ -143,11 +149,8 @@ async def certificates(context: Context, request: FetchCertificates) -> Certific
     mesh = context.caller.mesh
 
     def query(sql: Sql) -> list[bytes]:
-        names = dict.fromkeys(request.hashes)
-        found = [
-            sql.value("SELECT blob FROM certificates WHERE hash = ? AND mesh = ?", name, mesh)
-            for name in names
-        ]
-        return [blob for blob in found if blob is not None]
+        found = [sql.value(_OF_HASH, name, mesh) for name in request.hashes]
+        found += [sql.value(_OF_PEER, peer, mesh) for peer in request.peers]
+        return [blob for blob in dict.fromkeys(found) if blob is not None]
 
     return CertificatesFound(certificates=await context.read(query))
