@@ -4,12 +4,14 @@
 """
 
 import os
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +19,7 @@ from claudemesh_broker import embedded
 from claudemesh_broker.binding import Tls
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.datafile import examine_datafile, owner_of_datafile
-from claudemesh_broker.embedded import ADMIN_SECRET_FILE, DATABASE_FILE
+from claudemesh_broker.embedded import ADMIN_SECRET_FILE, DATABASE_FILE, KEY_FILE
 from claudemesh_broker.folders import FolderLock
 from claudemesh_broker.tls import certificate_of, self_made
 from claudemesh_wire import DATA_VERSION
@@ -28,6 +30,12 @@ _SOON: Final = timedelta(days=30)
 _LITTLE_BYTES: Final = 1024 * 1024 * 1024
 _TOO_LITTLE_BYTES: Final = 64 * 1024 * 1024
 _OTHERS: Final = 0o077
+# What tells that a folder is a broker's, and what else a broker leaves in it.
+_TELLING: Final = (DATABASE_FILE, KEY_FILE, ADMIN_SECRET_FILE)
+_ITS_OWN: Final = (
+    *("broker.*", "broker-tls.*", ADMIN_SECRET_FILE, "lock", "run"),
+    *("replaced-*", ".restore-*", ".*.tmp*"),
+)
 
 
 class State(StrEnum):
@@ -108,18 +116,27 @@ def _lock(settings: BrokerSettings) -> str:
 
 
 def _permissions(settings: BrokerSettings) -> Finding | str:
-    unsafe = sorted(_open_to_others(settings.data))
-    if unsafe:
-        says = f"others than this user may get at {', '.join(str(path) for path in unsafe)}"
-        hint = f"Close it: chmod -R go= '{settings.data}'"
+    data = settings.data
+    if not any((data / name).exists() for name in _TELLING):
+        # Whose folder it may be is not known: nothing is said that would close it.
+        says, hint = f"{data} holds no file of a broker", "Name the broker's data folder by --data."
         return Finding("permissions", State.FAILED, says, hint)
-    return "folder and files are for this user alone"
+    unsafe = dict(sorted(_open_to_others(data)))
+    if not unsafe:
+        return "folder and files are for this user alone"
+    names = [str(path) for path in unsafe]
+    command = f"chown {os.getuid()}" if any(unsafe.values()) else "chmod go="
+    says = f"others than this user may get at {', '.join(names)}"
+    return Finding("permissions", State.FAILED, says, f"Close it: {command} {shlex.join(names)}")
 
 
-def _open_to_others(folder: Path) -> Iterator[Path]:
+def _open_to_others(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Give what others may get at of a broker's folder, and whether it is another user's."""
     if os.name != "posix":
         return
     for path in (folder, *folder.iterdir()):
+        if path != folder and not any(fnmatchcase(path.name, one) for one in _ITS_OWN):
+            continue
         try:
             found = path.lstat()
         except FileNotFoundError:
@@ -127,8 +144,9 @@ def _open_to_others(folder: Path) -> Iterator[Path]:
             continue
         # A link's own mode says nothing; what the broker reads it refuses to follow.
         is_open = not stat.S_ISLNK(found.st_mode) and found.st_mode & _OTHERS
-        if found.st_uid != os.getuid() or is_open:
-            yield path
+        is_foreign = found.st_uid != os.getuid()
+        if is_foreign or is_open:
+            yield path, is_foreign
 
 
 def _database(settings: BrokerSettings) -> str:

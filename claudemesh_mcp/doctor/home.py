@@ -51,26 +51,53 @@ async def check_folders(case: Case) -> Finding:
     faults = await in_thread(lambda: list(_open_to_others(case.paths)))
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        repair = (
-            None if any(one.fix.startswith("chown") for one in faults) else _closing(case.paths)
-        )
-        return fail(f"{faults[0].message}{more}", faults[0].fix, repair)
+        repair = None if any(one.is_foreign for one in faults) else _closing(case.paths)
+        return fail(f"{faults[0].says}{more}", faults[0].remedy, repair)
     return ok(f"{case.paths.data} is open to this user alone.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A folder or file that others than this user may get at.
+
+    Args:
+        path: It.
+        found: The mode that it has.
+        mode: The mode that it should have.
+        is_foreign: Whether it belongs to another user.
+    """
+
+    path: Path
+    found: int
+    mode: int
+    is_foreign: bool
+
+    @property
+    def says(self) -> str:
+        """What is the case, in a sentence."""
+        if self.is_foreign:
+            return f"{self.path} belongs to another user."
+        return f"{self.path} is open to other users (mode {self.found:o})."
+
+    @property
+    def remedy(self) -> str:
+        """The command that puts it right."""
+        path = shlex.quote(str(self.path))
+        return f"chown {os.getuid()} {path}" if self.is_foreign else f"chmod {self.mode:o} {path}"
 
 
 def _closing(paths: Paths) -> Callable[[], str]:
     def close() -> str:
         closed = 0
         for fault in list(_open_to_others(paths)):
-            mode, path = shlex.split(fault.fix)[1:]
-            Path(path).chmod(int(mode, 8))
+            fault.path.chmod(fault.mode)
             closed += 1
         return f"closed {closed} folder(s) and file(s) to other users"
 
     return close
 
 
-def _open_to_others(paths: Paths) -> Iterable[Finding]:
+def _open_to_others(paths: Paths) -> Iterable[_Open]:
     folders = (paths.data, paths.broker, paths.run, paths.keys, paths.meshes, paths.sessions)
     files = [*paths.keys.glob("*"), *paths.sessions.glob("*/*")]
     for path in (*folders, paths.logs, *paths.sessions.glob("*"), *files):
@@ -79,11 +106,9 @@ def _open_to_others(paths: Paths) -> Iterable[Finding]:
         except FileNotFoundError:
             continue
         mode = FOLDER_MODE if stat.S_ISDIR(found.st_mode) else FILE_MODE
-        if found.st_uid != os.getuid():
-            yield fail(f"{path} belongs to another user.", f"chown {os.getuid()} '{path}'")
-        elif found.st_mode & _OTHERS:
-            shown = f"{stat.S_IMODE(found.st_mode):o}"
-            yield fail(f"{path} is open to other users (mode {shown}).", f"chmod {mode:o} '{path}'")
+        is_foreign = found.st_uid != os.getuid()
+        if is_foreign or found.st_mode & _OTHERS:
+            yield _Open(path, stat.S_IMODE(found.st_mode), mode, is_foreign)
 
 
 async def check_disk(case: Case) -> Finding:

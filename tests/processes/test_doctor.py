@@ -284,6 +284,28 @@ def test_a_home_that_others_can_enter_is_closed_by_the_fix(used: Shell) -> None:
     assert "fixed: home: closed 1" in done.err
 
 
+def test_a_home_with_a_quote_in_its_path_is_closed_by_the_fix_and_by_the_remedy(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "o'brien's"
+    folder.mkdir()
+    with shell_in(folder) as shell:
+        assert shell.run("peers").code == 0
+        keys = shell.home / "keys"
+        keys.chmod(0o755)
+        told = shell.run("doctor", "--json").json["checks"]
+        (remedy,) = [one["fix"] for one in told if one["name"] == "home"]
+        subprocess.run(remedy, shell=True, check=True)  # noqa: S602 - as a user would
+        assert keys.stat().st_mode & 0o777 == 0o700
+        keys.chmod(0o755)
+        assert "fixed: home: closed 1" in shell.run("doctor", "--fix").err
+        assert keys.stat().st_mode & 0o777 == 0o700
+        keys.chmod(0o755)
+        hint = shell.run("peers", "--json").error["hint"]
+        subprocess.run(hint.removeprefix("Close it: "), shell=True, check=True)  # noqa: S602 - same
+        assert keys.stat().st_mode & 0o777 == 0o700
+
+
 async def test_the_routes_of_open_sessions_are_told(tmp_path: Path) -> None:
     async with alive(tmp_path) as live:
         await live.join("ada")
