@@ -336,7 +336,7 @@ def _refuse_unsafe(path: Path, found: os.stat_result, mode: int) -> None:
     if found.st_mode & _OTHERS:
         raise Forbidden(
             f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):o}).",
-            f"Close it: chmod {mode:o} {word}",
+            f"Close it, if it is claudemesh's alone: chmod {mode:o} {word}",
             code="wrong_mode",
         )
 

@@ -20,7 +20,7 @@ from claudemesh_broker.binding import Tls
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.datafile import examine_datafile, owner_of_datafile
 from claudemesh_broker.embedded import ADMIN_SECRET_FILE, DATABASE_FILE, KEY_FILE
-from claudemesh_broker.folders import FolderLock
+from claudemesh_broker.folders import FolderLock, storage_errors
 from claudemesh_broker.tls import certificate_of, self_made
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, NotFound
@@ -74,11 +74,16 @@ def check_up(settings: BrokerSettings) -> list[Finding]:
         settings: Those that the broker has.
 
     Raises:
-        NotFound: ``no_broker_data``: there is no such folder.
+        NotFound: ``no_broker_data``: there is no such folder, or it is not a broker's.
     """
-    if not settings.data.is_dir():
+    data = settings.data
+    # Whose folder another one is nobody knows: no remedy for a broker's may be told of it.
+    with storage_errors(data):
+        is_there = data.is_dir()
+        is_ours = any((data / name).exists() for name in _TELLING)
+    if not is_ours:
         raise NotFound(
-            f"There is no folder {settings.data}.",
+            f"{data} holds no file of a broker." if is_there else f"There is no folder {data}.",
             "Name the broker's data folder by --data.",
             code="no_broker_data",
         )
@@ -117,10 +122,6 @@ def _lock(settings: BrokerSettings) -> str:
 
 def _permissions(settings: BrokerSettings) -> Finding | str:
     data = settings.data
-    if not any((data / name).exists() for name in _TELLING):
-        # Whose folder it may be is not known: nothing is said that would close it.
-        says, hint = f"{data} holds no file of a broker", "Name the broker's data folder by --data."
-        return Finding("permissions", State.FAILED, says, hint)
     unsafe = dict(sorted(_open_to_others(data)))
     if not unsafe:
         return "folder and files are for this user alone"

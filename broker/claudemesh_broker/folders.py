@@ -222,7 +222,7 @@ def _refuse_unsafe(path: Path, found: os.stat_result, mode: int) -> None:
     if found.st_mode & _OTHERS:
         raise Forbidden(
             f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):o}).",
-            f"Close it: chmod {mode:o} {_word(path)}",
+            f"Close it, if it is the broker's alone: chmod {mode:o} {_word(path)}",
             code="wrong_mode",
         )
 

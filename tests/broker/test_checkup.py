@@ -167,15 +167,15 @@ def test_the_remedy_names_the_broker_s_own_files_alone(tmp_path: Path) -> None:
     assert (data / "notes").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_folder_that_is_no_broker_s_is_closed_by_no_remedy(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_broker_s_is_neither_closed_nor_written_into(tmp_path: Path) -> None:
     data = tmp_path / "broker"
     data.mkdir(0o755)
     (data / "passwd").write_text("root")
-    (data / "passwd").chmod(0o644)
-    (data / "lock").touch()
-    told = settings(tmp_path)
-    assert faults(told)["permissions"] is State.FAILED
-    assert not any("chmod" in one.hint for one in check_up(told) if one.name == "permissions")
+    with pytest.raises(NotFound) as caught:
+        check_up(settings(tmp_path))
+    assert caught.value.code == "no_broker_data"
+    assert "chmod" not in caught.value.hint
+    assert [path.name for path in data.iterdir()] == ["passwd"]
 
 
 @pytest.mark.parametrize(("days", "state"), [(90, None), (7, State.WARNING), (-1, State.FAILED)])
