@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RoleName = Literal["admin", "member", "observer", "owner"]
 _STDIN: Final = "-"
+# What is there now is not what the link was made for.
+_OTHER_BROKER: Final = frozenset({"wrong_broker", "certificate_changed"})
 _RECIPE: Final = (
     "1. On the host:    claudemesh broker run --bind 0.0.0.0 --tls auto",
     "2. You, there:     claudemesh mesh create team --broker URL   (as the broker prints it)",
@@ -244,7 +246,12 @@ def join(
     wish = Wish(
         name=wished_handle(as_) if as_ else None, called=wished_handle(called) if called else None
     )
-    joined = anyio.run(enter, InviteLink.parse(text), settings(), wish)
+    try:
+        joined = anyio.run(enter, InviteLink.parse(text), settings(), wish)
+    except MeshError as error:
+        if error.code in _OTHER_BROKER:
+            error.hint = "Do not use this link: ask who gave it to you for a new one."
+        raise
     if mine:
         _grant_all(joined)
     used = use and _use(joined.mesh.name)

@@ -3,7 +3,6 @@
 They change this home's list through ``meshes.py``, and the mesh itself through ``governing.py``.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -16,17 +15,15 @@ from claudemesh_mcp.cli import held, show
 from claudemesh_mcp.cli.asking import ask, open_mesh
 from claudemesh_mcp.cli.chosen import home as own_home
 from claudemesh_mcp.cli.chosen import settings, standing
-from claudemesh_wire.errors import Invalid, MeshError, ProtocolError, Unavailable
+from claudemesh_mcp.cli.known import Given, Yes, both_names, confirm, joined
+from claudemesh_mcp.cli.trusting import trust as trust_broker
+from claudemesh_wire.errors import MeshError, ProtocolError, Unavailable
 
 if TYPE_CHECKING:
     from claudemesh_mcp.meshes import KnownMesh
     from claudemesh_mcp.sdk import Mesh
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
-Given = Annotated[
-    str, typer.Argument(metavar="NAME", help="What this home calls the mesh, or its id.")
-]
 # The mesh is gone for this home already; what is left is to take it off the list.
 _GONE: Final = frozenset({"member_removed", "mesh_ended", "not_a_member"})
 # Its broker lost the mesh, and takes it from this home no more.
@@ -43,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
         ("leave", leave),
         ("rename", rename),
         ("delete", delete),
-        ("trust", trust),
+        ("trust", trust_broker),
     ):
         mesh.command(name)(command)
     app.add_typer(mesh, name="mesh")
@@ -194,9 +191,9 @@ def leave(
       claudemesh mesh leave team
       claudemesh mesh leave team --here
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    known = _joined(name)
+    known = joined(name)
     _tell_held(known)
-    _confirm(f"Leave {known.name}?", yes)
+    confirm(f"Leave {known.name}?", yes)
     if here:
         said = f"{known.name} is off your list; its members still see you as one of them."
     else:
@@ -248,7 +245,7 @@ def rename(
     from claudemesh_mcp.cli.settings import written_setting
     from claudemesh_mcp.project import wished_handle
 
-    known, name_ = _joined(name), wished_handle(new)
+    known, name_ = joined(name), wished_handle(new)
     home = own_home()
     # Before all others are told of a name that this home can't take over.
     meshes.check_name(home, name_, known.id)
@@ -276,9 +273,9 @@ def delete(name: Given, yes: Yes = False) -> None:
     Examples:
       claudemesh mesh delete team
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    known = _joined(name)
+    known = joined(name)
     _tell_held(known)
-    _confirm(f"End {known.name} for all its members? This can't be undone.", yes)
+    confirm(f"End {known.name} for all its members? This can't be undone.", yes)
 
     async def end(mesh: "Mesh") -> None:
         from claudemesh_mcp import governing
@@ -288,52 +285,6 @@ def delete(name: Given, yes: Yes = False) -> None:
     ask(end, settings=replace(settings(), mesh=known.id))
     _forget(known)
     show.word(f"{known.name} has ended.")
-
-
-def trust(
-    name: Given,
-    certificate: Annotated[
-        str | None,
-        typer.Option(metavar="SHA256", help="The fingerprint that the broker's admin told you."),
-    ] = None,
-    yes: Yes = False,
-) -> None:
-    """Accept the certificate that a mesh's broker shows now, after it was renewed on purpose.
-
-    The broker's own key is checked as before; this is about the connection to it.
-
-    \b
-    Examples:
-      claudemesh mesh trust team
-      claudemesh mesh trust team --certificate 3f5a…
-    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    from claudemesh_mcp import brokers, meshes
-
-    known = _joined(name)
-    if known.place is None:
-        raise Invalid(f"{known.name} has its broker in this home.", "There is nothing to accept.")
-    shown = anyio.run(brokers.shown_certificate, known.place.url)
-    if certificate is not None and certificate.lower().replace(":", "") != shown.hex():
-        raise Invalid(
-            f"The broker shows another certificate: {shown.hex()}.",
-            "Don't accept it before its admin has explained it.",
-            code="certificate_changed",
-        )
-    show.word(f"The broker of {known.name} shows {shown.hex()}.")
-    if certificate is None:
-        _confirm("Is that what its admin told you?", yes)
-    meshes.update_place(own_home(), known.id, replace(known.place, pin=shown))
-    show.word("It is accepted.")
-
-
-def _joined(name: str) -> "KnownMesh":
-    """Give a mesh of this home's list, which the local one is not."""
-    from claudemesh_mcp import meshes
-
-    home = own_home()
-    if meshes.is_local(home, name):
-        raise Invalid("The local mesh is always there.", "Name another one: claudemesh mesh list")
-    return meshes.choose(meshes.known_meshes(home), name)
 
 
 def _tell_held(known: "KnownMesh") -> None:
@@ -362,13 +313,3 @@ def _write_choice(name: str) -> None:
     from claudemesh_mcp.cli.settings import write_setting
 
     write_setting("mesh", name)
-
-
-def _confirm(question: str, yes: bool) -> None:
-    """Ask on a terminal; elsewhere a command that can't be undone needs --yes."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise Invalid("Nobody can be asked here.", "Say it with --yes.", code="not_confirmed")
-    if not typer.confirm(question, err=True):
-        raise typer.Exit(show.FAILED)
