@@ -113,7 +113,8 @@ async def _create(name: str, url: str | None, secret_file: Path | None) -> "Know
 def list_(json: Json = False) -> None:
     """Print the meshes that this home is in; a star marks the one that holds here.
 
-    With --json: {"meshes": [{"name", "id", "broker", "chosen"}]}.
+    With --json: {"meshes": [{"name", "id", "broker", "chosen", "called"}]}, where name is what this
+    home calls it, and called what its members do, as far as this home knows.
 
     \b
     Examples:
@@ -124,14 +125,19 @@ def list_(json: Json = False) -> None:
         show.data({"meshes": rows})
         return
     cells = [
-        ("*" if row["chosen"] else "", row["name"], row["broker"] or "this home's", row["id"] or "")
+        (
+            "*" if row["chosen"] else "",
+            both_names(row["name"], row["called"]),
+            row["broker"] or "this home's",
+            row["id"] or "",
+        )
         for row in rows
     ]
     show.table(("", "mesh", "broker", "id"), cells)
 
 
 def _rows() -> list[dict[str, Any]]:
-    from claudemesh_mcp import meshes
+    from claudemesh_mcp import meshes, trust
 
     chosen = settings()
     home = own_home()
@@ -143,12 +149,14 @@ def _rows() -> list[dict[str, Any]]:
             "id": founding,
             "broker": None,
             "chosen": meshes.is_local(home, here),
+            "called": meshes.LOCAL,
         }
     ]
     for one in meshes.known_meshes(home):
         is_chosen = here in {one.name, one.id}
         url = one.place.url if one.place else None
-        rows.append({"name": one.name, "id": one.id, "broker": url, "chosen": is_chosen})
+        told = {"name": one.name, "id": one.id, "broker": url, "chosen": is_chosen}
+        rows.append(told | {"called": trust.name_in_log(home, one.id)})
     return rows
 
 
@@ -235,6 +243,9 @@ def rename(
     here: Annotated[bool, typer.Option("--here", help="Only on this home's list.")] = False,
 ) -> None:
     """Give a mesh another name: for all its members, or with --here on this home's list alone.
+
+    Another member's home goes on with the name that it has there, by which its settings and
+    projects choose the mesh, and shows the new one beside it; --here takes that over.
 
     \b
     Examples:

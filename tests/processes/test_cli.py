@@ -121,7 +121,7 @@ def test_without_a_broker_status_says_so_in_words_and_in_json(shell: Shell) -> N
     data = shell.run("status", "--json")
     assert (data.code, data.json) == (
         0,
-        {"mesh": "local", "broker": None, "peers": []},
+        {"mesh": "local", "called": None, "broker": None, "peers": []},
     )
 
 

@@ -282,6 +282,16 @@ def test_a_mesh_is_renamed_for_all_or_here(ada: Shell, bob: Shell) -> None:
     refused = bob.run("--json", "mesh", "rename", "team", "mine")
     assert (refused.code, refused.error["code"]) == (4, "membership_forbidden")
     ok(bob.run("mesh", "rename", "team", "mine", "--here"))
+    # Bob's home goes on with its own name, by which its settings choose the mesh.
+    seen = ok(bob.run("status", "--json")).json
+    assert (seen["mesh"], seen["called"]) == ("team", "shop")
+    (_, row) = ok(bob.run("mesh", "list", "--json")).json["meshes"]
+    assert (row["name"], row["called"], row["chosen"]) == ("team", "shop", True)
+    assert "team (its members: shop)" in ok(bob.run("mesh", "list")).out
+    assert ok(bob.run("status")).out.startswith("team (its members: shop)  ")
+    ok(bob.run("mesh", "rename", "team", "shop", "--here"))
+    assert ok(bob.run("status")).out.startswith("shop  ")
+    ok(bob.run("mesh", "rename", "shop", "team", "--here"))
     assert ok(bob.run("status", "--json")).json["mesh"] == "mine"
 
 
