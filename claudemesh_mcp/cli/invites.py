@@ -159,7 +159,7 @@ def invites(
       claudemesh invites
       claudemesh invites --withdraw q3h5…
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    if withdraw:
+    if withdraw is not None:
         ask(lambda mesh: _withdraw(mesh, withdraw))
         show.word("It is taken back; who came by it stays.")
         return
@@ -244,7 +244,8 @@ def join(
 
     text = sys.stdin.readline() if link == _STDIN else link
     wish = Wish(
-        name=wished_handle(as_) if as_ else None, called=wished_handle(called) if called else None
+        name=wished_handle(as_) if as_ is not None else None,
+        called=wished_handle(called) if called is not None else None,
     )
     try:
         joined = anyio.run(enter, InviteLink.parse(text), settings(), wish)

@@ -89,8 +89,8 @@ async def _create(name: str, url: str | None, secret_file: Path | None) -> "Know
 
     chosen = settings()
     home = Home.open(chosen.paths())
-    secret = brokers.read_admin_secret(secret_file) if secret_file else None
-    place = await brokers.locate(url, chosen) if url else None
+    secret = brokers.read_admin_secret(secret_file) if secret_file is not None else None
+    place = await brokers.locate(url, chosen) if url is not None else None
     made = await anyio.to_thread.run_sync(joining.make_mesh, home, chosen, name, place)
     try:
         # The broker learns of it from this first connection, and takes it or not.

@@ -127,15 +127,15 @@ def inbox(
       claudemesh inbox --held
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     if held:
-        if follow or peek or id or thread:
+        if follow or peek or id is not None or thread is not None:
             raise typer.BadParameter("--held goes with --json only.")
         waiting.list_all(anyio.run(waiting.find), json=json)
         return
     if follow:
-        if peek or id or thread:
+        if peek or id is not None or thread is not None:
             raise typer.BadParameter("--follow goes with --json only.")
         anyio.run(_follow, json)
-    elif id:
+    elif id is not None:
         anyio.run(_print_whole, id, json)
     else:
         anyio.run(_print_waiting, limit, thread, peek, json)
