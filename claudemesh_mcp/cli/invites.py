@@ -91,10 +91,9 @@ def invite(
 
 
 def _read_grants(words: list[str]) -> tuple[str, ...]:
-    from claudemesh_mcp.grantnames import capabilities
+    from claudemesh_mcp.grantnames import capabilities, named
 
-    named = [one.strip().lower() for word in words for one in word.split(",")]
-    return tuple(sorted(capabilities([one for one in named if one])))
+    return tuple(sorted(capabilities(one.lower() for one in named(words))))
 
 
 def _everything() -> tuple[str, ...]:
