@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from claudemesh_mcp import held as held_messages
-from claudemesh_mcp.config import Paths, Settings
+from claudemesh_mcp.config import Paths, Settings, file_telling
 from claudemesh_mcp.doctor.finding import Case, Finding, fail, in_thread, ok, skip, warn
 from claudemesh_mcp.home import FILE_MODE, FOLDER_MODE, Home
 from claudemesh_mcp.keystore import read_profile
 from claudemesh_mcp.logs import FILE_NAME as LOG_NAME
 from claudemesh_mcp.peerfaults import DAMAGED_HINT
 from claudemesh_mcp.peerfile import SCHEMA_VERSION, connect_to_read
+from claudemesh_wire.address import is_handle
 
 _OTHERS: Final = 0o077
 _MOST_FILES: Final = 50
@@ -34,12 +35,31 @@ async def check_settings(case: Case) -> Finding:
     """Look whether the settings make sense, and where each comes from."""
     case.settings, case.origins = await in_thread(case.load)
     if case.settings.off:
-        return warn(
-            "claudemesh is switched off here.",
-            "Start without CLAUDEMESH=off, or take `enabled` out of the file that says so.",
-        )
+        return await in_thread(partial(_switched_off, case.settings))
+    name = case.settings.name
+    if name is not None and not is_handle(name.strip().lower()):
+        return await in_thread(partial(_bad_name, case, name, case.settings))
     told = ", ".join(f"{key} ({origin})" for key, origin in sorted(case.origins.items()))
     return ok(f"Set here: {told}." if told else "All settings have their defaults.")
+
+
+def _switched_off(settings: Settings) -> Finding:
+    file = file_telling("enabled", settings.project_dir)
+    if not file:
+        return warn("claudemesh is switched off here.", "Start without CLAUDEMESH=off.")
+    return warn(
+        f"claudemesh is switched off here, by {file}.",
+        "Take `enabled` out of that file, or start with CLAUDEMESH=on.",
+    )
+
+
+def _bad_name(case: Case, name: str, settings: Settings) -> Finding:
+    origin = file_telling("name", settings.project_dir) or case.origins.get("name", "")
+    return fail(
+        # In ASCII: a letter of another alphabet may look like the one that is meant.
+        f"{name[:60]!a} ({origin}) can't be a handle, so that no session starts with it.",
+        "Write one of 1 to 40 of a-z, 0-9, '.', '_' and '-'.",
+    )
 
 
 async def check_folders(case: Case) -> Finding:

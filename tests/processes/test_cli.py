@@ -279,6 +279,22 @@ def test_what_can_t_be_done_has_a_code_a_hint_and_an_exit_code(
     assert said.err
 
 
+def test_where_claudemesh_is_switched_off_the_file_that_says_so_is_named(shell: Shell) -> None:
+    (shell.folder / "inner").mkdir()
+    file = shell.folder / ".claudemesh.toml"
+    file.write_text("enabled = false\n")
+    done = shell.run("peers", "--json")
+    assert (done.code, done.error["code"]) == (5, "off")
+    assert str(file) in done.error["message"]
+    assert "CLAUDEMESH=off" not in done.error["message"]
+    by_variable = shell.run("peers", "--json", CLAUDEMESH="off")
+    assert "CLAUDEMESH=off" in by_variable.error["message"]
+    assert shell.run("peers", CLAUDEMESH="on").code == 0
+    file.unlink()
+    (shell.home / "config.toml").write_text("enabled = false\n")
+    assert str(shell.home / "config.toml") in shell.run("peers", "--json").error["message"]
+
+
 def test_a_broken_config_file_is_named_and_left_as_it_is(shell: Shell) -> None:
     file = shell.home / "config.toml"
     file.write_text("name = ada\n", "utf-8")

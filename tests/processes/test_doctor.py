@@ -203,6 +203,17 @@ def test_a_config_file_that_makes_no_sense_fails_and_the_rest_is_looked_at(used:
     (used.home / "config.toml").unlink()
 
 
+def test_a_name_that_no_session_can_have_is_named_with_its_file(shell: Shell) -> None:
+    file = shell.folder / ".claudemesh.toml"
+    file.write_text('name = "b\u043eb"\n', "utf-8")
+    found = examined(shell, code=1)["settings"]
+    assert found["state"] == "fail"
+    assert str(file) in found["message"]
+    assert "b\\u043eb" in found["message"]
+    file.write_text('name = "Bob"\n')
+    assert examined(shell)["settings"]["state"] == "ok"
+
+
 def test_a_session_that_is_switched_off_is_told_so(shell: Shell) -> None:
     found = examined(shell, switch="off")
     assert found["settings"]["state"] == "warn"
