@@ -45,6 +45,8 @@ _LOCK_ATTEMPTS: Final = 100
 _LOCK_PAUSE_S: Final = 0.05
 _REPLACED: Final = "replaced"
 _LEAST_PAUSE_S: Final = 0.1
+# Within a second or so: a broker that is started again right now is not taken for gone.
+_ENOUGH_REFUSALS: Final = 5
 # What a further attempt may well mend, as when a broker is just making way for another.
 _PASSING: Final = frozenset({"connection_lost", "unreachable", "unavailable", "timeout"})
 _WORTH_SHOWING: Final = frozenset(
@@ -115,6 +117,7 @@ class Attachment:
         self._failure: MeshError | None = None
         self._attempts = 0
         self._failed_attempt = 0
+        self._refusals = 0
         self._asked = anyio.Event()
         self._lock: FileLock | None = None
 
@@ -197,7 +200,10 @@ class Attachment:
         """Tell whether an attempt behind these found what somebody has to mend first."""
         if self._failure is None or self.is_replaced:
             return self.is_replaced
-        return self._failed_attempt > attempts and self._failure.code not in _PASSING
+        # A session waits for a broker that is away; a command says that nobody listens there.
+        is_refused = self.mode is Mode.CALL and self._refusals >= _ENOUGH_REFUSALS
+        lasts = is_refused or self._failure.code not in _PASSING
+        return self._failed_attempt > attempts and lasts
 
     @property
     def is_replaced(self) -> bool:
@@ -207,6 +213,8 @@ class Attachment:
     def _fail(self, error: Exception) -> None:
         if not self.is_replaced:
             known = error if isinstance(error, MeshError) else None
+            is_refused = isinstance(error.__cause__, ConnectionRefusedError)
+            self._refusals = self._refusals + 1 if is_refused else 0
             self._failed_attempt = self._attempts
             self._failure = known or Unavailable(f"The broker can't be reached: {error}.")
             if known is not None and known.code in _WORTH_SHOWING:

@@ -3,6 +3,7 @@
 The commands ``mesh create`` and ``mesh trust`` ask it.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -92,13 +93,29 @@ def _unvouched(url: str, error: MeshError) -> MeshError:
     )
 
 
-async def shown_certificate(url: str) -> bytes:
-    """Give the SHA-256 of the certificate that a broker shows now.
+async def as_shown(place: Place, settings: Settings) -> Place:
+    """Give how a broker that is known shows itself now: by which certificate, as which broker.
+
+    The certificate is pinned if it was before, or if no authority vouches for it any more. Of a
+    broker that shows another id, what the one before had signed counts no more.
+
+    Args:
+        place: Where it is, and how it was known.
+        settings: Of this process.
 
     Raises:
         Unavailable: it can't be reached.
     """
-    return await fetch_pin(url)
+    if place.pin:
+        shown = await _met(Place(place.url, "", await fetch_pin(place.url)), settings)
+    else:
+        try:
+            shown = await _met(Place(place.url, ""), settings)
+        except Unauthenticated as error:
+            if error.code != "certificate_invalid":
+                raise
+            shown = await _met(Place(place.url, "", await fetch_pin(place.url)), settings)
+    return replace(shown, charter=place.charter if shown.broker == place.broker else b"")
 
 
 def _read_url(text: str) -> tuple[str, bytes]:

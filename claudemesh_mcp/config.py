@@ -172,6 +172,23 @@ def what_was_told(
     }
 
 
+def file_telling(key: str, folder: Path | None) -> str:
+    """Name the file that gives a setting its value here.
+
+    Args:
+        key: The setting.
+        folder: The project's, if that is not the present one.
+
+    Returns:
+        Its path; empty if a variable gives it, or nothing does.
+    """
+    told = what_was_told({"project_dir": folder})
+    origin = next((one for one in reversed(told) if key in told[one]), "")
+    if origin == projectfile.FILE_NAME:
+        return str(projectfile.find(folder or Path.cwd()) or origin)
+    return "" if origin in {"environment", "flag"} else origin
+
+
 def locate(environ: Mapping[str, str] = os.environ) -> Paths:
     """Say where this user's state lives, also when the config file there makes no sense.
 

@@ -91,7 +91,7 @@ async def websocket(url: str, patience: Patience, pin: bytes = b"") -> AsyncGene
     except (OSError, WebSocketException, LinkClosed) as error:
         raise Unavailable(
             f"The broker at {url} does not answer.",
-            "Run claudemesh status, and claudemesh up if it is down.",
+            "Ask whoever hosts it whether it runs; check the address, and this machine's network.",
             code="unreachable",
         ) from error
     try:

@@ -5,6 +5,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 import anyio.to_thread
 
@@ -16,7 +17,19 @@ from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import BrokerInfo, Launcher
 from claudemesh_mcp.meshes import Place, known_meshes
 from claudemesh_wire import VERSION
-from claudemesh_wire.errors import Forbidden, Unavailable
+from claudemesh_wire.errors import Forbidden, MeshError, Unavailable
+
+_OF_OWN: Final = {
+    "unreachable": "Run claudemesh status, and claudemesh up if it is down.",
+    "wrong_broker": "Run claudemesh status; if the broker was replaced on purpose, claudemesh down"
+    " and up.",
+}
+_CHANGED: Final = {
+    "wrong_broker": "Ask its admin; if it was replaced on purpose: claudemesh mesh trust {mesh}."
+    " Whoever runs it and has a backup: claudemesh broker restore FILE.",
+    "certificate_changed": "If the broker's certificate was renewed on purpose:"
+    " claudemesh mesh trust {mesh}",
+}
 
 
 @asynccontextmanager
@@ -83,8 +96,14 @@ async def running(settings: Settings) -> AsyncGenerator[Dialed]:
 
 @asynccontextmanager
 async def _to(info: BrokerInfo, settings: Settings) -> AsyncGenerator[Dialed]:
-    async with websocket(info.url, Patience(settings.ping_interval_s), info.pin) as link:
-        yield Dialed(link, info.id, info.url, info.token, info.version)
+    patience = Patience(settings.ping_interval_s)
+    try:
+        async with websocket(info.url, patience, info.pin) as link:
+            yield Dialed(link, info.id, info.url, info.token, info.version)
+    except MeshError as error:
+        if error.code in _OF_OWN:
+            error.hint = _OF_OWN[error.code]
+        raise
 
 
 @asynccontextmanager
@@ -93,11 +112,18 @@ async def remote(place: Place, settings: Settings) -> AsyncGenerator[Dialed]:
 
     Raises:
         Unavailable: ``unreachable``.
-        Unauthenticated: ``certificate_changed``: another certificate than the one known.
+        Unauthenticated: ``certificate_changed``: another certificate than the one known;
+            ``wrong_broker``: another broker. The hint names the command that accepts it.
     """
     token = await anyio.to_thread.run_sync(_token_of_own, place.broker, settings)
-    async with websocket(place.url, Patience(settings.ping_interval_s), place.pin) as link:
-        yield Dialed(link, place.broker, place.url, token, "", place)
+    patience = Patience(settings.ping_interval_s)
+    try:
+        async with websocket(place.url, patience, place.pin) as link:
+            yield Dialed(link, place.broker, place.url, token, "", place)
+    except MeshError as error:
+        if error.code in _CHANGED:
+            error.hint = _CHANGED[error.code].format(mesh=settings.mesh)
+        raise
 
 
 def _token_of_own(broker: str, settings: Settings) -> bytes | None:

@@ -13,6 +13,11 @@ from claudemesh_wire.grants import PROVIDE, Capability, Grant, service_in, servi
 from claudemesh_wire.membership import Member
 
 
+def named(words: Iterable[str]) -> list[str]:
+    """Give the names in words of a command line, of which each may hold several with commas."""
+    return [one for word in words for part in word.split(",") if (one := part.strip())]
+
+
 def capabilities(names: Iterable[str]) -> frozenset[str]:
     """Read the names of capabilities.
 

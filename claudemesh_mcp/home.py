@@ -7,6 +7,7 @@ and ``peerfile.py`` write through here. Everything is synchronous: call it in a 
 import errno
 import os
 import secrets
+import shlex
 import stat
 import sys
 import threading
@@ -325,16 +326,17 @@ def _refuse_unsafe(path: Path, found: os.stat_result, mode: int) -> None:
     # Windows keeps a user's folders private by inherited rights that these bits do not show.
     if sys.platform == "win32":
         return
+    word = shlex.quote(str(path))
     if found.st_uid != os.getuid():
         raise Forbidden(
             f"{path} belongs to user {found.st_uid}, not to user {os.getuid()} who runs this.",
-            f"Run as its owner, or give it to this user: chown {os.getuid()} '{path}'",
+            f"Run as its owner, or give it to this user: chown {os.getuid()} {word}",
             code="wrong_owner",
         )
     if found.st_mode & _OTHERS:
         raise Forbidden(
             f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):o}).",
-            f"Close it: chmod {mode:o} '{path}'",
+            f"Close it, if it is claudemesh's alone: chmod {mode:o} {word}",
             code="wrong_mode",
         )
 

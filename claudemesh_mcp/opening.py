@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from claudemesh_mcp.config import Settings
+from claudemesh_mcp.config import Settings, file_telling
 from claudemesh_mcp.identity import PEER_ID
 from claudemesh_mcp.peer import HUMAN, Setup
 from claudemesh_mcp.project import as_text, find_project, host_label, wished_handle
@@ -42,11 +42,7 @@ def set_up(
         Unavailable: ``off``: claudemesh is switched off here.
     """
     if settings.off:
-        raise Unavailable(
-            "claudemesh is switched off here (CLAUDEMESH=off).",
-            "Start without that setting to take part.",
-            code="off",
-        )
+        raise _switched_off(settings)
     folder = settings.project_dir or _present_folder()
     project = find_project(folder)
     wish = name or settings.name
@@ -71,6 +67,21 @@ def set_up(
         folder=str(folder.absolute()),
         claude_session=session,
         may_fork=attach,
+    )
+
+
+def _switched_off(settings: Settings) -> Unavailable:
+    file = file_telling("enabled", settings.project_dir)
+    if not file:
+        return Unavailable(
+            "claudemesh is switched off here (CLAUDEMESH=off).",
+            "Start without that setting to take part.",
+            code="off",
+        )
+    return Unavailable(
+        f"claudemesh is switched off here, by {file}.",
+        "Take `enabled` out of that file to take part, or start with CLAUDEMESH=on.",
+        code="off",
     )
 
 

@@ -279,6 +279,14 @@ def kept_log(home: Home, mesh: str) -> Chain:
     return _longer(Chain(mesh), tuple(_read(path)), path)
 
 
+def name_in_log(home: Home, mesh: str) -> str | None:
+    """Give what its members call a mesh; ``None`` where this home's log of it can't be read."""
+    try:
+        return kept_log(home, mesh).name or None
+    except MeshError:
+        return None
+
+
 def keep_log(home: Home, chain: Chain) -> None:
     """Put a verified log on disk, for a mesh that was just entered; a longer one there stays."""
     folder = private_folder(home.meshes / chain.mesh)

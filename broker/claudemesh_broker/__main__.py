@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from claudemesh_broker import embedded
 from claudemesh_broker.config import BrokerSettings
-from claudemesh_wire.errors import MeshError
+from claudemesh_wire.errors import Invalid, MeshError
 
 if TYPE_CHECKING:
     from claudemesh_broker.archive import Manifest
@@ -68,7 +68,7 @@ def _check(flags: dict[str, Any], *, as_json: bool) -> int:
 def _back_up(flags: dict[str, Any], *, as_json: bool) -> int:
     from claudemesh_broker.backup import back_up
 
-    to = Path(flags.pop("to"))
+    to = _path(flags.pop("to"), "Name a file for the backup, or a folder.")
     made = back_up(BrokerSettings.load(flags).data, to)
     _tell(made.manifest, f"{made.path} holds", {"path": str(made.path)}, as_json=as_json)
     return 0
@@ -77,7 +77,8 @@ def _back_up(flags: dict[str, Any], *, as_json: bool) -> int:
 def _restore(flags: dict[str, Any], *, as_json: bool) -> int:
     from claudemesh_broker.restore import restore
 
-    archive, force = Path(flags.pop("file")), bool(flags.pop("force"))
+    archive = _path(flags.pop("file"), "Name the file that `claudemesh broker backup` wrote.")
+    force = bool(flags.pop("force"))
     data = BrokerSettings.load(flags).data
     done = restore(archive, data, force=force)
     kept = str(done.kept) if done.kept else None
@@ -85,6 +86,13 @@ def _restore(flags: dict[str, Any], *, as_json: bool) -> int:
     if kept and not as_json:
         _say(f"what was there before is in {kept}")
     return 0
+
+
+def _path(text: str, hint: str) -> Path:
+    # An empty text, as of a variable that is not set, would be the folder one happens to be in.
+    if not text:
+        raise Invalid("No file is named.", hint, code="no_path")
+    return Path(text)
 
 
 def _tell(manifest: "Manifest", lead: str, more: dict[str, Any], *, as_json: bool) -> None:
@@ -116,7 +124,7 @@ def _run(flags: dict[str, Any]) -> int:
         if run is not None:
             with suppress(MeshError):
                 embedded.report_failure(run, error)
-        return 1
+        return EXIT_CODES.get(error.category, 1)
 
 
 def _parser() -> argparse.ArgumentParser:

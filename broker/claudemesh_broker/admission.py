@@ -262,7 +262,8 @@ def _unknown(mesh: str, *, is_offered: bool) -> MeshError:
         return unknown_mesh(mesh)
     return Forbidden(
         "This broker takes new meshes from its own home, or with its admin secret.",
-        "Give claudemesh mesh create the file that its admin has: --admin-secret-file FILE.",
+        "Give claudemesh mesh create the file that its admin has: --admin-secret-file FILE."
+        " For a mesh that it has lost: claudemesh mesh trust NAME --admin-secret-file FILE.",
         code="may_not_found",
     )
 

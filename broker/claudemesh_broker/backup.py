@@ -5,12 +5,14 @@ accepted before the backup began is in it.
 """
 
 import os
+import re
 import sqlite3
 import time
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from claudemesh_broker.archive import NEEDED, OPTIONAL, Manifest, sum_of, write_archive
 from claudemesh_broker.datafile import connect_beside, examine_datafile
@@ -20,10 +22,13 @@ from claudemesh_broker.embedded import (
     missing_key,
     read_signing_key,
 )
-from claudemesh_broker.folders import storage_errors, sync_folder, temporary_beside
+from claudemesh_broker.folders import storage_errors, sync_folder
+from claudemesh_broker.leftovers import copy_beside, held_beside, sweep
 from claudemesh_broker.sql import storage_failure
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, Invalid, NotFound, Unavailable
+
+_DATED: Final = re.compile(r"claudemesh-broker-\d{8}-\d{6}\.tar", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ def back_up(data: Path, to: Path) -> Backup:
     now_ms = time.time_ns() // 1_000_000
     path = _destination(data, to, now_ms)
     key = read_signing_key(data)
-    with temporary_beside(path) as copy, temporary_beside(path) as archive:
+    name = path.name
+    sweep(path.parent, _DATED if _DATED.fullmatch(name) else re.compile(re.escape(name)))
+    with held_beside(path) as archive, copy_beside(archive) as copy:
         _copy_database(data / DATABASE_FILE, copy)
         broker = examine_datafile(copy, DATA_VERSION).broker
         if key is None:

@@ -4,12 +4,14 @@
 """
 
 import os
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +19,8 @@ from claudemesh_broker import embedded
 from claudemesh_broker.binding import Tls
 from claudemesh_broker.config import BrokerSettings
 from claudemesh_broker.datafile import examine_datafile, owner_of_datafile
-from claudemesh_broker.embedded import ADMIN_SECRET_FILE, DATABASE_FILE
-from claudemesh_broker.folders import FolderLock
+from claudemesh_broker.embedded import ADMIN_SECRET_FILE, DATABASE_FILE, KEY_FILE
+from claudemesh_broker.folders import FolderLock, storage_errors
 from claudemesh_broker.tls import certificate_of, self_made
 from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Conflict, MeshError, NotFound
@@ -28,6 +30,12 @@ _SOON: Final = timedelta(days=30)
 _LITTLE_BYTES: Final = 1024 * 1024 * 1024
 _TOO_LITTLE_BYTES: Final = 64 * 1024 * 1024
 _OTHERS: Final = 0o077
+# What tells that a folder is a broker's, and what else a broker leaves in it.
+_TELLING: Final = (DATABASE_FILE, KEY_FILE, ADMIN_SECRET_FILE)
+_ITS_OWN: Final = (
+    *("broker.*", "broker-tls.*", ADMIN_SECRET_FILE, "lock", "run"),
+    *("replaced-*", ".restore-*", ".*.tmp*"),
+)
 
 
 class State(StrEnum):
@@ -66,11 +74,16 @@ def check_up(settings: BrokerSettings) -> list[Finding]:
         settings: Those that the broker has.
 
     Raises:
-        NotFound: ``no_broker_data``: there is no such folder.
+        NotFound: ``no_broker_data``: there is no such folder, or it is not a broker's.
     """
-    if not settings.data.is_dir():
+    data = settings.data
+    # Whose folder another one is nobody knows: no remedy for a broker's may be told of it.
+    with storage_errors(data):
+        is_there = data.is_dir()
+        is_ours = any((data / name).exists() for name in _TELLING)
+    if not is_ours:
         raise NotFound(
-            f"There is no folder {settings.data}.",
+            f"{data} holds no file of a broker." if is_there else f"There is no folder {data}.",
             "Name the broker's data folder by --data.",
             code="no_broker_data",
         )
@@ -108,18 +121,23 @@ def _lock(settings: BrokerSettings) -> str:
 
 
 def _permissions(settings: BrokerSettings) -> Finding | str:
-    unsafe = sorted(_open_to_others(settings.data))
-    if unsafe:
-        says = f"others than this user may get at {', '.join(str(path) for path in unsafe)}"
-        hint = f"Close it: chmod -R go= '{settings.data}'"
-        return Finding("permissions", State.FAILED, says, hint)
-    return "folder and files are for this user alone"
+    data = settings.data
+    unsafe = dict(sorted(_open_to_others(data)))
+    if not unsafe:
+        return "folder and files are for this user alone"
+    names = [str(path) for path in unsafe]
+    command = f"chown {os.getuid()}" if any(unsafe.values()) else "chmod go="
+    says = f"others than this user may get at {', '.join(names)}"
+    return Finding("permissions", State.FAILED, says, f"Close it: {command} {shlex.join(names)}")
 
 
-def _open_to_others(folder: Path) -> Iterator[Path]:
+def _open_to_others(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Give what others may get at of a broker's folder, and whether it is another user's."""
     if os.name != "posix":
         return
     for path in (folder, *folder.iterdir()):
+        if path != folder and not any(fnmatchcase(path.name, one) for one in _ITS_OWN):
+            continue
         try:
             found = path.lstat()
         except FileNotFoundError:
@@ -127,8 +145,9 @@ def _open_to_others(folder: Path) -> Iterator[Path]:
             continue
         # A link's own mode says nothing; what the broker reads it refuses to follow.
         is_open = not stat.S_ISLNK(found.st_mode) and found.st_mode & _OTHERS
-        if found.st_uid != os.getuid() or is_open:
-            yield path
+        is_foreign = found.st_uid != os.getuid()
+        if is_foreign or is_open:
+            yield path, is_foreign
 
 
 def _database(settings: BrokerSettings) -> str:

@@ -7,6 +7,7 @@ synchronous and short: it runs before the broker listens or after it has stopped
 import errno
 import os
 import secrets
+import shlex
 import stat
 import sys
 import threading
@@ -141,7 +142,7 @@ def _holder(handle: int) -> str:
 def _lock_soon(handle: int, patience_s: float) -> bool:
     until_s = time.monotonic() + patience_s
     pause = threading.Event()
-    while not _lock_now(handle):
+    while not lock_now(handle):
         if time.monotonic() >= until_s:
             return False
         # The system offers no lock with a limit, so this thread asks again and again.
@@ -160,7 +161,8 @@ def _in_use(folder: Path, holder: str) -> Conflict:
 
 if sys.platform == "win32":
 
-    def _lock_now(handle: int) -> bool:
+    def lock_now(handle: int) -> bool:
+        """Take the lock of an open file if nobody has it; gives whether it was taken."""
         import msvcrt  # noqa: PLC0415 - it exists on this platform only
 
         try:
@@ -173,7 +175,8 @@ if sys.platform == "win32":
 
 else:
 
-    def _lock_now(handle: int) -> bool:
+    def lock_now(handle: int) -> bool:
+        """Take the lock of an open file if nobody has it; gives whether it was taken."""
         import fcntl  # noqa: PLC0415 - it exists on these platforms only
 
         try:
@@ -213,15 +216,20 @@ def _refuse_unsafe(path: Path, found: os.stat_result, mode: int) -> None:
     if found.st_uid != os.getuid():
         raise Forbidden(
             f"{path} belongs to user {found.st_uid}, not to user {os.getuid()} who runs this.",
-            f"Run as its owner, or give it to this user: chown {os.getuid()} '{path}'",
+            f"Run as its owner, or give it to this user: chown {os.getuid()} {_word(path)}",
             code="wrong_owner",
         )
     if found.st_mode & _OTHERS:
         raise Forbidden(
             f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):o}).",
-            f"Close it: chmod {mode:o} '{path}'",
+            f"Close it, if it is the broker's alone: chmod {mode:o} {_word(path)}",
             code="wrong_mode",
         )
+
+
+def _word(path: Path) -> str:
+    """Write a path as a shell reads it."""
+    return shlex.quote(str(path))
 
 
 @contextmanager

@@ -43,7 +43,7 @@ from claudemesh_wire.errors import (
 from claudemesh_wire.handshake import Closing, Mode
 from claudemesh_wire.membership import NO_HEAD, Chain, Head, Member
 from claudemesh_wire.meshes import LogGrew
-from claudemesh_wire.message import ALLOWED, Message, ReplyT, Request, Rule
+from claudemesh_wire.message import ALLOWED, Message, ReplyT, Request, Role, Rule
 from claudemesh_wire.presence import Change, PeerCard, PresenceChanged
 from claudemesh_wire.server_news import ServerChange, ServerChanged
 
@@ -112,6 +112,14 @@ class Parts:
             "chat_burst": settings.chat_burst,
             "rpc_per_s": settings.rpc_per_s,
             "rpc_burst": settings.rpc_burst,
+            "tunnel_per_s": settings.tunnel_per_s,
+            "tunnel_burst": settings.tunnel_burst,
+            "auth_per_s": settings.auth_per_s,
+            "auth_burst": settings.auth_burst,
+            "frame_bytes": settings.frame_bytes,
+            "in_flight": settings.in_flight,
+            "connections": settings.connections,
+            "connections_per_address": settings.connections_per_address,
         }
 
     def commit(self, change: Callable[[Sql], R]) -> Awaitable[R]:
@@ -339,11 +347,7 @@ class Service:
                 code="device_revoked",
             )
         if request.rule not in ALLOWED[member.role]:
-            raise Forbidden(
-                f"{request.kind} is not for a member whose role is {member.role}.",
-                f"It takes the right to {request.rule}; an admin can change the role.",
-                code="role",
-            )
+            raise _not_for(member.role, request.rule)
         if caller.mode is Mode.ATTACH and not self.parts.deliveries.is_current(caller.place):
             raise Conflict(
                 "Another session took this peer's place.", "Use that one.", code="replaced"
@@ -361,6 +365,16 @@ def _is_out(chain: Chain, place: Attachment) -> bool:
         return False
     member = chain.members.get(place.member)
     return member is None or member.removed or (place.member, place.device) in chain.revoked
+
+
+def _not_for(role: Role, rule: Rule) -> Forbidden:
+    able = [str(one) for one in Role if rule in ALLOWED[one]]
+    named = " or ".join(filter(None, (", ".join(able[:-1]), able[-1])))
+    return Forbidden(
+        f"That takes the role {named}; yours is {role}.",
+        f"One who has that role can give it to you: claudemesh role NAME {able[-1]}",
+        code="role",
+    )
 
 
 def _internal(request: Request[Any], error: Exception) -> ProtocolError:

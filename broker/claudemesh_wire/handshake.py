@@ -263,7 +263,7 @@ def nonce_text(nonce: bytes) -> str:
 def _wrong_broker() -> Unauthenticated:
     return Unauthenticated(
         "The broker is not the one this session expects.",
-        "Run claudemesh status; if the broker was replaced on purpose, claudemesh down and up.",
+        "Ask whoever runs it; if it was replaced on purpose: claudemesh mesh trust NAME.",
         code="wrong_broker",
     )
 

@@ -16,6 +16,7 @@ from claudemesh_mcp.cli import (
     chosen,
     demo,
     doctor,
+    emptywords,
     grants,
     hosting,
     install,
@@ -131,6 +132,7 @@ def run(argv: Sequence[str]) -> int:
     shell.know_shells()
     wants_json = "--json" in argv
     try:
+        emptywords.refuse(argv)
         _command(list(argv), prog_name="claudemesh")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -17,6 +17,7 @@ from claudemesh_mcp.config import Settings
 if TYPE_CHECKING:
     from claudemesh_mcp.client import Client
     from claudemesh_mcp.granting import Reach
+    from claudemesh_mcp.peer import Peer
     from claudemesh_mcp.sdk import Mesh
     from claudemesh_wire.handshake import Mode
 
@@ -125,6 +126,30 @@ async def _at(
     setup = replace(set_up(settings, HUMAN, resume=resume), admin_secret=admin_secret)
     async with Mesh.over(setup, partial(dial, settings), mode) as mesh:
         yield mesh
+
+
+@asynccontextmanager
+async def own_peer() -> AsyncGenerator["Peer"]:
+    """Open the command line's own peer for what is in its file: no broker is looked for.
+
+    Raises:
+        MeshError: as ``Peer.open``.
+    """
+    from claudemesh_mcp.opening import HUMAN, set_up
+    from claudemesh_mcp.peer import Peer
+
+    settings = _of_this_command(None)
+    async with AsyncExitStack() as stack:
+        resume, number = PEER, 1
+        while True:
+            peer = await Peer.open(set_up(settings, HUMAN, resume=resume))
+            stack.push_async_callback(peer.file.close)
+            number += 1
+            resume = f"{PEER}-{number}"
+            # The next one took its place when its keys were revoked.
+            if not (peer.home.sessions / peer.identity.peer(f"resume:{resume}")).is_dir():
+                break
+        yield peer
 
 
 def ask(

@@ -11,6 +11,7 @@ import typer
 
 from claudemesh_mcp.cli import chosen, held, show
 from claudemesh_mcp.cli.asking import open_mesh
+from claudemesh_mcp.cli.known import both_names
 from claudemesh_wire.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ def down(
 def status(json: Json = False) -> None:
     """Print the mesh that holds here, its broker and its peers.
 
-    With --json: {"mesh", "broker": {"pid", "url", "version", "data"}, "peers": [...]}, where broker
-    is null when none runs; that is exit code 0 with --json and 5 without. Of a broker on another
-    machine pid and data are null.
+    With --json: {"mesh", "called", "broker": {"pid", "url", "version", "data"}, "peers": [...]},
+    where called is the name that the mesh's members have for it, and broker is null when none runs;
+    that is exit code 0 with --json and 5 without. Of a broker on another machine pid and data are
+    null.
 
     \b
     Examples:
@@ -106,10 +108,12 @@ def status(json: Json = False) -> None:
     if json:
         rows = seen.peers if seen else []
         peers = [row.model_dump(mode="json", by_alias=True) for row in rows]
-        show.data({"mesh": settings.mesh or LOCAL, "broker": shown, "peers": peers})
+        named = {"mesh": settings.mesh or LOCAL, "called": seen and seen.called}
+        show.data({**named, "broker": shown, "peers": peers})
     elif seen and shown:
         where = f"pid {shown['pid']}  " if shown["pid"] else ""
-        show.line(f"{seen.mesh}  {shown['url']}  {where}version {shown['version']}")
+        names = both_names(seen.mesh, seen.called)
+        show.line(f"{names}  {shown['url']}  {where}version {shown['version']}")
         if shown["data"]:
             show.word(f"data: {shown['data']}")
         show.peers(seen.peers)
@@ -128,13 +132,16 @@ def _launcher() -> "Launcher":
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the mesh showed: its name here, its broker, its peers but for the command line's own.
+    """What the mesh showed: its broker, and its peers but for the command line's own.
 
     Args:
+        mesh: What this home calls it.
+        called: What its members call it.
         held: What waits in this home until its user lets it through.
     """
 
     mesh: str
+    called: str
     broker: dict[str, Any]
     peers: "list[PeerRow]"
     held: "Found"
@@ -146,7 +153,8 @@ async def _look() -> _Seen:
         broker = (await mesh.mesh_info()).broker
         rows = [row for row in found.peers if not row.is_self]
         said = {"pid": None, "url": broker.url, "version": broker.version, "data": None}
-        return _Seen(mesh.peer.identity.mesh_name, said, rows, await held.find())
+        names = (mesh.peer.identity.mesh_name, mesh.peer.trust.chain.name)
+        return _Seen(*names, said, rows, await held.find())
 
 
 def _shown(broker: "BrokerInfo | None") -> dict[str, Any] | None:

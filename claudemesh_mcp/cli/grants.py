@@ -11,7 +11,7 @@ import typer
 
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask, ask_here
-from claudemesh_wire.errors import MeshError
+from claudemesh_wire.errors import Invalid, MeshError
 
 if TYPE_CHECKING:
     from claudemesh_mcp.granting import Reach, Released, Said
@@ -52,10 +52,12 @@ def grant(name: Name, capability: Capabilities) -> None:
     \b
     Examples:
       claudemesh grant bob task tool
+      claudemesh grant bob message,wake
       claudemesh grant bob provide:files
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    said = ask_here(lambda mesh, reach: _change(mesh, reach, name, (capability, ())))
-    show.word(f"{said.member.name} may: {', '.join(capability)}.")
+    names = _named(capability)
+    said = ask_here(lambda mesh, reach: _change(mesh, reach, name, (names, ())))
+    show.word(f"{said.member.name} may: {', '.join(names)}.")
     tell_untold(said.untold)
 
 
@@ -67,9 +69,29 @@ def revoke(name: Name, capability: Capabilities) -> None:
       claudemesh revoke bob wake
       claudemesh revoke bob message
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    said = ask_here(lambda mesh, reach: _change(mesh, reach, name, ((), capability)))
-    show.word(f"{said.member.name} may not: {', '.join(capability)}.")
+    names = _named(capability)
+    said = ask_here(lambda mesh, reach: _change(mesh, reach, name, ((), names)))
+    show.word(f"{said.member.name} may not: {', '.join(names)}.")
     tell_untold(said.untold)
+
+
+def _named(words: Sequence[str]) -> list[str]:
+    """Read what is named, with spaces or commas between.
+
+    Raises:
+        Invalid: ``unknown_capability``: nothing is.
+    """
+    from claudemesh_mcp.grantnames import named
+    from claudemesh_wire.grants import Capability
+
+    names = named(words)
+    if not names:
+        raise Invalid(
+            "No capability is named.",
+            f"Name one or more: {', '.join(Capability)}.",
+            code="unknown_capability",
+        )
+    return names
 
 
 async def _change(

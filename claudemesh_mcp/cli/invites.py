@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RoleName = Literal["admin", "member", "observer", "owner"]
 _STDIN: Final = "-"
+# What is there now is not what the link was made for.
+_OTHER_BROKER: Final = frozenset({"wrong_broker", "certificate_changed"})
 _RECIPE: Final = (
     "1. On the host:    claudemesh broker run --bind 0.0.0.0 --tls auto",
     "2. You, there:     claudemesh mesh create team --broker URL   (as the broker prints it)",
@@ -89,10 +91,9 @@ def invite(
 
 
 def _read_grants(words: list[str]) -> tuple[str, ...]:
-    from claudemesh_mcp.grantnames import capabilities
+    from claudemesh_mcp.grantnames import capabilities, named
 
-    named = [one.strip().lower() for word in words for one in word.split(",")]
-    return tuple(sorted(capabilities([one for one in named if one])))
+    return tuple(sorted(capabilities(one.lower() for one in named(words))))
 
 
 def _everything() -> tuple[str, ...]:
@@ -157,7 +158,7 @@ def invites(
       claudemesh invites
       claudemesh invites --withdraw q3h5…
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    if withdraw:
+    if withdraw is not None:
         ask(lambda mesh: _withdraw(mesh, withdraw))
         show.word("It is taken back; who came by it stays.")
         return
@@ -242,9 +243,15 @@ def join(
 
     text = sys.stdin.readline() if link == _STDIN else link
     wish = Wish(
-        name=wished_handle(as_) if as_ else None, called=wished_handle(called) if called else None
+        name=wished_handle(as_) if as_ is not None else None,
+        called=wished_handle(called) if called is not None else None,
     )
-    joined = anyio.run(enter, InviteLink.parse(text), settings(), wish)
+    try:
+        joined = anyio.run(enter, InviteLink.parse(text), settings(), wish)
+    except MeshError as error:
+        if error.code in _OTHER_BROKER:
+            error.hint = "Do not use this link: ask who gave it to you for a new one."
+        raise
     if mine:
         _grant_all(joined)
     used = use and _use(joined.mesh.name)

@@ -146,7 +146,7 @@ def ban(
       claudemesh ban bob
       claudemesh unban bob
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    _remove(name, milliseconds(for_) if for_ else None)
+    _remove(name, milliseconds(for_) if for_ is not None else None)
 
 
 def _remove(name: str, for_ms: int | None) -> None:

@@ -3,7 +3,6 @@
 They change this home's list through ``meshes.py``, and the mesh itself through ``governing.py``.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -16,17 +15,15 @@ from claudemesh_mcp.cli import held, show
 from claudemesh_mcp.cli.asking import ask, open_mesh
 from claudemesh_mcp.cli.chosen import home as own_home
 from claudemesh_mcp.cli.chosen import settings, standing
-from claudemesh_wire.errors import Invalid, MeshError, ProtocolError, Unavailable
+from claudemesh_mcp.cli.known import Given, Yes, both_names, confirm, joined
+from claudemesh_mcp.cli.trusting import trust as trust_broker
+from claudemesh_wire.errors import MeshError, ProtocolError, Unavailable
 
 if TYPE_CHECKING:
     from claudemesh_mcp.meshes import KnownMesh
     from claudemesh_mcp.sdk import Mesh
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
-Given = Annotated[
-    str, typer.Argument(metavar="NAME", help="What this home calls the mesh, or its id.")
-]
 # The mesh is gone for this home already; what is left is to take it off the list.
 _GONE: Final = frozenset({"member_removed", "mesh_ended", "not_a_member"})
 # Its broker lost the mesh, and takes it from this home no more.
@@ -43,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
         ("leave", leave),
         ("rename", rename),
         ("delete", delete),
-        ("trust", trust),
+        ("trust", trust_broker),
     ):
         mesh.command(name)(command)
     app.add_typer(mesh, name="mesh")
@@ -92,8 +89,8 @@ async def _create(name: str, url: str | None, secret_file: Path | None) -> "Know
 
     chosen = settings()
     home = Home.open(chosen.paths())
-    secret = brokers.read_admin_secret(secret_file) if secret_file else None
-    place = await brokers.locate(url, chosen) if url else None
+    secret = brokers.read_admin_secret(secret_file) if secret_file is not None else None
+    place = await brokers.locate(url, chosen) if url is not None else None
     made = await anyio.to_thread.run_sync(joining.make_mesh, home, chosen, name, place)
     try:
         # The broker learns of it from this first connection, and takes it or not.
@@ -116,7 +113,8 @@ async def _create(name: str, url: str | None, secret_file: Path | None) -> "Know
 def list_(json: Json = False) -> None:
     """Print the meshes that this home is in; a star marks the one that holds here.
 
-    With --json: {"meshes": [{"name", "id", "broker", "chosen"}]}.
+    With --json: {"meshes": [{"name", "id", "broker", "chosen", "called"}]}, where name is what this
+    home calls it, and called what its members do, as far as this home knows.
 
     \b
     Examples:
@@ -127,14 +125,19 @@ def list_(json: Json = False) -> None:
         show.data({"meshes": rows})
         return
     cells = [
-        ("*" if row["chosen"] else "", row["name"], row["broker"] or "this home's", row["id"] or "")
+        (
+            "*" if row["chosen"] else "",
+            both_names(row["name"], row["called"]),
+            row["broker"] or "this home's",
+            row["id"] or "",
+        )
         for row in rows
     ]
     show.table(("", "mesh", "broker", "id"), cells)
 
 
 def _rows() -> list[dict[str, Any]]:
-    from claudemesh_mcp import meshes
+    from claudemesh_mcp import meshes, trust
 
     chosen = settings()
     home = own_home()
@@ -146,12 +149,14 @@ def _rows() -> list[dict[str, Any]]:
             "id": founding,
             "broker": None,
             "chosen": meshes.is_local(home, here),
+            "called": meshes.LOCAL,
         }
     ]
     for one in meshes.known_meshes(home):
         is_chosen = here in {one.name, one.id}
         url = one.place.url if one.place else None
-        rows.append({"name": one.name, "id": one.id, "broker": url, "chosen": is_chosen})
+        told = {"name": one.name, "id": one.id, "broker": url, "chosen": is_chosen}
+        rows.append(told | {"called": trust.name_in_log(home, one.id)})
     return rows
 
 
@@ -194,9 +199,9 @@ def leave(
       claudemesh mesh leave team
       claudemesh mesh leave team --here
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    known = _joined(name)
+    known = joined(name)
     _tell_held(known)
-    _confirm(f"Leave {known.name}?", yes)
+    confirm(f"Leave {known.name}?", yes)
     if here:
         said = f"{known.name} is off your list; its members still see you as one of them."
     else:
@@ -239,6 +244,9 @@ def rename(
 ) -> None:
     """Give a mesh another name: for all its members, or with --here on this home's list alone.
 
+    Another member's home goes on with the name that it has there, by which its settings and
+    projects choose the mesh, and shows the new one beside it; --here takes that over.
+
     \b
     Examples:
       claudemesh mesh rename team shop
@@ -248,7 +256,7 @@ def rename(
     from claudemesh_mcp.cli.settings import written_setting
     from claudemesh_mcp.project import wished_handle
 
-    known, name_ = _joined(name), wished_handle(new)
+    known, name_ = joined(name), wished_handle(new)
     home = own_home()
     # Before all others are told of a name that this home can't take over.
     meshes.check_name(home, name_, known.id)
@@ -276,9 +284,9 @@ def delete(name: Given, yes: Yes = False) -> None:
     Examples:
       claudemesh mesh delete team
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    known = _joined(name)
+    known = joined(name)
     _tell_held(known)
-    _confirm(f"End {known.name} for all its members? This can't be undone.", yes)
+    confirm(f"End {known.name} for all its members? This can't be undone.", yes)
 
     async def end(mesh: "Mesh") -> None:
         from claudemesh_mcp import governing
@@ -288,52 +296,6 @@ def delete(name: Given, yes: Yes = False) -> None:
     ask(end, settings=replace(settings(), mesh=known.id))
     _forget(known)
     show.word(f"{known.name} has ended.")
-
-
-def trust(
-    name: Given,
-    certificate: Annotated[
-        str | None,
-        typer.Option(metavar="SHA256", help="The fingerprint that the broker's admin told you."),
-    ] = None,
-    yes: Yes = False,
-) -> None:
-    """Accept the certificate that a mesh's broker shows now, after it was renewed on purpose.
-
-    The broker's own key is checked as before; this is about the connection to it.
-
-    \b
-    Examples:
-      claudemesh mesh trust team
-      claudemesh mesh trust team --certificate 3f5a…
-    """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    from claudemesh_mcp import brokers, meshes
-
-    known = _joined(name)
-    if known.place is None:
-        raise Invalid(f"{known.name} has its broker in this home.", "There is nothing to accept.")
-    shown = anyio.run(brokers.shown_certificate, known.place.url)
-    if certificate is not None and certificate.lower().replace(":", "") != shown.hex():
-        raise Invalid(
-            f"The broker shows another certificate: {shown.hex()}.",
-            "Don't accept it before its admin has explained it.",
-            code="certificate_changed",
-        )
-    show.word(f"The broker of {known.name} shows {shown.hex()}.")
-    if certificate is None:
-        _confirm("Is that what its admin told you?", yes)
-    meshes.update_place(own_home(), known.id, replace(known.place, pin=shown))
-    show.word("It is accepted.")
-
-
-def _joined(name: str) -> "KnownMesh":
-    """Give a mesh of this home's list, which the local one is not."""
-    from claudemesh_mcp import meshes
-
-    home = own_home()
-    if meshes.is_local(home, name):
-        raise Invalid("The local mesh is always there.", "Name another one: claudemesh mesh list")
-    return meshes.choose(meshes.known_meshes(home), name)
 
 
 def _tell_held(known: "KnownMesh") -> None:
@@ -362,13 +324,3 @@ def _write_choice(name: str) -> None:
     from claudemesh_mcp.cli.settings import write_setting
 
     write_setting("mesh", name)
-
-
-def _confirm(question: str, yes: bool) -> None:
-    """Ask on a terminal; elsewhere a command that can't be undone needs --yes."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise Invalid("Nobody can be asked here.", "Say it with --yes.", code="not_confirmed")
-    if not typer.confirm(question, err=True):
-        raise typer.Exit(show.FAILED)

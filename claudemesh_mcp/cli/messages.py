@@ -12,11 +12,12 @@ import typer
 
 from claudemesh_mcp.cli import held as waiting
 from claudemesh_mcp.cli import show
-from claudemesh_mcp.cli.asking import ask, open_mesh
+from claudemesh_mcp.cli.asking import ask, open_mesh, own_peer
 from claudemesh_wire.errors import Invalid, MeshError, TooMuch
 
 if TYPE_CHECKING:
-    from claudemesh_mcp.results import InboxResult
+    from claudemesh_mcp.history import Wanted
+    from claudemesh_mcp.results import HistoryResult, InboxResult
     from claudemesh_mcp.sdk import Mesh
 
 Priority = Literal["now", "next", "low"]
@@ -126,15 +127,15 @@ def inbox(
       claudemesh inbox --held
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     if held:
-        if follow or peek or id or thread:
+        if follow or peek or id is not None or thread is not None:
             raise typer.BadParameter("--held goes with --json only.")
         waiting.list_all(anyio.run(waiting.find), json=json)
         return
     if follow:
-        if peek or id or thread:
+        if peek or id is not None or thread is not None:
             raise typer.BadParameter("--follow goes with --json only.")
         anyio.run(_follow, json)
-    elif id:
+    elif id is not None:
         anyio.run(_print_whole, id, json)
     else:
         anyio.run(_print_waiting, limit, thread, peek, json)
@@ -186,9 +187,7 @@ def history(
       claudemesh history "release notes" --with ada
       claudemesh history --before 2026-01-31T12:00:00Z --json
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    found = ask(
-        lambda mesh: mesh.history(query, with_=with_, before=before, thread=thread, limit=limit)
-    )
+    found = anyio.run(_search, _wanted(query, with_, before, thread, limit))
     if json:
         show.data(found)
         return
@@ -200,6 +199,25 @@ def history(
         show.word(f"{found.unread} more not read yet: claudemesh inbox")
     if found.next_before:
         show.word(f"There are older ones: --before {found.next_before}")
+
+
+def _wanted(
+    query: str, with_: str | None, before: str | None, thread: str | None, limit: int
+) -> "Wanted":
+    from claudemesh_mcp.history import wanted
+
+    try:
+        return wanted(query, with_, before, thread, limit)
+    except TooMuch as error:  # here it is how the command was used, and no limit of a broker
+        raise Invalid(error.reason, error.hint, code=error.code) from error
+
+
+async def _search(what: "Wanted") -> "HistoryResult":
+    """Search the command line's own file, which takes no broker and no membership."""
+    from claudemesh_mcp.shown_history import searched
+
+    async with own_peer() as peer:
+        return await searched(peer, what)
 
 
 async def _print_waiting(limit: int, thread: str | None, peek: bool, json: bool) -> None:

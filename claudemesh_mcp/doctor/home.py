@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from claudemesh_mcp import held as held_messages
-from claudemesh_mcp.config import Paths, Settings
+from claudemesh_mcp.config import Paths, Settings, file_telling
 from claudemesh_mcp.doctor.finding import Case, Finding, fail, in_thread, ok, skip, warn
 from claudemesh_mcp.home import FILE_MODE, FOLDER_MODE, Home
 from claudemesh_mcp.keystore import read_profile
 from claudemesh_mcp.logs import FILE_NAME as LOG_NAME
 from claudemesh_mcp.peerfaults import DAMAGED_HINT
 from claudemesh_mcp.peerfile import SCHEMA_VERSION, connect_to_read
+from claudemesh_wire.address import is_handle
 
 _OTHERS: Final = 0o077
 _MOST_FILES: Final = 50
@@ -34,12 +35,31 @@ async def check_settings(case: Case) -> Finding:
     """Look whether the settings make sense, and where each comes from."""
     case.settings, case.origins = await in_thread(case.load)
     if case.settings.off:
-        return warn(
-            "claudemesh is switched off here.",
-            "Start without CLAUDEMESH=off, or take `enabled` out of the file that says so.",
-        )
+        return await in_thread(partial(_switched_off, case.settings))
+    name = case.settings.name
+    if name is not None and not is_handle(name.strip().lower()):
+        return await in_thread(partial(_bad_name, case, name, case.settings))
     told = ", ".join(f"{key} ({origin})" for key, origin in sorted(case.origins.items()))
     return ok(f"Set here: {told}." if told else "All settings have their defaults.")
+
+
+def _switched_off(settings: Settings) -> Finding:
+    file = file_telling("enabled", settings.project_dir)
+    if not file:
+        return warn("claudemesh is switched off here.", "Start without CLAUDEMESH=off.")
+    return warn(
+        f"claudemesh is switched off here, by {file}.",
+        "Take `enabled` out of that file, or start with CLAUDEMESH=on.",
+    )
+
+
+def _bad_name(case: Case, name: str, settings: Settings) -> Finding:
+    origin = file_telling("name", settings.project_dir) or case.origins.get("name", "")
+    return fail(
+        # In ASCII: a letter of another alphabet may look like the one that is meant.
+        f"{name[:60]!a} ({origin}) can't be a handle, so that no session starts with it.",
+        "Write one of 1 to 40 of a-z, 0-9, '.', '_' and '-'.",
+    )
 
 
 async def check_folders(case: Case) -> Finding:
@@ -51,26 +71,53 @@ async def check_folders(case: Case) -> Finding:
     faults = await in_thread(lambda: list(_open_to_others(case.paths)))
     if faults:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        repair = (
-            None if any(one.fix.startswith("chown") for one in faults) else _closing(case.paths)
-        )
-        return fail(f"{faults[0].message}{more}", faults[0].fix, repair)
+        repair = None if any(one.is_foreign for one in faults) else _closing(case.paths)
+        return fail(f"{faults[0].says}{more}", faults[0].remedy, repair)
     return ok(f"{case.paths.data} is open to this user alone.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A folder or file that others than this user may get at.
+
+    Args:
+        path: It.
+        found: The mode that it has.
+        mode: The mode that it should have.
+        is_foreign: Whether it belongs to another user.
+    """
+
+    path: Path
+    found: int
+    mode: int
+    is_foreign: bool
+
+    @property
+    def says(self) -> str:
+        """What is the case, in a sentence."""
+        if self.is_foreign:
+            return f"{self.path} belongs to another user."
+        return f"{self.path} is open to other users (mode {self.found:o})."
+
+    @property
+    def remedy(self) -> str:
+        """The command that puts it right."""
+        path = shlex.quote(str(self.path))
+        return f"chown {os.getuid()} {path}" if self.is_foreign else f"chmod {self.mode:o} {path}"
 
 
 def _closing(paths: Paths) -> Callable[[], str]:
     def close() -> str:
         closed = 0
         for fault in list(_open_to_others(paths)):
-            mode, path = shlex.split(fault.fix)[1:]
-            Path(path).chmod(int(mode, 8))
+            fault.path.chmod(fault.mode)
             closed += 1
         return f"closed {closed} folder(s) and file(s) to other users"
 
     return close
 
 
-def _open_to_others(paths: Paths) -> Iterable[Finding]:
+def _open_to_others(paths: Paths) -> Iterable[_Open]:
     folders = (paths.data, paths.broker, paths.run, paths.keys, paths.meshes, paths.sessions)
     files = [*paths.keys.glob("*"), *paths.sessions.glob("*/*")]
     for path in (*folders, paths.logs, *paths.sessions.glob("*"), *files):
@@ -79,11 +126,9 @@ def _open_to_others(paths: Paths) -> Iterable[Finding]:
         except FileNotFoundError:
             continue
         mode = FOLDER_MODE if stat.S_ISDIR(found.st_mode) else FILE_MODE
-        if found.st_uid != os.getuid():
-            yield fail(f"{path} belongs to another user.", f"chown {os.getuid()} '{path}'")
-        elif found.st_mode & _OTHERS:
-            shown = f"{stat.S_IMODE(found.st_mode):o}"
-            yield fail(f"{path} is open to other users (mode {shown}).", f"chmod {mode:o} '{path}'")
+        is_foreign = found.st_uid != os.getuid()
+        if is_foreign or found.st_mode & _OTHERS:
+            yield _Open(path, stat.S_IMODE(found.st_mode), mode, is_foreign)
 
 
 async def check_disk(case: Case) -> Finding:

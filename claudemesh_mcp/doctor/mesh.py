@@ -220,9 +220,10 @@ async def check_quotas(case: Case) -> Finding:
     limits, queued = case.told.facts.limits, case.told.facts.queued
     room = int(limits.get("queue_messages", 0))
     told = ", ".join(f"{key} {value:.12g}" for key, value in sorted(limits.items()))
+    said = (
+        f"{queued} messages wait at the broker for the command line, of {room} that may; the queues"
+        f" of sessions are not looked into. Limits: {told}."
+    )
     if room and queued > _ALMOST * room:
-        return warn(
-            f"{queued} messages wait for the command line of {room} that may; limits: {told}.",
-            "Read them: claudemesh inbox",
-        )
-    return ok(f"{queued} messages wait for the command line of {room} that may; limits: {told}.")
+        return warn(said, "Read them: claudemesh inbox")
+    return ok(said)

@@ -85,7 +85,7 @@ def running(folder: Path, *more: str, python: str = "", **environment: str) -> I
         popen.communicate()
 
 
-def fails(folder: Path, *more: str) -> tuple[str, dict[str, Any]]:
+def fails(folder: Path, *more: str, code: int = 1) -> tuple[str, dict[str, Any]]:
     """Start a broker that can't; gives its sentence and the error it left."""
     done = subprocess.run(
         command(folder, "--embedded", *more),
@@ -94,7 +94,7 @@ def fails(folder: Path, *more: str) -> tuple[str, dict[str, Any]]:
         timeout=LIMIT_S,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == code
     assert "Traceback" not in done.stderr
     left = folder / "run" / "broker-error.json"
     return done.stderr, json.loads(left.read_text())["error"] if left.exists() else {}
@@ -270,7 +270,7 @@ def test_a_database_that_is_damaged_is_left_alone(tmp_path: Path) -> None:
 def test_a_setting_that_makes_no_sense_is_one_sentence(
     tmp_path: Path, flags: tuple[str, str]
 ) -> None:
-    said, _ = fails(tmp_path, *flags)
+    said, _ = fails(tmp_path, *flags, code=2)
     assert len(said.splitlines()) == 1
 
 

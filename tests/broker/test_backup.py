@@ -1,7 +1,10 @@
 """Backup and restore of a broker's data: what is in it, what is refused, what a crash leaves."""
 
 import io
+import signal
 import sqlite3
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
@@ -87,6 +90,56 @@ def test_one_that_comes_in_between_is_not_replaced_either(
     monkeypatch.setattr(backups, "write_archive", write_slowly)
     assert refusal(lambda: back_up(data, path)).code == "file_exists"
     assert path.read_bytes() == b"another's"
+
+
+_KILLED = """
+import os, pathlib, sys
+from claudemesh_broker import backup
+backup.write_archive = lambda *_: os.kill(os.getpid(), 9)
+backup.back_up(*map(pathlib.Path, sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, nothing is swept")
+@pytest.mark.parametrize("name", ["mesh.tar", ""])
+def test_what_a_killed_backup_left_the_next_one_to_that_place_removes(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    kept = {".other.tar.0123456789abcdef.tmp", ".mesh.tar.swp", "mesh.tar.0123456789abcdef.tmp"}
+    for one in kept:
+        (folder / one).write_bytes(b"another's")
+    command = [sys.executable, "-c", _KILLED, str(data), str(folder / name)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    left = {path.name for path in folder.iterdir()} - kept
+    assert {one.partition(".tmp")[2] for one in left} == {"", ".sqlite3"}
+    # As one that was cut off in the midst of a step, or was of an earlier version.
+    base = min(left, key=len)
+    for more in (f"{base}.sqlite3-journal", f"{base}-journal", base.replace("0", "1")):
+        (folder / more).write_bytes(b"half")
+    made = back_up(data, folder / name)
+    assert {path.name for path in folder.iterdir()} == {made.path.name, *kept}
+
+
+def test_a_backup_in_the_making_is_not_swept_away_by_another(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mesh.tar"
+    write = backups.write_archive
+    made: list[Path] = []
+
+    def write_slowly(*arguments: Any) -> None:
+        monkeypatch.setattr(backups, "write_archive", write)
+        made.append(back_up(data, path).path)
+        made[0].rename(tmp_path / "first.tar")
+        write(*arguments)
+
+    monkeypatch.setattr(backups, "write_archive", write_slowly)
+    assert back_up(data, path).path == path
+    for one in (path, tmp_path / "first.tar"):
+        assert restore(one, tmp_path / one.stem, force=False).manifest
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_where_no_broker_was_there_is_nothing_to_back_up(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -150,6 +151,31 @@ def test_a_fault_is_found_where_it_is(
     # A page that is damaged may be one that the key is looked up in.
     assert names <= found.keys() <= names | {"key"}
     assert set(found.values()) == {State.FAILED}
+
+
+def test_the_remedy_names_the_broker_s_own_files_alone(tmp_path: Path) -> None:
+    data = broker_data(tmp_path / "o'brien's")
+    open_file(data)
+    data.chmod(0o755)
+    (data / "notes").write_text("of somebody else")
+    (data / "notes").chmod(0o644)
+    found = checked(settings(data.parent))["permissions"]
+    assert "notes" not in found.says + found.hint
+    command = found.hint.removeprefix("Close it: ")
+    subprocess.run(command, shell=True, check=True)  # noqa: S602 - as a user would
+    assert faults(settings(data.parent)) == {}
+    assert (data / "notes").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_folder_that_is_no_broker_s_is_neither_closed_nor_written_into(tmp_path: Path) -> None:
+    data = tmp_path / "broker"
+    data.mkdir(0o755)
+    (data / "passwd").write_text("root")
+    with pytest.raises(NotFound) as caught:
+        check_up(settings(tmp_path))
+    assert caught.value.code == "no_broker_data"
+    assert "chmod" not in caught.value.hint
+    assert [path.name for path in data.iterdir()] == ["passwd"]
 
 
 @pytest.mark.parametrize(("days", "state"), [(90, None), (7, State.WARNING), (-1, State.FAILED)])

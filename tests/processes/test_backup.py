@@ -6,6 +6,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import pytest
 
 from claudemesh_broker.backup import back_up
 from claudemesh_mcp.sdk import Mesh
@@ -105,6 +106,15 @@ def test_one_that_does_not_run_is_restored_from_the_shell(tmp_path: Path) -> Non
     found = shell.run("broker", "check")
     assert found.code == 1
     assert "failed   permissions" in found.out
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_an_empty_path_is_not_the_present_folder(tmp_path: Path, command: str) -> None:
+    shell = Shell(tmp_path)
+    broker_data(shell.home)
+    done = shell.run("broker", command, "", "--json")
+    assert (done.code, done.error["code"]) == (2, "no_path")
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_words_that_make_no_sense_are_a_wrong_use(tmp_path: Path) -> None:

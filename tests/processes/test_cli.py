@@ -121,7 +121,7 @@ def test_without_a_broker_status_says_so_in_words_and_in_json(shell: Shell) -> N
     data = shell.run("status", "--json")
     assert (data.code, data.json) == (
         0,
-        {"mesh": "local", "broker": None, "peers": []},
+        {"mesh": "local", "called": None, "broker": None, "peers": []},
     )
 
 
@@ -256,6 +256,13 @@ async def test_a_long_text_comes_from_stdin_and_is_printed_whole(shell: Shell) -
         (["send", "ada", "-"], b"", 2, "empty_text"),
         (["send", "ada", "-"], b"\xff\xfe", 2, "not_text"),
         (["send", "ada", "-"], b"a" * (256 * 1024 + 2), 1, "text_too_long"),
+        (["history", "q" * 3000], b"", 2, "too_much"),
+        (["ban", "bob", "--for", ""], b"", 2, "empty_value"),
+        (["ban", "bob", "--for="], b"", 2, "empty_value"),
+        (["mesh", "create", "x", "--broker", ""], b"", 2, "empty_value"),
+        (["invites", "--withdraw", ""], b"", 2, "empty_value"),
+        (["join", "link", "--as", ""], b"", 2, "empty_value"),
+        (["inbox", "--id", ""], b"", 2, "empty_value"),
         (["send", ",".join(["ada"] * 10_000), "hello"], b"", 1, "too_many_recipients"),
         (["message-status", "msg_aaaaaaaaaaaaaaaaaaaaaaaaaa"], b"", 3, "not_found"),
         (["inbox", "--id", "msg_aaaaaaaaaaaaaaaaaaaaaaaaaa"], b"", 3, "not_found"),
@@ -270,6 +277,22 @@ def test_what_can_t_be_done_has_a_code_a_hint_and_an_exit_code(
     said = any_shell.run(*words, stdin=stdin)
     assert (said.code, said.out) == (exit_code, "")
     assert said.err
+
+
+def test_where_claudemesh_is_switched_off_the_file_that_says_so_is_named(shell: Shell) -> None:
+    (shell.folder / "inner").mkdir()
+    file = shell.folder / ".claudemesh.toml"
+    file.write_text("enabled = false\n")
+    done = shell.run("peers", "--json")
+    assert (done.code, done.error["code"]) == (5, "off")
+    assert str(file) in done.error["message"]
+    assert "CLAUDEMESH=off" not in done.error["message"]
+    by_variable = shell.run("peers", "--json", CLAUDEMESH="off")
+    assert "CLAUDEMESH=off" in by_variable.error["message"]
+    assert shell.run("peers", CLAUDEMESH="on").code == 0
+    file.unlink()
+    (shell.home / "config.toml").write_text("enabled = false\n")
+    assert str(shell.home / "config.toml") in shell.run("peers", "--json").error["message"]
 
 
 def test_a_broken_config_file_is_named_and_left_as_it_is(shell: Shell) -> None:

@@ -54,7 +54,10 @@ async def test_grants_are_made_listed_and_taken_back(shell: Shell) -> None:
         alone = await shell.runs("grants")
         assert (alone.code, alone.out) == (0, "")
         await add_bob(shell)
-        assert (await shell.runs("grant", "bob", "task", "tool")).code == 0
+        both = await shell.runs("grant", "bob", "task,tool")
+        assert (both.code, both.err) == (0, "bob may: task, tool.\n")
+        nothing = await shell.runs("grant", "bob", ",", "--json")
+        assert nothing.code == 2
         assert (await shell.runs("revoke", "bob", "tool", "wake")).code == 0
         assert (await shell.runs("block", "bob")).code == 0
         listed = (await shell.runs("grants", "--json")).json

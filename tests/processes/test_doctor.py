@@ -203,6 +203,17 @@ def test_a_config_file_that_makes_no_sense_fails_and_the_rest_is_looked_at(used:
     (used.home / "config.toml").unlink()
 
 
+def test_a_name_that_no_session_can_have_is_named_with_its_file(shell: Shell) -> None:
+    file = shell.folder / ".claudemesh.toml"
+    file.write_text('name = "b\u043eb"\n', "utf-8")
+    found = examined(shell, code=1)["settings"]
+    assert found["state"] == "fail"
+    assert str(file) in found["message"]
+    assert "b\\u043eb" in found["message"]
+    file.write_text('name = "Bob"\n')
+    assert examined(shell)["settings"]["state"] == "ok"
+
+
 def test_a_session_that_is_switched_off_is_told_so(shell: Shell) -> None:
     found = examined(shell, switch="off")
     assert found["settings"]["state"] == "warn"
@@ -282,6 +293,28 @@ def test_a_home_that_others_can_enter_is_closed_by_the_fix(used: Shell) -> None:
     done = used.run("doctor", "--fix", PATH=f"{used.folder / 'bin'}:/usr/bin:/bin")
     assert (done.code, keys.stat().st_mode & 0o777) == (0, 0o700)
     assert "fixed: home: closed 1" in done.err
+
+
+def test_a_home_with_a_quote_in_its_path_is_closed_by_the_fix_and_by_the_remedy(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "o'brien's"
+    folder.mkdir()
+    with shell_in(folder) as shell:
+        assert shell.run("peers").code == 0
+        keys = shell.home / "keys"
+        keys.chmod(0o755)
+        told = shell.run("doctor", "--json").json["checks"]
+        (remedy,) = [one["fix"] for one in told if one["name"] == "home"]
+        subprocess.run(remedy, shell=True, check=True)  # noqa: S602 - as a user would
+        assert keys.stat().st_mode & 0o777 == 0o700
+        keys.chmod(0o755)
+        assert "fixed: home: closed 1" in shell.run("doctor", "--fix").err
+        assert keys.stat().st_mode & 0o777 == 0o700
+        keys.chmod(0o755)
+        hint = shell.run("peers", "--json").error["hint"]
+        subprocess.run(hint.partition(": ")[2], shell=True, check=True)  # noqa: S602 - same
+        assert keys.stat().st_mode & 0o777 == 0o700
 
 
 async def test_the_routes_of_open_sessions_are_told(tmp_path: Path) -> None:

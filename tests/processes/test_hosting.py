@@ -139,10 +139,25 @@ async def test_an_authority_vouches_for_a_certificate_of_ones_own(
 
 def test_a_wider_bind_without_tls_is_refused(tmp_path: Path) -> None:
     done = run_to_its_end(tmp_path / "home", "run", *ANYWHERE, "--port", "0")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--tls auto" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--tls", "banana"),
+        ("--bind", ""),
+        ("--bind", "999.1.1.1"),
+        ("--public-url", "http://mesh.example.org"),
+    ],
+)
+def test_a_flag_that_makes_no_sense_is_a_wrong_use(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = run_to_its_end(tmp_path / "home", "run", *words, "--port", "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
 
 
 async def test_who_speaks_no_tls_gets_nothing_and_disturbs_nobody(tmp_path: Path) -> None:

@@ -129,6 +129,37 @@ def test_on_a_terminal_an_invite_shows_its_qr_code_by_itself(
     assert link.startswith(b"https://127.0.0.1:")
     assert "Whoever has the link can use it." in shown
     assert ("▄" in shown) is not bool(words)
+    if not words:
+        check_symbol(modules_of(shown), link.decode().strip())
+
+
+# How many bytes a QR code of level L holds, by its version (ISO/IEC 18004, table 7).
+CAPACITY = {4: 78, 5: 106, 6: 134, 7: 154, 8: 192, 9: 230, 10: 271, 11: 321, 12: 367}
+FINDER = ("#######", "#     #", "# ### #", "# ### #", "# ### #", "#     #", "#######")
+
+
+def modules_of(shown: str) -> list[str]:
+    """Read a QR code as a camera sees it: two rows of modules in each line, light ones drawn."""
+    lines = [line.rstrip("\r") for line in shown.split("\n")]
+    drawn = [line for line in lines if line and not set(line) - set("█▀▄ ")]
+    rows: list[str] = []
+    for line in drawn:
+        rows.append("".join(" " if one in "█▀" else "#" for one in line))
+        rows.append("".join(" " if one in "█▄" else "#" for one in line))
+    return rows
+
+
+def check_symbol(rows: list[str], link: str) -> None:
+    """See a quiet zone, the three marks of a QR code, and the size that the link needs."""
+    size = len(rows[0]) - 8
+    assert all(not row.strip() for row in rows[:4])
+    symbol = [row[4:-4] for row in rows[4 : 4 + size]]
+    assert all(row[:4] == row[-4:] == "    " for row in rows[: size + 8])
+    assert tuple(row[:7] for row in symbol[:7]) == FINDER
+    assert tuple(row[-7:] for row in symbol[:7]) == FINDER
+    assert tuple(row[:7] for row in symbol[-7:]) == FINDER
+    version = min(version for version, most in CAPACITY.items() if len(link) <= most)
+    assert size == 17 + 4 * version
 
 
 def everything_on(screen: int) -> bytes:

@@ -77,7 +77,7 @@ def test_a_client_that_does_not_have_the_server_is_given_it_for_this_session(she
     [
         (("--groups", "ops,,"), "config_invalid"),
         (("--groups", "two words"), "config_invalid"),
-        (("--name", ""), "config_invalid"),
+        (("--name", ""), "empty_value"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_the_client_starts(

@@ -71,9 +71,17 @@ def test_a_mesh_whose_broker_is_gone_is_left_here(tmp_path: Path) -> None:
             refused = ada.run("--json", "mesh", "leave", "team", "--yes")
             assert (refused.code, refused.error["code"]) == (4, "last_owner")
             assert "claudemesh mesh delete team" in refused.error["hint"]
+            link = ok(ada.run("invite", "--json")).json["link"]
         refused = ada.run("--json", "mesh", "leave", "team", "--yes")
         assert (refused.code, refused.error["code"]) == (5, "unreachable")
         assert "claudemesh mesh leave team --here" in refused.error["hint"]
+        # What starts this home's own broker starts none there.
+        assert "claudemesh up" not in refused.error["hint"]
+        (broker,) = [
+            one for one in ada.run("doctor", "--json").json["checks"] if one["name"] == "broker"
+        ]
+        assert broker["fix"] == ada.run("join", link, "--json").error["hint"]
+        assert "whoever hosts it" in broker["fix"]
         assert listed(ada) == ["local", "team"]
         done = ok(ada.run("mesh", "leave", "team", "--here", "--yes"))
         assert "its members still see you" in done.err

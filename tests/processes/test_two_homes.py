@@ -182,6 +182,9 @@ def test_roles_are_given_and_go_by_who_gives_them(ada: Shell, bob: Shell, tmp_pa
         assert members(ada) == {"max": "owner", "bob": "admin", "cleo": "observer"}
         refused = cleo.run("send", "bob", "may I?", "--json")
         assert (refused.code, refused.error["code"]) == (4, "role")
+        assert "." not in refused.error["message"].removesuffix(".")
+        assert "observer" in refused.error["message"]
+        assert "claudemesh role" in refused.error["hint"]
         refused = bob.run("--json", "role", "max", "member")
         assert (refused.code, refused.error["code"]) == (4, "membership_forbidden")
         refused = ada.run("--json", "role", "bbo", "admin")
@@ -284,6 +287,16 @@ def test_a_mesh_is_renamed_for_all_or_here(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
     ok(ada.run("mesh", "rename", "team", "shop"))
     assert ok(ada.run("status", "--json")).json["mesh"] == "shop"
+    # Bob's home goes on with its own name, by which its settings choose the mesh.
+    seen = ok(bob.run("status", "--json")).json
+    assert (seen["mesh"], seen["called"]) == ("team", "shop")
+    (_, row) = ok(bob.run("mesh", "list", "--json")).json["meshes"]
+    assert (row["name"], row["called"], row["chosen"]) == ("team", "shop", True)
+    assert "team (its members: shop)" in ok(bob.run("mesh", "list")).out
+    assert ok(bob.run("status")).out.startswith("team (its members: shop)  ")
+    ok(bob.run("mesh", "rename", "team", "shop", "--here"))
+    assert ok(bob.run("status")).out.startswith("shop  ")
+    ok(bob.run("mesh", "rename", "shop", "team", "--here"))
     refused = bob.run("--json", "mesh", "rename", "team", "mine")
     assert (refused.code, refused.error["code"]) == (4, "membership_forbidden")
     ok(bob.run("mesh", "rename", "team", "mine", "--here"))

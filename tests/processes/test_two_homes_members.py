@@ -21,9 +21,13 @@ LIMIT_S = 60
 
 def test_a_kicked_member_is_banned_or_given_longer(ada: Shell, bob: Shell) -> None:
     joined(ada, bob)
+    sent = ok(bob.run("send", "max", "before", "--json")).json
     ok(ada.run("kick", "bob", "--for", "1s"))
     ok(ada.run("kick", "bob", "--for", "7d"))
     assert bob.run("peers", "--json").error["code"] == "member_removed"
+    # What was said before is on the own disk.
+    (message,) = ok(bob.run("history", "before", "--json")).json["messages"]
+    assert (message["id"], message["text"]) == (sent["id"], "before")
     assert "when it is back" in ok(ada.run("role", "bob", "observer")).err
     assert "for good" in ok(ada.run("ban", "bob")).err
     (row,) = [
@@ -118,6 +122,8 @@ def test_a_command_line_whose_keys_were_revoked_goes_on_as_another_peer(
     (message,) = ok(ada.run("inbox", "--json")).json["messages"]
     assert (message["text"], message["member"]) == ("after", "bob")
     assert ok(bob.run("doctor", "--json")).json["checks"]
+    (message, *_) = ok(bob.run("history", "--json")).json["messages"]
+    assert message["text"] == "after"
     ok(bob.run("mesh", "leave", "team", "--yes"))
     assert members(ada)["bob"] == "left"
 

@@ -1,6 +1,7 @@
 """The home: private folders, whole files, and locks that die with their holder."""
 
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -78,7 +79,7 @@ def test_a_folder_that_others_can_enter_is_refused_with_the_command(
     with pytest.raises(Forbidden) as caught:
         Home.open(Paths.of(folder))
     assert caught.value.code == "wrong_mode"
-    assert f"chmod 700 '{folder}'" in caught.value.hint
+    assert f"chmod 700 {shlex.quote(str(folder))}" in caught.value.hint
 
 
 @as_root

@@ -1,5 +1,6 @@
 """One peer in several processes, and a line that breaks: who holds what, and who comes back."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,8 +9,9 @@ import anyio
 import pytest
 
 from claudemesh_mcp.attachment import Dialed
+from claudemesh_mcp.connection import Patience, websocket
 from claudemesh_mcp.sdk import Mesh
-from claudemesh_wire.errors import Conflict, MeshError
+from claudemesh_wire.errors import Conflict, MeshError, Unavailable
 from claudemesh_wire.handshake import Mode
 from tests.support.twin import Twin, a_mesh
 
@@ -134,6 +136,37 @@ async def test_a_call_is_answered_by_a_fresh_attempt_and_not_by_an_old_refusal(
                 is_newer = False
                 assert (await ada.search_peers()).total == 1
                 assert (await ada.mesh_info()).problems == []
+
+
+async def test_a_command_is_told_of_a_port_where_nobody_listens_and_a_session_waits(
+    tmp_path: Path,
+) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and never listens, so that nobody else does
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        async with a_mesh(tmp_path) as twin:
+            attempts = 0
+
+            @asynccontextmanager
+            async def dial() -> AsyncIterator[Dialed]:
+                nonlocal attempts
+                attempts += 1
+                if attempts <= 7:
+                    async with websocket(url, Patience(60)):
+                        raise AssertionError("somebody listens")
+                async with twin.dial() as dialed:
+                    yield dialed
+
+            with anyio.fail_after(LIMIT_S):
+                async with Mesh.over(twin.setup("ada"), dial, Mode.CALL) as ada:
+                    with pytest.raises(Unavailable) as refused:
+                        await ada.ready(10 * LIMIT_S)
+                assert (refused.value.code, attempts) == ("unreachable", 5)
+                assert "claudemesh up" not in refused.value.hint
+                attempts = 0
+                async with Mesh.over(twin.setup("ada"), dial, Mode.ATTACH) as ada:
+                    await ada.ready(10 * LIMIT_S)
+                assert attempts == 8
 
 
 async def test_a_broker_that_lost_its_disk_is_offered_the_mesh_again(tmp_path: Path) -> None:

@@ -65,7 +65,12 @@ async def test_a_queue_that_is_almost_full_is_a_warning(tmp_path: Path) -> None:
         me = (await ada.search_peers("max")).peers[0].peer
         for number in range(4):
             await ada.send(me, f"number {number}")
-        assert (await examined(twin))["quotas"].state is State.OK
+        quotas = (await examined(twin))["quotas"]
+        assert quotas.state is State.OK
+        assert "4 messages wait at the broker for the command line, of 5" in quotas.message
+        assert "of sessions are not looked into" in quotas.message
+        for told in ("chat_per_s", "rpc_burst", "tunnel_per_s", "auth_per_s", "connections_per"):
+            assert told in quotas.message
         await ada.send(me, "one more")
         assert (await examined(twin))["quotas"].state is State.WARN
 
