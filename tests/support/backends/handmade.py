@@ -152,6 +152,15 @@ def odd(_: Any, __: Any) -> Any:
     return ["no", "object"]
 
 
+def raw(number: Any, params: dict[str, Any]) -> None:
+    """Write lines as they are given, in base16, with the number of the call in them."""
+    for line in params["arguments"]["lines"]:
+        written = bytes.fromhex(line).replace(b"NUMBER", str(number).encode())
+        with WRITING:
+            sys.stdout.buffer.write(written)
+            sys.stdout.flush()
+
+
 TOOLS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     tool.__name__: tool
     for tool in (
@@ -169,6 +178,7 @@ TOOLS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
         large,
         half,
         odd,
+        raw,
     )
 }
 
@@ -243,6 +253,8 @@ def serve(number: Any, method: str, params: dict[str, Any]) -> None:
         result = TOOLS[params["name"]](number, params)
     elif result is None:
         result = listed(method, params)
+    if result is None:
+        return
     if isinstance(result, dict) and "error" in result:
         say({"id": number, **result})
     else:
