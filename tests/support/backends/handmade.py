@@ -266,6 +266,8 @@ def serve(number: Any, method: str, params: dict[str, Any]) -> None:
 
 def main() -> None:
     """Read requests, and answer each in a thread of its own."""
+    if "unfit" in OPTIONS:
+        TOOLS.update(dict.fromkeys(("o\ud83d", "x\u202ey", "n" * 201, "line\nend"), seen))
     for line in sys.stdin:
         words = json.loads(line)
         if "method" not in words:
