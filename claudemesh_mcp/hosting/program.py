@@ -21,8 +21,9 @@ from claudemesh_mcp.hosting.launch import Launch
 
 logger: Final = logging.getLogger(__name__)
 
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""Above the largest result that goes through the mesh; what is longer has perhaps no end."""
+MAX_LINE_BYTES: Final = 40 * 1024 * 1024
+"""Above the largest result that goes through the mesh, so that one too large costs its call alone;
+what is longer has perhaps no end."""
 _FLUSHED_WITHIN_S: Final = 0.5
 _ENDS_WITHIN_S: Final = 2.0
 _LOOK_S: Final = 0.01

@@ -6,7 +6,6 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from claudemesh_mcp.hosting import program
 from claudemesh_mcp.hosting.answers import read
 from claudemesh_mcp.hosting.backend import Backend, Terms, running
 from claudemesh_mcp.hosting.flights import Raw
@@ -126,21 +125,20 @@ async def test_a_line_without_an_end_fails_what_is_open_and_the_server_is_starte
     async def pause(_: float) -> None:
         await anyio.lowlevel.checkpoint()
 
-    endless = b"x" * (program.MAX_LINE_BYTES // 16)
     kept = Kept("long", handmade("handshake"), report=report, pace=Pace(pause=pause))
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             await tasks.start(kept.run)
             with pytest.raises(MeshError) as refused:
-                await written(kept.backend, *([endless] * 17))
+                await kept.backend.call("tools/call", {"name": "endless", "arguments": {}})
             refusals.append(refused.value)
             await again.wait()
             assert await written(kept.backend, GOOD) == {"result": {"content": []}}
             tasks.cancel_scope.cancel()
     assert [one.code for one in refusals] == ["outcome_unknown"]
-    assert "16 MiB" in refusals[0].reason
+    assert "40 MiB" in refusals[0].reason
     [failed] = [one for one in told if one.state is State.FAILED]
-    assert "16 MiB" in failed.why
+    assert "40 MiB" in failed.why
 
 
 async def test_a_line_of_ten_megabytes_is_read() -> None:

@@ -57,13 +57,13 @@ async def test_what_it_says_of_itself_is_known(era: str) -> None:
 @ERAS
 async def test_all_pages_of_its_definitions_come_as_they_are(era: str) -> None:
     with bare(handmade(era), is_stateless=era == "stateless") as direct:
-        pages = [direct.ask("tools/list", {"cursor": str(start)}) for start in (0, 5, 10)]
+        pages = [direct.ask("tools/list", {"cursor": str(start)}) for start in (0, 5, 10, 15)]
         tools = [one for page in pages for one in page["result"]["tools"]]
         resources = direct.ask("resources/list", {})["result"]["resources"]
         prompts = direct.ask("prompts/list", {})["result"]["prompts"]
     async with hosted(era) as backend:
         found = await backend.definitions()
-    assert len(tools) == 15
+    assert len(tools) == 16
     assert found == {
         "tools": tools,
         "resources": resources,

@@ -228,7 +228,7 @@ async def test_a_tool_that_can_be_shown_to_nobody_is_left_out_and_its_owner_told
     told = await world.offering.register(wish(launch=handmade("handshake", "unfit")))
     assert set(told.warnings) == LEFT_OUT
     assert "seen" in told.tools
-    assert len(told.tools) == 15
+    assert len(told.tools) == 16
     assert (await world.offers())["ada/hand"] == told.tools
     assert (await world.desk.servers.call("hand", "seen"))["content"][0]["text"] == "seen"
 

@@ -161,6 +161,13 @@ def raw(number: Any, params: dict[str, Any]) -> None:
             sys.stdout.flush()
 
 
+def endless(_: Any, __: Any) -> None:
+    """Write a line without an end, as long as somebody reads it."""
+    with WRITING:
+        while True:
+            sys.stdout.write("x" * 1_000_000)
+
+
 TOOLS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     tool.__name__: tool
     for tool in (
@@ -179,6 +186,7 @@ TOOLS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
         half,
         odd,
         raw,
+        endless,
     )
 }
 
