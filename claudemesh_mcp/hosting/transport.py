@@ -130,7 +130,8 @@ def recovered(error: Exception) -> Words | None:
     for detail in error.errors(include_url=False, include_context=False):
         given = detail["input"]
         if detail["type"] == "json_invalid" and isinstance(given, str | bytes):
-            return answers.read(given if isinstance(given, bytes) else given.encode())
+            text = given.encode(errors="replace") if isinstance(given, str) else given
+            return answers.read(text)
         if isinstance(given, dict) and ("jsonrpc" in given or "id" in given):
             return answers.heard(given)
     return None

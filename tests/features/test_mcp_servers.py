@@ -330,6 +330,23 @@ async def test_a_name_that_can_not_be_told_is_refused_before_it_is_kept(world: W
     assert await names(world.desk) == []
 
 
+async def test_what_an_earlier_broker_kept_without_sense_is_replaced_by_what_has_some(
+    world: World,
+) -> None:
+    first = offer(world.ada)
+    await world.ada.call(first)
+    await world.broker.parts.store.write(
+        lambda sql: sql.execute("UPDATE mcp_servers SET registration = ?", b"x" * 100)
+    )
+    again = offer(world.ada, definitions=json.dumps({"tools": [{"name": "sub"}]}))
+    kept = Registration.parse(first.registration).digest
+    await world.ada.call(again.model_copy(update={"replaces": kept}))
+    [card] = await seen(world.desk)
+    assert [one["name"] for one in Registration.parse(card.registration).definitions["tools"]] == [
+        "sub"
+    ]
+
+
 def test_a_definition_is_summed_up_whatever_the_order_of_its_keys() -> None:
     one = {"name": "a", "inputSchema": {"type": "object", "required": ["x"]}}
     same = {"inputSchema": {"required": ["x"], "type": "object"}, "name": "a"}

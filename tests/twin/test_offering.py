@@ -233,6 +233,23 @@ async def test_a_tool_that_can_be_shown_to_nobody_is_left_out_and_its_owner_told
     assert (await world.desk.servers.call("hand", "seen"))["content"][0]["text"] == "seen"
 
 
+async def test_the_owner_hears_that_a_server_has_now_what_can_be_shown_to_nobody(
+    world: World,
+) -> None:
+    await world.offering.register(wish())
+    names = ["seen", "x\u202ey", "line\nend"]
+    await world.desk.servers.call("hand", "turning", {"names": names})
+    with anyio.fail_after(LIMIT_S):
+        while await world.offers() != {"ada/hand": ["seen"]}:
+            await anyio.lowlevel.checkpoint()
+    told = [one.text for one in (await world.ada.mesh_info()).news]
+    [one] = [one for one in told if "left out" in one]
+    assert one == (
+        "your MCP server hand is offered without some: 'x\\u202ey' of its tools is left out: the"
+        " name has characters that can't be seen. (and 1 more)"
+    )
+
+
 async def test_what_a_broker_shows_of_a_server_without_sense_leaves_the_others(
     world: World,
 ) -> None:
