@@ -16,12 +16,12 @@ from typing import Any, Final, cast
 
 logger: Final = logging.getLogger(__name__)
 
-MOST_STEPS: Final = 10_000
+MOST_STEPS: Final = 50_000
 """So much is looked at for one call, a tenth of a second at most; the rest the server has to."""
 MOST_UNIQUE: Final = 200
 """Whether the items of a list differ takes as long as there are pairs of them."""
 _MESSAGE_STEP: Final = 100
-_PAIRS_STEP: Final = 20
+_PAIRS_STEP: Final = 5
 _POINTER_STEP: Final = 8
 # Patterns are regular expressions of a stranger: one of them can take longer than anybody waits.
 # What asks for the unevaluated evaluates patterns too, and walks the schema by itself.
