@@ -21,6 +21,9 @@ FILE_NAME: Final = "config.toml"
 _APP: Final = "claudemesh"
 
 
+_OF_PROGRAMS: Final = ("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
+
+
 @dataclass(frozen=True, slots=True)
 class Paths:
     """Where the state of one user lives; nothing here has been created or checked yet.
@@ -201,6 +204,11 @@ def locate(environ: Mapping[str, str] = os.environ) -> Paths:
     variable = RULES["home"].variable
     home = environ.get(variable)
     return Paths.of(_read("home", home, f"the variable {variable}") if home else None)
+
+
+def given_to_programs(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Give the little of the environment that a program of somebody else gets: nothing secret."""
+    return {name: environ[name] for name in _OF_PROGRAMS if name in environ}
 
 
 def _read(key: str, value: object, origin: str) -> Any:

@@ -179,7 +179,11 @@ class Imports:
         free = (name for name in names_for(*whose) if name not in taken)
         name = held[0] if held else next(free, "")
         if not name:
-            raise Conflict("Two imported tools would have one name.", code="name_taken")
+            raise Conflict(
+                "Two imported tools would have one name.",
+                "Drop the other one first (drop_tools), or call this one with call_tool.",
+                code="name_taken",
+            )
         owner, member = offered.owners[0], offered.member.name
         return Imported(name, owner, member, offered.name, offered.full_name, definition)
 

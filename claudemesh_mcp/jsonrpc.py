@@ -159,7 +159,7 @@ def read(line: Line) -> list[Message] | Message | None:
         return _unreadable("The line is nested too deeply.")
     except ValueError as wrong:  # also a number with more digits than Python reads
         return _unreadable(f"The line is not JSON: {wrong}.")
-    if _is_deep(line.data, value):
+    if nests_deeper(line.data, value, MAX_DEPTH):
         return _unreadable(f"The line is nested deeper than {MAX_DEPTH} levels.")
     if isinstance(value, list):
         return [_message(item) for item in cast("list[Any]", value)]
@@ -203,6 +203,17 @@ def batch(lines: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(line.rstrip() for line in lines) + b"]\n"
 
 
+def nests_deeper(data: bytes, value: Any, levels: int) -> bool:
+    """Tell whether what was read from this text is nested deeper than so many levels."""
+    # Few brackets can't nest deeply: most lines need no second look.
+    if data.count(b"[") + data.count(b"{") <= levels:
+        return False
+    level = [value]
+    for _ in range(levels + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return bool(level)
+
+
 def _message(value: Any) -> Message:
     if not isinstance(value, dict):
         return _invalid("A message is an object, or a batch of objects.")
@@ -240,16 +251,6 @@ def _too_long(line: Line) -> Fault:
     request_id = json.loads(found[1]) if found else None
     reason = f"The line is longer than {MAX_LINE_BYTES} bytes and was not read."
     return Fault(INVALID_REQUEST, TooMuch(reason, "Send less at once."), request_id)
-
-
-def _is_deep(data: bytes, value: Any) -> bool:
-    # Few brackets can't nest deeply: most lines need no second look.
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
-        return False
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [inner for outer in level for inner in _inside(outer)]
-    return bool(level)
 
 
 def _inside(value: Any) -> list[Any]:

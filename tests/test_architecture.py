@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 import claudemesh_mcp.tools
 from claudemesh_broker import service
 from claudemesh_wire import VERSION
+from claudemesh_wire.errors import CLASSES, MeshError
 from claudemesh_wire.message import CATALOGUE, Request, Rule
 from tests.support.checkout import (
     BROKER,
@@ -177,3 +178,30 @@ def test_the_lock_names_no_place_to_fetch_from() -> None:
     assert re.findall(r"\w+://|--(?:extra-)?index|--find-links|@ ", text) == []
     blocks = re.split(r"\n(?=[a-z])", re.sub(r"(?m)^ *#.*\n", "", text))
     assert [block for block in blocks if "==" in block and "--hash=sha256:" not in block] == []
+
+
+def test_every_refusal_of_what_sessions_offer_each_other_says_what_to_do() -> None:
+    kinds = {kind.__name__ for kind in (MeshError, *CLASSES.values())}
+    folders = [SESSION / name for name in ("calling", "hosting", "tools")]
+    paths = [
+        *python_files(*folders),
+        SESSION / "imports.py",
+        BROKER / "features" / "mcp_servers.py",
+    ]
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in paths
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") in kinds
+        and not has_hint(node)
+    ]
+    assert len(paths) > 20
+    assert found == []
+
+
+def has_hint(call: ast.Call) -> bool:
+    """Tell whether an error that is made has a second text, or one named so, that is not empty."""
+    named = [one.value for one in call.keywords if one.arg == "hint"]
+    given = [*call.args[1:2], *named]
+    return any(not (isinstance(one, ast.Constant) and not one.value) for one in given)

@@ -8,6 +8,7 @@ it. The broker reads whom it is for and shows it to nobody else; calls go throug
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,9 @@ MAX_REGISTRATION_BYTES: Final = 512 * 1024
 MAX_SERVERS: Final = 32
 """So many servers a peer may offer."""
 MAX_TOOLS: Final = 256
+MAX_TOOL_NAME: Final = 200
+MAX_DEPTH: Final = 100
+"""So deep definitions may be nested: whoever shows them goes through them level by level."""
 MAX_KNOWN: Final = 1024
 MAX_BACKING: Final = 8
 """So many grants are shown with a server by which it counts in the services of others."""
@@ -48,6 +52,11 @@ _GROUP: Final = "[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 _VIEWER: Final = re.compile(
     f"{OWN}|{MESH}|p_[a-z2-7]{{26}}|@{_GROUP}(?::[^:,]{{1,80}})?|role:(?:owner|admin|member)"
 )
+# Beside what Unicode calls a control or a format character: what is drawn as nothing.
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
+_UNSEEN_KINDS: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _DEFINED: Final = ("tools", "resources", "resource_templates", "prompts")
 
 
@@ -156,7 +165,8 @@ def read_definitions(text: str) -> dict[str, list[dict[str, Any]]]:
     """Read the definitions in a registration.
 
     Raises:
-        Invalid: ``bad_definitions``: no JSON object of lists of objects with names, or too many.
+        Invalid: ``bad_definitions``: no JSON object of lists of objects with names, too many, or
+            one that is ``unfit``.
     """
     try:
         given = json.loads(text)
@@ -172,14 +182,62 @@ def read_definitions(text: str) -> dict[str, list[dict[str, Any]]]:
         ):
             raise _bad(f"{kind} is no list of objects")
         found[kind] = cast("list[dict[str, Any]]", listed)
-    names = [one.get("name") for one in found["tools"]]
+    _check_tools(found["tools"])
+    for kind, every in found.items():
+        for one in every:
+            why = unfit(kind, one)
+            if why:
+                raise _bad(f"of {str(one.get('name'))[:80]!a} {why}")
+    return found
+
+
+def _check_tools(tools: list[dict[str, Any]]) -> None:
+    names = [one.get("name") for one in tools]
     if not all(isinstance(name, str) and name for name in names):
         raise _bad("a tool has no name")
     if len(set(names)) != len(names):
         raise _bad("a tool's name stands twice")
     if len(names) > MAX_TOOLS:
         raise _bad(f"there are more than {MAX_TOOLS} tools")
-    return found
+
+
+def unfit(kind: str, definition: dict[str, Any]) -> str:
+    """Say why a definition can be shown to nobody; empty if it can.
+
+    Args:
+        kind: ``tools``, ``resources`` and so on.
+        definition: As the server gave it.
+    """
+    try:
+        json.dumps(definition, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "a text is no Unicode"
+    except (ValueError, RecursionError):
+        return "a number is infinite or none, or it is nested too deeply"
+    if _is_deep(definition):
+        return f"the definition is nested deeper than {MAX_DEPTH} levels"
+    name = definition.get("name")
+    if kind != "tools" or not isinstance(name, str):
+        return ""
+    if len(name) > MAX_TOOL_NAME:
+        return f"the name has more than {MAX_TOOL_NAME} characters"
+    is_unseen = any(unicodedata.category(one) in _UNSEEN_KINDS for one in name)
+    if is_unseen or _UNSEEN.search(name):
+        return "the name has characters that can't be seen"
+    return ""
+
+
+def _is_deep(definition: Any) -> bool:
+    level: list[Any] = [definition]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+    return bool(level)
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value).values()
+    return cast("list[Any]", value) if isinstance(value, list) else ()
 
 
 def _bad(why: str) -> Invalid:

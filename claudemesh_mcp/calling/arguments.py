@@ -2,19 +2,17 @@
 
 ``approving.py`` asks it before a call leaves, ``hosting/serving.py`` before one reaches the server.
 A schema is another's: nothing is fetched for it, and what could keep the checker busy for ever is
-left to the server.
+left to the server (``schemas.py``).
 """
 
-from functools import lru_cache
-from importlib import import_module
-from itertools import islice
-from typing import Any, Final
+import logging
+from typing import Any, Final, cast
 
 from claudemesh_wire.errors import Invalid
 
+logger: Final = logging.getLogger(__name__)
+
 _MOST_TOLD: Final = 5
-# Patterns are regular expressions of a stranger: one of them can take longer than anybody waits.
-_LEFT_OUT: Final = ("pattern", "patternProperties", "format", "contentSchema")
 _MOST_MADE: Final = 256
 _made: Final[dict[int, tuple[Any, Any]]] = {}
 
@@ -34,55 +32,35 @@ def check_arguments(schema: object, arguments: object, name: str) -> None:
         raise _bad(name, [{"at": "", "what": "The arguments are no object."}])
     if not isinstance(schema, dict):
         return
-    # Imported with the first call: it takes as long as all else of a session's start.
-    from jsonschema.exceptions import SchemaError, UnknownType
-    from referencing.exceptions import Unresolvable
-
-    try:
-        errors: Any = _validator(schema).iter_errors(arguments)
-        found = [
-            {"at": str(error.json_path), "what": str(error.message)[:300]}
-            for error in islice(errors, _MOST_TOLD)
-        ]
-    except (SchemaError, UnknownType, Unresolvable, RecursionError, TypeError, ValueError):
-        return
+    found = _found(schema, cast("Any", arguments))
     if found:
         raise _bad(name, found)
 
 
-def _validator(schema: Any) -> Any:
+def _found(schema: Any, arguments: Any) -> list[dict[str, str]]:
+    """Give the first mistakes, as far as the schema makes sense and the looking takes no time."""
+    # Imported with the first call: it takes as long as all else of a session's start.
+    from claudemesh_mcp.calling.schemas import mistakes
+
+    try:
+        found = mistakes(_checker(schema), arguments, _MOST_TOLD)
+    except Exception as error:  # noqa: BLE001 - the library believes that every schema makes sense
+        logger.info("a schema makes no sense (%s): nothing is checked", type(error).__name__)
+        return []
+    return [{"at": str(one.json_path), "what": str(one.message)[:300]} for one in found]
+
+
+def _checker(schema: Any) -> Any:
     """Give what checks by a schema, made once for each that is in use."""
+    from claudemesh_mcp.calling.schemas import checker_of
+
     made = _made.get(id(schema))
     # The schema is kept beside: no other one gets its id meanwhile.
     if made is None or made[0] is not schema:
         while len(_made) >= _MOST_MADE:
             del _made[next(iter(_made))]
-        made = _made[id(schema)] = (schema, _new_validator(schema))
+        made = _made[id(schema)] = (schema, checker_of(schema))
     return made[1]
-
-
-def _new_validator(schema: Any) -> Any:
-    validators: Any = import_module("jsonschema.validators")
-    registry: Any = import_module("referencing").Registry()
-    newest = validators.Draft202012Validator
-    named = schema.get("$schema", "")
-    # Asked for a kind that it does not know, the library warns of it.
-    kind = validators.validator_for(schema) if named in _known(validators) else newest
-    return _without_patterns(kind)(schema, registry=registry)
-
-
-@lru_cache(maxsize=1)
-def _known(validators: Any) -> frozenset[str]:
-    kinds = (getattr(validators, name) for name in dir(validators) if name.endswith("Validator"))
-    return frozenset(
-        kind.META_SCHEMA.get("$schema", "") for kind in kinds if hasattr(kind, "META_SCHEMA")
-    )
-
-
-@lru_cache(maxsize=16)
-def _without_patterns(kind: Any) -> Any:
-    validators: Any = import_module("jsonschema.validators")
-    return validators.extend(kind, dict.fromkeys(_LEFT_OUT))
 
 
 def _bad(name: str, mistakes: list[dict[str, str]]) -> Invalid:

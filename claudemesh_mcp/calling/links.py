@@ -118,7 +118,7 @@ class Link:
         except MeshError as error:
             why = error
         finally:
-            ended = why or ProtocolError("The line ended.", code="line_ended")
+            ended = why or ProtocolError("The line ended.", "Call again.", code="line_ended")
             for one in self._open.values():
                 if not one.done.done():
                     one.done.set_exception(LineEnded(ended, left=True))

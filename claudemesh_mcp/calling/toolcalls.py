@@ -236,7 +236,10 @@ def _unknown(offered: Offered, why: MeshError) -> Conflict:
 
 
 def _timed_out(timeout_s: float) -> Unavailable:
-    return Unavailable(f"it did not answer within {timeout_s:g} s, and was told to stop.")
+    return Unavailable(
+        f"it did not answer within {timeout_s:g} s, and was told to stop.",
+        "Give it more time: timeout_s.",
+    )
 
 
 def _away(providers: Sequence[Offered]) -> Unavailable:

@@ -37,7 +37,11 @@ def number(words: Words, key: str) -> int | None:
         return None
     value = words[key]
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ProtocolError(f"What is said under {key} is no number.", code="malformed")
+        raise ProtocolError(
+            f"What is said under {key} is no number.",
+            "The other session has to be of a version that speaks as this one does.",
+            code="malformed",
+        )
     return value
 
 

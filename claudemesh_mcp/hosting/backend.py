@@ -17,14 +17,16 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from claudemesh_mcp.causes import cause_of
 from claudemesh_mcp.hosting import faults, transport
+from claudemesh_mcp.hosting.answers import is_sendable, sendable
 from claudemesh_mcp.hosting.definitions import read_all
 from claudemesh_mcp.hosting.era import Era, NotMcp, agree, mirrored, undress
 from claudemesh_mcp.hosting.errlog import ErrorLog
 from claudemesh_mcp.hosting.flights import Flight, Flights, Hooks, Lost, Raw
 from claudemesh_mcp.hosting.launch import Launch
+from claudemesh_mcp.hosting.program import Gone, TooLong
 from claudemesh_mcp.hosting.questions import Questions
-from claudemesh_mcp.hosting.transport import Gone, Wire, connected
-from claudemesh_wire.errors import Invalid, MeshError
+from claudemesh_mcp.hosting.transport import Wire, connected
+from claudemesh_wire.errors import MeshError
 
 logger: Final = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ class Backend:
         self.launch = launch
         self.ended = anyio.Event()
         """Set when it has ended by itself, or was ended."""
+        self.ended_because = ""
+        """Why it was ended; empty if it did so by itself."""
         self._terms = terms
         self._flights = Flights()
         self._questions = Questions(self._flights, self._reply)
@@ -114,7 +118,7 @@ class Backend:
     async def _live(self, probe_s: float, task_status: TaskStatus[None]) -> MeshError | None:
         """Run one process or connection to its end; tell why it could not be started."""
         self._errors, why = ErrorLog(self._terms.errors, hide=self.launch.hide), None
-        self.ended = anyio.Event()
+        self.ended, self.ended_because = anyio.Event(), ""
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -155,6 +159,8 @@ class Backend:
         except NotMcp as error:
             return faults.not_mcp(self.launch, str(error))
         except (Gone, Lost):
+            if self.ended_because:
+                return faults.not_mcp(self.launch, self.ended_because)
             await self._errors.settle()
             return faults.exited(self.launch, self.last_errors)
         task_status.started()
@@ -177,8 +183,11 @@ class Backend:
 
     async def _listen(self, wire: Wire) -> None:
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
-            async for words in wire.messages():
-                self._hear(words)
+            try:
+                async for words in wire.messages():
+                    self._hear(words)
+            except TooLong:
+                self.ended_because = faults.TOO_LONG
         self._end()
 
     def _hear(self, words: Raw) -> None:
@@ -265,7 +274,7 @@ class Backend:
     async def _reply(self, words: Raw) -> None:
         headers = self._era.headers("", {}) if self._era else {}
         with suppress(Gone):
-            await self._send(words if transport.is_sendable(words) else _unfit(words), headers)
+            await self._send(sendable(words), headers)
 
     async def _request(self, method: str, params: Raw, headers: Mapping[str, str]) -> Raw:
         """Ask something of our own; raises ``Gone`` or ``Lost``."""
@@ -323,9 +332,9 @@ class Backend:
         """
         hooks = hooks or Hooks()
         if method not in CALLED:
-            raise Invalid(f"{method[:80]!a} can't be called.", code="bad_method")
-        if not transport.is_sendable(params):
-            raise Invalid("The arguments are no valid JSON.", code="bad_arguments")
+            raise faults.not_callable(method)
+        if not is_sendable(params):
+            raise faults.no_json()
         era = self.era
         said = era.dress(params, can_be_asked=hooks.ask is not None)
         meta = said.get("_meta", {})
@@ -347,7 +356,7 @@ class Backend:
         except Gone as error:
             raise faults.not_running(self.launch) from error
         except Lost as error:
-            raise faults.outcome_unknown(self.launch) from error
+            raise faults.outcome_unknown(self.launch, self.ended_because) from error
         except BaseException:
             if not flight.is_over:
                 await self._withdraw(flight)
@@ -368,10 +377,6 @@ class Backend:
         headers = self.era.headers("notifications/cancelled", params)
         with anyio.move_on_after(_TOLD_WITHIN_S, shield=True), suppress(Gone):
             await self._send(words, headers)
-
-
-def _unfit(words: Raw) -> Raw:
-    return {"id": words["id"], "error": {"code": -32603, "message": "The answer is no JSON."}}
 
 
 @asynccontextmanager

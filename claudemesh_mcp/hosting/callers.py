@@ -83,7 +83,11 @@ class Callers:
         granted = self._peer.grants.read()
         member = caller.member
         if member.id in granted.blocked:
-            raise Forbidden("This member takes no calls of yours.", code="blocked")
+            raise Forbidden(
+                "This member takes no calls of yours.",
+                f"The human behind {self._peer.handle} can: claudemesh unblock {member.name}",
+                code="blocked",
+            )
         # No grant lets an observer do anything, as everywhere.
         is_let = right_here(self._peer, granted, member, Capability.TOOL).allowed
         if member.role is Role.OBSERVER or not is_let:

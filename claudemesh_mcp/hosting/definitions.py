@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from claudemesh_mcp.hosting.era import METHOD_NOT_FOUND, Era, NotMcp
 from claudemesh_mcp.hosting.flights import Raw
+from claudemesh_wire.mcp_servers import unfit
 
 _LISTS: Final = {
     "tools": ("tools", "tools/list", "tools"),
@@ -31,6 +32,21 @@ async def read_all(era: Era, ask: Asking) -> dict[str, list[Raw]]:
         kind: await _list(ask, method, name) if era.can(capability) else []
         for kind, (capability, method, name) in _LISTS.items()
     }
+
+
+def fit(found: dict[str, list[Raw]]) -> tuple[dict[str, list[Raw]], tuple[str, ...]]:
+    """Give what of the definitions can be shown to others, and of the rest why it can't."""
+    kept: dict[str, list[Raw]] = {}
+    left_out: list[str] = []
+    for kind, every in found.items():
+        whys = [unfit(kind, one) for one in every]
+        kept[kind] = [one for one, why in zip(every, whys, strict=True) if not why]
+        left_out += [
+            f"{str(one.get('name'))[:80]!a} of its {kind} is left out: {why}."
+            for one, why in zip(every, whys, strict=True)
+            if why
+        ]
+    return kept, tuple(left_out)
 
 
 async def _list(ask: Asking, method: str, name: str) -> list[Raw]:

@@ -93,11 +93,11 @@ def headers_for(version: str, method: str, params: Raw) -> dict[str, str]:
     """Give the headers of a request in this version."""
     if version != STATELESS:
         return {"mcp-protocol-version": version}
-    from mcp.shared.inbound import encode_header_value
-
     headers = {"mcp-protocol-version": version, "mcp-method": method}
     name = params.get(_NAMED_BY.get(method, ""))
     if isinstance(name, str):
+        from mcp.shared.inbound import encode_header_value
+
         headers["mcp-name"] = encode_header_value(name)
     return headers
 

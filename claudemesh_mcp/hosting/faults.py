@@ -4,8 +4,10 @@
 """
 
 from pathlib import Path
+from typing import Final
 
 from claudemesh_mcp.hosting.launch import Launch
+from claudemesh_mcp.hosting.program import MAX_LINE_BYTES
 from claudemesh_wire.errors import (
     Conflict,
     Invalid,
@@ -13,6 +15,8 @@ from claudemesh_wire.errors import (
     NotFound,
     Unavailable,
 )
+
+TOO_LONG: Final = f"it wrote a line of more than {MAX_LINE_BYTES // 1024 // 1024} MiB"
 
 
 def not_started(launch: Launch, error: OSError | ValueError) -> MeshError:
@@ -75,10 +79,11 @@ def not_mcp(launch: Launch, why: str) -> MeshError:
     )
 
 
-def outcome_unknown(launch: Launch) -> MeshError:
-    """It ended while it may have been at it."""
+def outcome_unknown(launch: Launch, why: str = "") -> MeshError:
+    """It ended while it may have been at it; ``why`` it was stopped, if it was."""
+    how = f"was stopped ({why})" if why else "ended"
     return Conflict(
-        f"{launch.shown} ended before it answered: the call may have been run.",
+        f"{launch.shown} {how} before it answered: the call may have been run.",
         "See what it did before you call again.",
         code="outcome_unknown",
     )
@@ -95,4 +100,26 @@ def not_running(launch: Launch) -> MeshError:
 
 def cancelled(reason: str) -> MeshError:
     """Whoever called wanted no answer any more."""
-    return Conflict(reason or "The call was cancelled.", code="cancelled")
+    return Conflict(
+        reason or "The call was cancelled.",
+        "What it had done by then stays; call again for the rest.",
+        code="cancelled",
+    )
+
+
+def not_callable(method: str) -> MeshError:
+    """It is asked for what is between this hop and the server."""
+    return Invalid(
+        f"{method[:80]!a} can't be called.",
+        "Call a tool, read a resource, or get a prompt.",
+        code="bad_method",
+    )
+
+
+def no_json() -> MeshError:
+    """A server would end itself at such arguments."""
+    return Invalid(
+        "The arguments are no valid JSON.",
+        "See that no number in them is infinite or none, and no text is cut within a character.",
+        code="bad_arguments",
+    )

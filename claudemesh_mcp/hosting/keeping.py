@@ -188,8 +188,9 @@ class Kept:
             self._backend = None
         if self.pace.now_ms() - started_ms >= STEADY_MS:
             self._failures = 0
-        last = backend.last_errors
-        self._fail(f"It ended by itself. It said last:\n{last}" if last else "It ended by itself.")
+        why, last = backend.ended_because, backend.last_errors
+        ended = f"It was stopped: {why}." if why else "It ended by itself."
+        self._fail(f"{ended} It said last:\n{last}" if last else ended)
 
     async def _wait(self) -> None:
         pause_s = min(FIRST_PAUSE_S * 2 ** min(self._failures - 1, 10), LONGEST_PAUSE_S)

@@ -219,8 +219,7 @@ class Offering:
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._stop(one)
-                if one.client is not None and not one.is_refused:
-                    # It was said, and the broker may have it all the same.
+                if one.may_be_known:
                     self._announcing.take_back(one.name)
                 raise
         finally:
@@ -287,7 +286,7 @@ class Offering:
             await self._read_again(one)
 
     async def _read_again(self, one: Standing) -> None:
-        before = one.definitions
+        before, left_out = one.definitions, one.left_out
         try:
             has_changed = await one.read(self._peer)
         except Invalid as error:
@@ -297,6 +296,8 @@ class Offering:
             # It ends, or hangs: then it is read again once it runs again, or says more.
             logger.warning("the server %s could not be read: %s", one.name, error.code)
             return
+        if one.left_out and one.left_out != left_out:
+            self._news.left_out(one.name, one.left_out)
         if has_changed and self._standing.get(one.name) is one:
             if before:
                 self._news.changed(one.name, before["tools"], one.definitions["tools"])

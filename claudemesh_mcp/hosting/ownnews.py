@@ -61,6 +61,11 @@ class OwnNews:
         """Tell that what a server says of itself now can't be offered; what it said before is."""
         self._tell(name, "definitions", f"can't be offered as it is now: {error.reason}")
 
+    def left_out(self, name: str, which: Sequence[str]) -> None:
+        """Tell that some of what a server says of itself is shown to nobody."""
+        more = f" (and {len(which) - 1} more)" if len(which) > 1 else ""
+        self._tell(name, "left out", f"is offered without some: {which[0]}{more}")
+
     def mistrusted(self, name: str, tool: str, caller: Caller) -> None:
         """Tell that somebody calls a tool no more until a human has looked at it again."""
         who = f"{caller.certificate.fields.handle} ({caller.member.name})"

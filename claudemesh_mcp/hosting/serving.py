@@ -33,6 +33,7 @@ CALLER: Final = "claudemesh/caller"
 HOPS: Final = "claudemesh/hops"
 CALL_TOOL: Final = "tools/call"
 _METHODS: Final = frozenset({CALL_TOOL, "resources/read", "prompts/get"})
+_ASK_ANEW: Final = "Call again on a new line, with another number for each call."
 _MOST_UNSAID: Final = 256
 _MOST_UNREAD: Final = 4096
 """So many answers wait for who does not read them; then its line is cut."""
@@ -191,9 +192,9 @@ class _Served:
         number = words.number(said, words.CALL)
         if number is not None:
             if number in self._running:
-                raise ProtocolError("A call was said twice.", code="malformed")
+                raise ProtocolError("A call was said twice.", _ASK_ANEW, code="malformed")
             if len(self._unsaid) >= _MOST_UNREAD:
-                raise ProtocolError("Answers are not read.", code="not_read")
+                raise ProtocolError("Answers are not read.", _ASK_ANEW, code="not_read")
             self._running[number] = anyio.CancelScope()
             self._tasks.start_soon(self._run, number, said)
             return
@@ -222,7 +223,12 @@ class _Served:
                 done = {"refused": words.refused(error)}
             except Exception:
                 logger.exception("a call could not be run")
-                failed = ProtocolError("The call failed there.", remote=False, code="internal")
+                failed = ProtocolError(
+                    "The call failed there, perhaps after it was run.",
+                    "Whoever offers the server finds the reason in the log of that session.",
+                    remote=False,
+                    code="internal",
+                )
                 done = {"refused": words.refused(failed)}
         del self._running[number]
         if done:
@@ -240,7 +246,7 @@ class _Served:
                     await self._line.send(self._unsaid[0])
                 except LineEnded:
                     return  # Who called has gone.
-                except (MeshError, ValueError) as error:
+                except (MeshError, ValueError, RecursionError) as error:
                     self._say_that_it_cannot_be_said(self._unsaid[0], error)
                 self._unsaid.popleft()
             self._more.clear()
@@ -248,8 +254,8 @@ class _Served:
 
     def _say_that_it_cannot_be_said(self, said: Params, error: Exception) -> None:
         if words.DONE in said:
-            why = TooMuch("The result can't be sent.", str(error), code="result_too_large")
-            self._say({words.DONE: said[words.DONE], "refused": words.refused(why)})
+            refused = words.refused(_not_said(error))
+            self._say({words.DONE: said[words.DONE], "refused": refused})
 
     def _tell(self, key: str, number: int, params: Params) -> None:
         """Hand on what the server notified; what a slow line can't take is left out."""
@@ -269,12 +275,36 @@ class _Served:
         return {key: words.part(answer, key)}
 
 
+def _not_said(error: Exception) -> MeshError:
+    """Say why a result does not reach who called; the call was run."""
+    if isinstance(error, MeshError):
+        return TooMuch(
+            f"The call was run, but its result is too large to be sent: {error.reason}",
+            "Ask the tool for less at once: a part, a page, or what fits a filter.",
+            code="result_too_large",
+        )
+    return ProtocolError(
+        "The call was run, but its result is no JSON: a number in it is infinite or none, or it is"
+        " nested too deeply.",
+        "Whoever offers the tool has to mend that; other arguments may give another result.",
+        code="bad_result",
+    )
+
+
 def _read(said: Params) -> tuple[str, Params, int]:
     method, hops = str(said.get("method")), said.get("hops", 0)
     if method not in _METHODS:
-        raise Invalid("This can't be called through the mesh.", code="unsupported")
+        raise Invalid(
+            "This can't be called through the mesh.",
+            "Call a tool, read a resource, or get a prompt.",
+            code="unsupported",
+        )
     if not isinstance(hops, int) or not 0 <= hops <= MAX_HOPS:
-        raise TooMuch("This call has gone through too many sessions.", code="too_many_hops")
+        raise TooMuch(
+            f"This call has gone through more than {MAX_HOPS} sessions.",
+            "See whether two servers call each other; call the last one of them directly.",
+            code="too_many_hops",
+        )
     return method, words.part(said, "params"), hops
 
 
@@ -283,7 +313,11 @@ def _check_tool(registration: Registration, params: Params, pin: str) -> None:
     name = params.get("name")
     found = registration.tools.get(name) if isinstance(name, str) else None
     if found is None:
-        raise NotFound("The server offers no such tool.", code="unknown_tool")
+        raise NotFound(
+            "The server offers no such tool.",
+            "mesh_tools shows what it offers now.",
+            code="unknown_tool",
+        )
     definition, digest = found
     if pin and pin != digest:
         raise Conflict(

@@ -14,6 +14,7 @@ from anyio.abc import TaskStatus
 from pydantic import Field, ValidationError
 
 from claudemesh_mcp.client import Client
+from claudemesh_mcp.hosting.definitions import fit
 from claudemesh_mcp.hosting.flights import Raw
 from claudemesh_mcp.hosting.keeping import Condition
 from claudemesh_mcp.hosting.serving import Runs
@@ -21,7 +22,7 @@ from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.results import Result
 from claudemesh_mcp.suggestions import did_you_mean, quoted
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import Invalid, MeshError
+from claudemesh_wire.errors import Invalid, MeshError, ProtocolError
 from claudemesh_wire.keys import b64
 from claudemesh_wire.mcp_servers import OWN, Registration, RegistrationFields
 
@@ -135,6 +136,8 @@ class Standing:
     server: Server
     is_restored: bool = False
     definitions: Definitions = field(default_factory=Definitions)
+    left_out: tuple[str, ...] = ()
+    """What of its definitions nobody can be shown, and why."""
     full_name: str = ""
     registration: Registration | None = None
     """What it can do now, signed; ``None`` before that was read."""
@@ -163,6 +166,16 @@ class Standing:
         return self.refused is not None and self.refused[0] is self.registration
 
     @property
+    def may_be_known(self) -> bool:
+        """Whether it was said to the broker, which may have it, whatever it answered.
+
+        Only a refusal for what was said means that nothing is kept: an error of its own may have
+        come after that.
+        """
+        said = self.refused[1] if self.refused is not None and self.is_refused else None
+        return self.client is not None and (said is None or isinstance(said, ProtocolError))
+
+    @property
     def tools(self) -> list[str]:
         """The names of the tools that are offered."""
         return [str(one.get("name")) for one in self.definitions.get("tools", [])]
@@ -182,6 +195,7 @@ class Standing:
             if self.registration is None and not self.is_restored:
                 _check_allowed(found["tools"], allowed)
             found["tools"] = [one for one in found["tools"] if one.get("name") in allowed]
+        found, self.left_out = fit(found)
         made = sign(peer, self.announced, found)
         before = self.registration
         if before is not None and before.fields.definitions == made.fields.definitions:
@@ -209,7 +223,7 @@ class Standing:
         )
 
     def _warnings(self) -> list[str]:
-        told: list[str] = []
+        told = list(self.left_out)
         if not any(self.definitions.values()):
             told.append("It has no tools, resources or prompts.")
         if set(self.announced.visible_to) != {OWN}:

@@ -1,7 +1,8 @@
 """One connection to a server, as a stream of JSON-RPC objects in each direction.
 
-``backend.py`` opens it and decides what is said; below are the transports of ``mcp``, which is
-imported when the first server is started and not before: it costs half a second.
+``backend.py`` opens it and decides what is said. A program is spoken to by ``program.py``; for a
+URL the transport of ``mcp`` is below, which is imported with the first of them and not before: it
+costs half a second.
 """
 
 import json
@@ -10,16 +11,20 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
-from claudemesh_mcp.hosting import faults
+from claudemesh_mcp.hosting import answers, faults
+from claudemesh_mcp.hosting.answers import Words
 from claudemesh_mcp.hosting.errlog import ErrorLog
 from claudemesh_mcp.hosting.launch import Launch
+from claudemesh_mcp.hosting.program import Gone, started
 
 if TYPE_CHECKING:
+    import httpx2
     from mcp.client._transport import ReadStream, WriteStream
     from mcp.shared.message import SessionMessage
 
@@ -29,27 +34,12 @@ _CONNECT_TIMEOUT_S: Final = 30.0
 _SESSION_UNKNOWN: Final = re.compile(
     r"(?i)no valid session|session (not found|terminated)|server returned an error response"
 )
-
-Words = dict[str, Any]
-"""One JSON-RPC message."""
-
-
-class Gone(Exception):
-    """The connection is no more; what was to be sent was not."""
+# What the transport makes of an answer with a status of 400 or above that it can't read.
+_OF_STATUS: Final = frozenset({"Not Found", "Server returned an error response"})
 
 
-class Wire:
-    """A connection to a server that was started or reached.
-
-    Args:
-        read: What comes from it.
-        write: What goes to it.
-    """
-
-    def __init__(
-        self, read: "ReadStream[SessionMessage | Exception]", write: "WriteStream[SessionMessage]"
-    ) -> None:
-        self._read, self._write = read, write
+class Wire(Protocol):
+    """A connection to a server that was started or reached."""
 
     async def send(self, words: Words, headers: Mapping[str, str]) -> None:
         """Send a message; the headers go along where the transport is HTTP.
@@ -57,6 +47,36 @@ class Wire:
         Raises:
             Gone: it was not sent.
         """
+        ...
+
+    def messages(self) -> AsyncIterator[Words]:
+        """Give what the server says, until it ends.
+
+        Raises:
+            TooLong: it can't be listened to any more.
+        """
+        ...
+
+
+class Remote:
+    """A connection to a server by HTTP.
+
+    Args:
+        read: What comes from it.
+        write: What goes to it.
+        statuses: With which HTTP status it refused a request, by the request's id.
+    """
+
+    def __init__(
+        self,
+        read: "ReadStream[SessionMessage | Exception]",
+        write: "WriteStream[SessionMessage]",
+        statuses: dict[Any, int],
+    ) -> None:
+        self._read, self._write, self._statuses = read, write, statuses
+
+    async def send(self, words: Words, headers: Mapping[str, str]) -> None:
+        """Send a message; see ``Wire``."""
         from mcp.shared.message import ClientMessageMetadata, SessionMessage
         from mcp_types import jsonrpc_message_adapter
 
@@ -72,7 +92,23 @@ class Wire:
         async for item in self._read:
             words = recovered(item) if isinstance(item, Exception) else _raw(item)
             if words is not None:
-                yield words
+                yield self._with_status(words)
+
+    def _with_status(self, words: Words) -> Words:
+        status = self._statuses.pop(words.get("id"), None)
+        given = words.get("error")
+        error = cast("Words", given) if isinstance(given, dict) else {}
+        if status is None or error.get("message") not in _OF_STATUS:
+            return words
+        said = f"{error['message']}: HTTP status {_named(status)}"
+        return {**words, "error": {**error, "message": said}}
+
+
+def _named(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
 
 
 def _raw(item: "SessionMessage") -> Words:
@@ -85,7 +121,7 @@ def recovered(error: Exception) -> Words | None:
     """Give the message that the transport would not read, if it was one.
 
     A text cut in the middle of an emoji is no Unicode, but JSON; many servers cut texts. A result
-    that is no object has still to end its call.
+    that is no object, or is nested too deeply, has still to end its call.
     """
     from pydantic import ValidationError
 
@@ -93,23 +129,12 @@ def recovered(error: Exception) -> Words | None:
         return None
     for detail in error.errors(include_url=False, include_context=False):
         given = detail["input"]
-        if detail["type"] == "json_invalid" and isinstance(given, str):
-            try:
-                given = json.loads(given)
-            except (ValueError, RecursionError):
-                return None
-        if isinstance(given, dict) and "jsonrpc" in given:
-            return cast("Words", given)
+        if detail["type"] == "json_invalid" and isinstance(given, str | bytes):
+            text = given.encode(errors="replace") if isinstance(given, str) else given
+            return answers.read(text)
+        if isinstance(given, dict) and ("jsonrpc" in given or "id" in given):
+            return answers.heard(given)
     return None
-
-
-def is_sendable(words: Words) -> bool:
-    """Tell whether it can be sent: a number that is none or half an emoji would end the server."""
-    try:
-        json.dumps(words, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, TypeError, RecursionError):
-        return False
-    return True
 
 
 def is_lost_answer(error: Any) -> bool:
@@ -158,7 +183,7 @@ async def connected(launch: Launch, errors: ErrorLog, tasks: TaskGroup) -> Async
     Raises:
         MeshError: it can't be started.
     """
-    # What does not parse is reported with its text in it, which is nobody's business.
+    # What does not parse by HTTP is reported with its text in it, which is nobody's business.
     logging.getLogger("mcp").addHandler(logging.NullHandler())
     opened = _remote(launch) if launch.url else _started(launch, errors, tasks)
     async with opened as wire:
@@ -167,23 +192,15 @@ async def connected(launch: Launch, errors: ErrorLog, tasks: TaskGroup) -> Async
 
 @asynccontextmanager
 async def _started(launch: Launch, errors: ErrorLog, tasks: TaskGroup) -> AsyncGenerator[Wire]:
-    from mcp.client.stdio import StdioServerParameters, stdio_client
-
-    asked = StdioServerParameters(
-        command=launch.command,
-        args=list(launch.args),
-        env=dict(launch.env),
-        cwd=launch.cwd or None,
-    )
     readable, writable = os.pipe()
     await tasks.start(errors.follow, readable)
     async with AsyncExitStack() as stack:
         with os.fdopen(writable, "w", encoding="utf-8") as stderr:
             try:
-                read, write = await stack.enter_async_context(stdio_client(asked, errlog=stderr))
+                program = await stack.enter_async_context(started(launch, stderr))
             except (OSError, ValueError) as error:
                 raise faults.not_started(launch, error) from error
-        yield Wire(read, write)
+        yield program
 
 
 @asynccontextmanager
@@ -191,12 +208,21 @@ async def _remote(launch: Launch) -> AsyncGenerator[Wire]:
     import httpx2
     from mcp.client.streamable_http import streamable_http_client
 
+    statuses: dict[Any, int] = {}
+
+    async def note(response: "httpx2.Response") -> None:
+        if response.status_code >= HTTPStatus.BAD_REQUEST and response.request.method == "POST":
+            asked: Any = json.loads(response.request.content)
+            statuses[asked.get("id")] = response.status_code
+
     # A call may take as long as its caller waits: only the connecting has a limit.
     patience = httpx2.Timeout(_CONNECT_TIMEOUT_S, read=None)
     async with (
-        httpx2.AsyncClient(headers=dict(launch.headers), timeout=patience) as client,
+        httpx2.AsyncClient(
+            headers=dict(launch.headers), timeout=patience, event_hooks={"response": [note]}
+        ) as client,
         streamable_http_client(
             launch.url, http_client=client, max_sse_event_size=MAX_EVENT_BYTES
         ) as (read, write),
     ):
-        yield Wire(read, write)
+        yield Remote(read, write, statuses)

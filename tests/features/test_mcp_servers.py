@@ -279,6 +279,11 @@ async def test_what_makes_no_sense_is_refused(
     assert (await world.ada.refused(request)).code == code
 
 
+def deep(levels: int) -> Any:
+    """Give lists within lists."""
+    return [deep(levels - 1)] if levels > 1 else [0]
+
+
 @pytest.mark.parametrize(
     "definitions",
     [
@@ -289,10 +294,57 @@ async def test_what_makes_no_sense_is_refused(
         {"tools": [{"name": "a"}, {"name": "a"}]},
         {"tools": [{"name": f"t{number}"} for number in range(257)]},
         {"prompts": 7},
+        {"tools": [{"name": "o\ud83d"}]},
+        {"tools": [{"name": "a", "description": "x\ud83dy"}]},
+        {"tools": [{"name": "a", "inputSchema": {"properties": {"a\ud83d": {}}}}]},
+        {"tools": [{"name": "a", "inputSchema": {"maximum": float("nan")}}]},
+        {"resources": [{"name": "o\ud83d"}]},
+        {"tools": [{"name": "n" * 201}]},
+        {"tools": [{"name": "a\nb"}]},
+        {"tools": [{"name": "a\u202eb"}]},
+        {"tools": [{"name": "a\u200b"}]},
+        {"tools": [{"name": "a\u3164"}]},
+        {"tools": [{"name": "a", "x": deep(100)}]},
     ],
 )
 def test_definitions_are_lists_of_objects_with_names(definitions: Any) -> None:
     assert code_of(lambda: read_definitions(json.dumps(definitions))) == "bad_definitions"
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"name": "n" * 200},
+        {"name": "größer ☃ 試す"},
+        {"name": "a", "description": "two\nlines\u200b"},
+        {"name": "a", "x": deep(99)},
+    ],
+)
+def test_definitions_that_can_be_shown_are_read(tool: Any) -> None:
+    assert read_definitions(json.dumps({"tools": [tool]}))["tools"] == [tool]
+
+
+async def test_a_name_that_can_not_be_told_is_refused_before_it_is_kept(world: World) -> None:
+    request = offer(world.ada, definitions=json.dumps({"tools": [{"name": "o\ud83d"}]}))
+    assert (await world.ada.refused(request)).code == "bad_definitions"
+    assert await names(world.desk) == []
+
+
+async def test_what_an_earlier_broker_kept_without_sense_is_replaced_by_what_has_some(
+    world: World,
+) -> None:
+    first = offer(world.ada)
+    await world.ada.call(first)
+    await world.broker.parts.store.write(
+        lambda sql: sql.execute("UPDATE mcp_servers SET registration = ?", b"x" * 100)
+    )
+    again = offer(world.ada, definitions=json.dumps({"tools": [{"name": "sub"}]}))
+    kept = Registration.parse(first.registration).digest
+    await world.ada.call(again.model_copy(update={"replaces": kept}))
+    [card] = await seen(world.desk)
+    assert [one["name"] for one in Registration.parse(card.registration).definitions["tools"]] == [
+        "sub"
+    ]
 
 
 def test_a_definition_is_summed_up_whatever_the_order_of_its_keys() -> None:

@@ -46,7 +46,7 @@ async def test_news_of_one_that_hides_say_to_its_own_alone_where_it_is(world: Wo
 
 
 async def test_news_name_no_more_tools_than_fit_and_cut_what_is_long(world: World) -> None:
-    tools = [{"name": f"{number:03}" + "x" * 1000} for number in range(60)]
+    tools = [{"name": f"{number:03}" + "x" * 100} for number in range(60)]
     await world.ada.call(offer(world.ada, definitions=json.dumps({"tools": tools})))
     news = await heard(world.desk)
     assert len(news.tools) == 50

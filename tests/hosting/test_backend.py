@@ -57,13 +57,13 @@ async def test_what_it_says_of_itself_is_known(era: str) -> None:
 @ERAS
 async def test_all_pages_of_its_definitions_come_as_they_are(era: str) -> None:
     with bare(handmade(era), is_stateless=era == "stateless") as direct:
-        pages = [direct.ask("tools/list", {"cursor": str(start)}) for start in (0, 5, 10)]
+        pages = [direct.ask("tools/list", {"cursor": str(start)}) for start in (0, 5, 10, 15)]
         tools = [one for page in pages for one in page["result"]["tools"]]
         resources = direct.ask("resources/list", {})["result"]["resources"]
         prompts = direct.ask("prompts/list", {})["result"]["prompts"]
     async with hosted(era) as backend:
         found = await backend.definitions()
-    assert len(tools) == 14
+    assert len(tools) == 16
     assert found == {
         "tools": tools,
         "resources": resources,
@@ -355,15 +355,14 @@ def test_the_protocol_keys_are_those_of_the_sdk() -> None:
     assert hop.SERVER_KEY == mcp_types.SERVER_INFO_META_KEY
 
 
-async def test_mcp_is_imported_when_the_first_server_is_started() -> None:
+async def test_mcp_is_not_imported_for_a_server_that_is_a_program() -> None:
     program = """
 import sys, anyio
 from claudemesh_mcp.hosting import backend, keeping
 from tests.support.backends.found import handmade
-assert not {"mcp", "mcp_types"} & set(sys.modules)
 async def main():
     async with backend.running(handmade("handshake"), backend.Terms()):
-        assert "mcp" in sys.modules
+        assert not {"mcp", "mcp_types"} & set(sys.modules)
 anyio.run(main)
 """
     done = await anyio.run_process([sys.executable, "-c", program], check=False)

@@ -114,6 +114,7 @@ async def test_a_key_that_is_missing_is_no_start(launch: Launch) -> None:
         async with running(Launch(url=launch.url), Terms()):
             pass
     assert refused.value.code == "not_an_mcp_server"
+    assert "HTTP status 401 Unauthorized" in refused.value.reason
 
 
 async def test_a_server_that_dies_in_a_call_may_have_run_it() -> None:

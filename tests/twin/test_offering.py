@@ -1,5 +1,6 @@
 """A session that offers servers to the mesh: started, shown, called, changed, taken back."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,9 +16,13 @@ from claudemesh_mcp.hosting.offering import Offering
 from claudemesh_mcp.hosting.wishes import ServerWish
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError, Unavailable
+from claudemesh_wire.frame import decode
 from claudemesh_wire.handshake import Mode
+from claudemesh_wire.keys import b64
+from claudemesh_wire.mcp_servers import Registration, RegistrationFields
 from tests.support.backends.found import handmade
 from tests.support.broker import LIMIT_S
+from tests.support.lies import changed
 from tests.support.twin import Twin, a_mesh
 from tests.support.twopeople import code
 
@@ -207,3 +212,80 @@ async def test_an_attempt_that_fails_takes_nothing_away_that_was_to_last(world: 
     await again.servers.offering.register(wish("other"))
     offers = await world.desk.servers.desk.offers()
     assert {one.full_name: one.online for one in offers} == {"eve/hand": False, "eve/other": True}
+
+
+LEFT_OUT = {
+    "'o\\ud83d' of its tools is left out: a text is no Unicode.",
+    "'x\\u202ey' of its tools is left out: the name has characters that can't be seen.",
+    f"'{'n' * 80}' of its tools is left out: the name has more than 200 characters.",
+    "'line\\nend' of its tools is left out: the name has characters that can't be seen.",
+}
+
+
+async def test_a_tool_that_can_be_shown_to_nobody_is_left_out_and_its_owner_told(
+    world: World,
+) -> None:
+    told = await world.offering.register(wish(launch=handmade("handshake", "unfit")))
+    assert set(told.warnings) == LEFT_OUT
+    assert "seen" in told.tools
+    assert len(told.tools) == 16
+    assert (await world.offers())["ada/hand"] == told.tools
+    assert (await world.desk.servers.call("hand", "seen"))["content"][0]["text"] == "seen"
+
+
+async def test_the_owner_hears_that_a_server_has_now_what_can_be_shown_to_nobody(
+    world: World,
+) -> None:
+    await world.offering.register(wish())
+    names = ["seen", "x\u202ey", "line\nend"]
+    await world.desk.servers.call("hand", "turning", {"names": names})
+    with anyio.fail_after(LIMIT_S):
+        while await world.offers() != {"ada/hand": ["seen"]}:
+            await anyio.lowlevel.checkpoint()
+    told = [one.text for one in (await world.ada.mesh_info()).news]
+    [one] = [one for one in told if "left out" in one]
+    assert one == (
+        "your MCP server hand is offered without some: 'x\\u202ey' of its tools is left out: the"
+        " name has characters that can't be seen. (and 1 more)"
+    )
+
+
+async def test_what_a_broker_shows_of_a_server_without_sense_leaves_the_others(
+    world: World,
+) -> None:
+    await world.offering.register(wish(tools_allowed=("seen",)))
+    await world.offering.register(wish("other"))
+    peer = world.ada.peer
+    fields = RegistrationFields(
+        mesh=peer.trust.mesh,
+        peer=peer.id,
+        cert=b64(peer.certified().hash),
+        name="other",
+        at=peer.now_ms(),
+        visible_to=["own"],
+        definitions='{"tools":[{"name":"o\\ud83d"}]}',
+    )
+    made = Registration.make(fields, peer.device.sign.sign)
+
+    def poison(body: dict[str, Any]) -> None:
+        for card in body["servers"]:
+            if card["name"] == "other":
+                card["registration"], card["digest"] = b64(made.blob), b64(made.digest)
+
+    world.twin.lie = changed("mcp_servers.found", poison)
+    assert await world.offers() == {"ada/hand": ["seen"]}
+
+
+async def test_nothing_stays_of_what_the_broker_kept_and_could_not_answer(world: World) -> None:
+    failure = {"category": "protocol_error", "code": "internal", "reason": "It failed."}
+
+    def failing(text: str) -> str | None:
+        frame = decode(text)
+        if frame.kind != "mcp_servers.registered":
+            return text
+        return f"0 {frame.answers} refused {json.dumps(failure)}"
+
+    world.twin.lie = failing
+    assert await code(world.offering.register(wish())) == "internal"
+    assert world.offering.hosted() == []
+    await world.until()

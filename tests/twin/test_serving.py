@@ -258,3 +258,73 @@ async def test_a_removed_member_calls_nothing_on_an_open_line(world: World) -> N
     with anyio.fail_after(LIMIT_S):
         said = await anext(line.messages())
     assert said["refused"]["category"] == "forbidden"
+
+
+async def test_a_result_too_large_for_the_mesh_is_said_to_be_and_the_line_goes_on(
+    world: World,
+) -> None:
+    async def large(_method: str, params: Words, _hooks: Hooks) -> Words:
+        return {"result": {"text": "x" * params["arguments"]["bytes"]}}
+
+    world.backend.act = large
+    await world.offer([ADD])
+    await world.people.grant("tool")
+    said = {"server": "sums", "method": "tools/call", "hops": 1}
+    async with world.link(world.bob) as link:
+        done = [
+            await link.call(
+                {**said, "params": {"name": "add", "arguments": {"bytes": size}}}, Hooks(), LIMIT_S
+            )
+            for size in (32 * 1024 * 1024, 5)
+        ]
+    refused = done[0]["refused"]
+    assert (refused["code"], refused["category"]) == ("result_too_large", "too_much")
+    assert "less at once" in refused["hint"]
+    assert done[1]["result"] == {"text": "xxxxx"}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+async def test_a_result_that_is_no_json_is_said_to_be_none(world: World, number: float) -> None:
+    async def strange(_method: str, _params: Words, _hooks: Hooks) -> Words:
+        return {"result": {"number": number}}
+
+    world.backend.act = strange
+    await world.offer([ADD])
+    await world.people.grant("tool")
+    refused = (await world.call(world.bob))["refused"]
+    assert (refused["code"], refused["category"]) == ("bad_result", "protocol_error")
+    assert "Whoever offers the tool has to mend that" in refused["hint"]
+
+
+async def test_many_calls_of_ones_own_at_once_are_each_answered_or_refused(world: World) -> None:
+    release = anyio.Event()
+
+    async def wait(_method: str, params: Words, _hooks: Hooks) -> Words:
+        await release.wait()
+        return {"result": {"number": params["arguments"]["number"]}}
+
+    world.backend.act = wait
+    await world.offer([ADD], "own")
+    desk = await world.people.twin.join("desk")
+    said = {"server": "sums", "method": "tools/call", "hops": 1}
+    answered, refused = set[int](), list[str]()
+
+    async with world.link(desk) as link, anyio.create_task_group() as tasks:
+
+        async def call(number: int) -> None:
+            params = {"name": "add", "arguments": {"number": number}}
+            done = await link.call({**said, "params": params}, Hooks(), LIMIT_S)
+            if "result" in done:
+                answered.add(done["result"]["number"])
+            else:
+                refused.append(done["refused"]["code"])
+
+        for number in range(256 + 20):
+            tasks.start_soon(call, number)
+        with anyio.fail_after(LIMIT_S):
+            while len(refused) < 20 or len(world.backend.asked) < 256:
+                await anyio.lowlevel.checkpoint()
+        assert answered == set()
+        release.set()
+    assert refused == ["too_many_calls"] * 20
+    assert answered == set(range(256))

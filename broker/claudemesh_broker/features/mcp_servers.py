@@ -13,7 +13,7 @@ from claudemesh_broker.roster import check_certificate
 from claudemesh_broker.service import Context, serves
 from claudemesh_broker.sql import Row, Sql
 from claudemesh_wire.certificate import Certificate
-from claudemesh_wire.errors import Conflict, Forbidden, NotFound, TooMuch
+from claudemesh_wire.errors import Conflict, Forbidden, Invalid, NotFound, TooMuch
 from claudemesh_wire.mcp_servers import (
     MAX_SERVERS,
     ListServers,
@@ -61,7 +61,11 @@ def _own(context: Context, request: RegisterServer) -> tuple[Registration, Certi
     one.check(certificate)
     said = certificate.fields
     if (said.mesh, said.peer, said.member) != (caller.mesh, caller.peer, caller.member):
-        raise Forbidden("A peer offers servers of its own only.", code="wrong_peer")
+        raise Forbidden(
+            "A peer offers servers of its own only.",
+            "Register it in the session that is to offer it.",
+            code="wrong_peer",
+        )
     return one, certificate
 
 
@@ -92,7 +96,10 @@ def _change(
 
 
 def _shows_the_same(before: Row, one: Registration) -> bool:
-    earlier = Registration.parse(before["registration"]).fields
+    try:
+        earlier = Registration.parse(before["registration"]).fields
+    except Invalid:  # kept by a broker that took what is refused now
+        return False
     said = one.fields
     return (earlier.definitions, earlier.visible_to) == (said.definitions, said.visible_to)
 

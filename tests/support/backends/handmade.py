@@ -152,6 +152,22 @@ def odd(_: Any, __: Any) -> Any:
     return ["no", "object"]
 
 
+def raw(number: Any, params: dict[str, Any]) -> None:
+    """Write lines as they are given, in base16, with the number of the call in them."""
+    for line in params["arguments"]["lines"]:
+        written = bytes.fromhex(line).replace(b"NUMBER", str(number).encode())
+        with WRITING:
+            sys.stdout.buffer.write(written)
+            sys.stdout.flush()
+
+
+def endless(_: Any, __: Any) -> None:
+    """Write a line without an end, as long as somebody reads it."""
+    with WRITING:
+        while True:
+            sys.stdout.write("x" * 1_000_000)
+
+
 TOOLS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     tool.__name__: tool
     for tool in (
@@ -169,6 +185,8 @@ TOOLS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
         large,
         half,
         odd,
+        raw,
+        endless,
     )
 }
 
@@ -243,6 +261,8 @@ def serve(number: Any, method: str, params: dict[str, Any]) -> None:
         result = TOOLS[params["name"]](number, params)
     elif result is None:
         result = listed(method, params)
+    if result is None:
+        return
     if isinstance(result, dict) and "error" in result:
         say({"id": number, **result})
     else:
@@ -254,6 +274,8 @@ def serve(number: Any, method: str, params: dict[str, Any]) -> None:
 
 def main() -> None:
     """Read requests, and answer each in a thread of its own."""
+    if "unfit" in OPTIONS:
+        TOOLS.update(dict.fromkeys(("o\ud83d", "x\u202ey", "n" * 201, "line\nend"), seen))
     for line in sys.stdin:
         words = json.loads(line)
         if "method" not in words:
