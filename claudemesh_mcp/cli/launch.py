@@ -13,7 +13,7 @@ import typer
 from claudemesh_mcp.cli import chosen
 from claudemesh_mcp.config import session_environment
 from claudemesh_mcp.rules import RULES
-from claudemesh_wire.errors import Invalid, NotFound, Unavailable
+from claudemesh_wire.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
     from claudemesh_mcp.installation.scopes import Site
@@ -67,7 +67,7 @@ def launch(
         _check(key, value)
     variables = {RULES[key].variable: value for key, value in told.items()}
     program = scopes.find_claude()
-    words = [program, *_given(_site(), context.args)]
+    words = [program, *_given(scopes.here(), context.args)]
     environment = session_environment({**variables, RULES["multicast"].variable: "on"})
     try:
         os.execve(program, words, environment)  # noqa: S606 - the client takes over
@@ -99,19 +99,6 @@ def _check(key: str, value: str) -> None:
     except ValueError as error:
         raise Invalid(
             f"--{key} must be {error}.", RULES[key].says, code="config_invalid"
-        ) from error
-
-
-def _site() -> "Site":
-    from claudemesh_mcp.installation import scopes
-
-    try:
-        return scopes.here()
-    except FileNotFoundError as error:
-        raise NotFound(
-            "The folder that this was started in is gone.",
-            "Go to one that is there, as by: cd",
-            code="folder_gone",
         ) from error
 
 
