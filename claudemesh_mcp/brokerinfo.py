@@ -6,7 +6,6 @@ hands it to ``client.py`` and ``cli/``.
 
 import base64
 import json
-import logging
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -16,8 +15,6 @@ from urllib.parse import urlsplit
 
 _TOKEN_BYTES: Final = 32
 _PIN_BYTES: Final = 32
-
-_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +84,7 @@ def read_info(data: bytes) -> BrokerInfo | None:
         is_secured = info.url.startswith("https://") and len(info.pin) == _PIN_BYTES
         usable = info.port and (ip_address(info.host).is_loopback or is_secured)
         return info if usable and len(info.token) == _TOKEN_BYTES else None
-    except (ValueError, LookupError, TypeError) as error:
-        _log.warning("broker.json makes no sense: %s", type(error).__name__)
+    except (ValueError, LookupError, TypeError):
         return None
 
 

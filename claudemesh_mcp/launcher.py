@@ -72,6 +72,7 @@ class Launcher:
         self._data_lock = home.broker / "lock"
         self.log_file = home.logs / "broker.log"
         self._log_began = 0
+        self._senseless = b""
         own = [sys.executable, "-m", "claudemesh_broker", "run", "--embedded"]
         folders = ["--data", str(home.broker), "--run", str(home.run)]
         self._command = [*own, *folders] if command is None else list(command)
@@ -88,7 +89,23 @@ class Launcher:
         """
         data = read_private(self._info_file)
         info = None if data is None else read_info(data)
+        if data is not None and info is None and data != self._senseless:
+            # Who waits for a broker looks many times a second.
+            self._senseless = data
+            _log.warning("%s makes no sense", self._info_file)
         return info if info is not None and self._holder() == info.pid else None
+
+    def find_silent(self) -> int | None:
+        """Look for a broker that runs and that ``find`` does not find; nothing is started.
+
+        Returns:
+            Its process: it holds the data, and ``run/broker.json`` does not say where it listens.
+            That is so for a moment while it starts, and when somebody has damaged that file.
+
+        Raises:
+            Forbidden: As for ``find``.
+        """
+        return self._holder() if self.find() is None else None
 
     async def ensure(self) -> BrokerInfo:
         """Find the broker, or start it; of many that ask at once one starts it.

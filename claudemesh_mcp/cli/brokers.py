@@ -62,6 +62,7 @@ def down(
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     launcher = _launcher()
     broker = launcher.find()
+    runs = broker is not None or launcher.find_silent() is not None
 
     async def stop() -> bool:
         return await launcher.stop(_STOP_S, force=force)
@@ -75,7 +76,7 @@ def down(
     if json:
         show.data({"stopped": _shown(broker)})
     else:
-        show.word("The broker has ended." if broker else "No broker runs.")
+        show.word("The broker has ended." if runs else "No broker runs.")
 
 
 def status(json: Json = False) -> None:

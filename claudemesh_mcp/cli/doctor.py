@@ -37,9 +37,9 @@ def doctor(
 ) -> None:
     """Look over this installation, and say what puts right what is not well.
 
-    Without --fix nothing is changed. With it, folders that others can enter are closed, and a
-    server or hooks in Claude Code whose program has moved are set anew; then everything is looked
-    at again. No broker is started. The exit code is 1 when something does not work.
+    Without --fix nothing is changed. With it, what others can look into is closed, and a server or
+    hooks in Claude Code whose program has moved are set anew; then everything is looked at again.
+    No broker is started. The exit code is 1 when something does not work.
 
     With --json: {"ok": ..., "checks": [{"name", "state", "message", "fix"}, ...], "fixed": [...]},
     where state is ok, warn, fail or skip, and fix is empty when nothing is to be done; fixed is

@@ -5,6 +5,7 @@
 """
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -42,8 +43,9 @@ def launch(
 ) -> None:
     """Start Claude Code as a session of the mesh, with a name, a role and groups of its own.
 
-    What stands behind -- is the client's. Only this session is told; a `claude` started plainly is
-    not. A session with -p takes part in what goes to groups and to all, which others don't.
+    What stands behind -- is the client's; where the hooks have to be given along, they are added to
+    its --settings. Only this session is told; a `claude` started plainly is not. A session with -p
+    takes part in what goes to groups and to all, which others don't.
 
     \b
     Examples:
@@ -65,7 +67,7 @@ def launch(
         _check(key, value)
     variables = {RULES[key].variable: value for key, value in told.items()}
     program = scopes.find_claude()
-    words = [program, *_server(scopes.here()), *context.args]
+    words = [program, *_given(scopes.here(), context.args)]
     environment = session_environment({**variables, RULES["multicast"].variable: "on"})
     try:
         os.execve(program, words, environment)  # noqa: S606 - the client takes over
@@ -100,18 +102,17 @@ def _check(key: str, value: str) -> None:
         ) from error
 
 
-def _server(site: "Site") -> list[str]:
-    """Give the server along, for this session alone, if Claude Code does not have it."""
+def _given(site: "Site", words: Sequence[str]) -> list[str]:
+    """Give the server and the hooks along, for this session alone, if the client has neither."""
     import json
 
-    from claudemesh_mcp.installation import entries
+    from claudemesh_mcp.cli import clientsettings
     from claudemesh_mcp.installation.placing import server_command
     from claudemesh_mcp.installation.scopes import SERVER, Scope
-    from claudemesh_mcp.plugin.entries import hooks
 
     if site.plugins() or any(site.servers()):
-        return []
-    command, *words = server_command(Scope.USER)
-    servers = {"mcpServers": {SERVER: {"command": command, "args": words}}}
-    own = {"hooks": hooks(entries.own_hook)}
-    return ["--mcp-config", json.dumps(servers), "--settings", json.dumps(own)]
+        return list(words)
+    command, *arguments = server_command(Scope.USER)
+    servers = {"mcpServers": {SERVER: {"command": command, "args": arguments}}}
+    settings = clientsettings.with_hooks(words, chosen.home)
+    return ["--mcp-config", json.dumps(servers), *settings]

@@ -68,5 +68,10 @@ async def _look(check: Check, case: Case) -> Finding:
         except Exception as error:
             logger.exception("the check %s could not be made", check.name)
             log = case.paths.logs
-            found = fail(f"It could not be looked at: {error!r}.", f"Look into the log in {log}.")
+            told = (
+                f"Look into the log in {log}."
+                if log.is_dir()
+                else f"Put right what else is wrong, and run it again; {log} is not there to tell."
+            )
+            found = fail(f"It could not be looked at: {error!r}.", told)
     return found

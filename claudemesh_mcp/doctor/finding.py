@@ -78,9 +78,9 @@ async def in_thread(act: Callable[[], R]) -> R:
     return await anyio.to_thread.run_sync(act, abandon_on_cancel=True)
 
 
-def skip(message: str) -> Finding:
-    """Say why there was nothing to look at."""
-    return Finding(State.SKIP, message)
+def skip(message: str, fix: str = "") -> Finding:
+    """Say why there was nothing to look at, and what gives something, where that may be missed."""
+    return Finding(State.SKIP, message, fix)
 
 
 @dataclass(frozen=True, slots=True)

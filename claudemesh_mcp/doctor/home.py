@@ -66,6 +66,11 @@ async def check_folders(case: Case) -> Finding:
     """Look whether nobody else can look into the home."""
     if not case.paths.data.exists():
         return skip(f"There is no home yet; {case.paths.data} is made at the first start.")
+    if not case.paths.data.is_dir():
+        return fail(
+            f"{case.paths.data} is not a folder.",
+            "Move it away, or name another home by CLAUDEMESH_HOME.",
+        )
     if sys.platform == "win32":  # its rights don't show in these bits
         return skip("On Windows a user's folders are private by inheritance.")
     faults = await in_thread(lambda: list(_open_to_others(case.paths)))
@@ -119,7 +124,8 @@ def _closing(paths: Paths) -> Callable[[], str]:
 
 def _open_to_others(paths: Paths) -> Iterable[_Open]:
     folders = (paths.data, paths.broker, paths.run, paths.keys, paths.meshes, paths.sessions)
-    files = [*paths.keys.glob("*"), *paths.sessions.glob("*/*")]
+    inside = ((paths.run, "*"), (paths.broker, "*"), (paths.keys, "*"), (paths.sessions, "*/*"))
+    files = [path for folder, pattern in inside for path in folder.glob(pattern)]
     for path in (*folders, paths.logs, *paths.sessions.glob("*"), *files):
         try:
             found = path.lstat()
@@ -150,7 +156,7 @@ async def check_keys(case: Case) -> Finding:
     if settings is None:
         return skip("The settings make no sense.")
     home = Home(case.paths)
-    profile = await in_thread(lambda: read_profile(home)) if case.paths.data.exists() else None
+    profile = await in_thread(lambda: read_profile(home)) if case.paths.data.is_dir() else None
     if profile is None or profile.storage is None:
         return skip("There are no keys yet; they are made at the first start.")
     await in_thread(lambda: _open_keys(home, settings))

@@ -64,7 +64,10 @@ async def check_claude(_case: Case) -> Finding:
     """Look whether Claude Code is there."""
     path = shutil.which(_CLAUDE)
     if path is None:
-        return skip("There is no claude on PATH.")
+        return skip(
+            "There is no claude on PATH.",
+            "Install Claude Code (https://code.claude.com/docs), or put its folder on PATH.",
+        )
     told = await _run(path, "--version")
     if told is None or told.returncode:
         return warn(f"{path} did not say its version.", "Look yourself: claude --version")

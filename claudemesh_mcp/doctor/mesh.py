@@ -15,15 +15,19 @@ from claudemesh_mcp.meshes import Place
 from claudemesh_mcp.tls import is_loopback
 from claudemesh_mcp.trust import Trust
 from claudemesh_wire import DATA_VERSION, VERSION
+from claudemesh_wire.errors import Unauthenticated
 from claudemesh_wire.handshake import MAX_CLOCK_ERROR_MS
 from claudemesh_wire.meshes import AskMesh
 
 if TYPE_CHECKING:
     from claudemesh_mcp.identity import Identity
+    from claudemesh_mcp.launcher import Launcher
 
 _ANSWER_S: Final = 5.0
 _ALMOST: Final = 0.8
 _NOT_CONNECTED: Final = "There is no connection to a broker."
+_NOT_FOUND: Final = "No broker of this home is found."
+_ANEW: Final = "Start it again: claudemesh down, then claudemesh up"
 # Found by a check of its own.
 _TOLD_ELSEWHERE: Final = frozenset({"clock_off", "upgrade"})
 
@@ -64,7 +68,7 @@ async def check_address(case: Case) -> Finding:
     info = None if place else await in_thread(lambda: _find(case))
     url = place.url if place else info.url if info else ""
     if not url:
-        return skip("No broker runs for this home.")
+        return skip(_NOT_FOUND)
     if url.startswith("https://"):
         pinned = place.pin if place else info.pin if info else b""
         return ok(f"{url}, {'by its pinned certificate' if pinned else 'vouched for by a CA'}.")
@@ -80,11 +84,11 @@ async def check_bindings(case: Case) -> Finding:
     """Look for whom the broker of this home listens: this machine alone, or others by TLS."""
     info = await in_thread(lambda: _find(case)) if case.paths.run.is_dir() else None
     if info is None:
-        return skip("No broker of this home runs.")
+        return skip(_NOT_FOUND)
     if not info.bind:
         return warn(
             f"The broker of this home, version {info.version}, does not say where it listens.",
-            "Start it again: claudemesh down, then claudemesh up",
+            _ANEW,
         )
     told = f"The broker of this home listens on {info.bind}, port {info.port}"
     if _is_loopback(info.bind):
@@ -103,9 +107,13 @@ def _is_loopback(address: str) -> bool:
 
 
 def _find(case: Case) -> BrokerInfo | None:
+    return _launcher(case).find()
+
+
+def _launcher(case: Case) -> "Launcher":
     from claudemesh_mcp.launcher import Launcher
 
-    return Launcher(Home(case.paths)).find()
+    return Launcher(Home(case.paths))
 
 
 async def check_broker(case: Case) -> Finding:
@@ -113,15 +121,36 @@ async def check_broker(case: Case) -> Finding:
     settings = _ready(case)
     if settings is None:
         return skip("There is no mesh here yet.")
-    if (
-        await in_thread(lambda: _place(settings)) is None
-        and await in_thread(lambda: _find(case)) is None
-    ):
-        return warn("No broker runs for this home; a session starts it by itself.", "claudemesh up")
-    case.told = await _ask(case, settings)
+    is_own = await in_thread(lambda: _place(settings)) is None
+    if is_own and await in_thread(lambda: _find(case)) is None:
+        return await in_thread(lambda: _look_for_silent(case))
+    try:
+        case.told = await _ask(case, settings)
+    except Unauthenticated as error:
+        if not (is_own and error.code == "bad_token"):
+            raise
+        file = case.paths.run / "broker.json"
+        return fail(f"The token in {file} is not the one of the broker that runs.", _ANEW)
     facts = case.told.facts
     return ok(
         f"{case.told.url} answers; {facts.online} of {facts.peers} peers of {facts.name} are here."
+    )
+
+
+def _look_for_silent(case: Case) -> Finding:
+    """Tell a broker that can't be found from one that does not run."""
+    pid = _launcher(case).find_silent()
+    if pid is None:
+        return warn("No broker runs for this home; a session starts it by itself.", "claudemesh up")
+    file = case.paths.run / "broker.json"
+    if file.exists():
+        return fail(
+            f"A broker runs (pid {pid}), and {file} does not say where: it is damaged.", _ANEW
+        )
+    return warn(
+        f"A broker runs (pid {pid}), and there is no {file} to say where: it starts, or ends, or"
+        " somebody has removed that file.",
+        f"Look again in a moment. {_ANEW}",
     )
 
 

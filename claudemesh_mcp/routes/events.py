@@ -20,7 +20,8 @@ from claudemesh_mcp.routes.settings import NOW, OUTPUT_CHARACTERS, STALE_MS, Mom
 if TYPE_CHECKING:
     from typing import Any, Final
 
-_MACHINES: Final = ("<task-notification", "<channel", "<system-reminder", "[SYSTEM NOTIFICATION")
+_OPENED: Final = ("<task-notification>", "<system-reminder>", "<channel ")
+_CLOSED: Final = ("</task-notification>", "</system-reminder>", "</channel>")
 _FRESH_MS: Final = 60_000
 _GOES_ON: Final = frozenset({"clear", "resume"})
 _TOLD_AT: Final = frozenset({Moment.SESSION, Moment.PROMPT})
@@ -107,7 +108,7 @@ def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
     _begin(sql, event)
     was_busy = _is_busy(sql, event)
     prompt = event.text("prompt")
-    is_human = not prompt.lstrip().startswith(_MACHINES)
+    is_human = not _is_of_a_machine(prompt)
     route = None if is_human else bells.answer(sql, prompt, event.now_ms)
     _note_activity(sql, event, Activity.WORKING)
     if not (is_human or route):
@@ -124,6 +125,15 @@ def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
     facts.put(sql, facts.PROMPT_MS, event.now_ms)
     released = waking.release_excess(sql, event.now_ms)
     return _show(sql, event, event.look(Moment.PROMPT, after=after), released)
+
+
+def _is_of_a_machine(prompt: str) -> bool:
+    """Tell whether a prompt is a notice of the client's own, which nothing else marks.
+
+    One is a frame from its first character to its last; a rewake's are two, one behind the other.
+    What a human has pasted begins with one at most, and goes on behind it.
+    """
+    return prompt.startswith(_OPENED) and prompt.rstrip().endswith(_CLOSED)
 
 
 def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:

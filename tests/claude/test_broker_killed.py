@@ -9,10 +9,11 @@ import signal
 from pathlib import Path
 
 import anyio
+import pytest
 
 from claudemesh_mcp.home import file_lock
 from tests.support.claude.asked import Place
-from tests.support.claude.beside import a_plugin, meshed, spoilt
+from tests.support.claude.beside import SPOILT, a_plugin, meshed, spoilt
 from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule, mesh
@@ -99,12 +100,13 @@ async def test_what_no_broker_takes_is_before_no_model_until_one_runs_again(
         await terminal.leave()
 
 
+@pytest.mark.parametrize("how", SPOILT)
 async def test_behind_a_killed_broker_nothing_is_seen_where_the_hooks_bring_nothing(
-    room: Room, tmp_path: Path
+    room: Room, tmp_path: Path, how: str
 ) -> None:
     bob = await room.live.join("bob")
     ada = a_client(room)
-    bad = spoilt("killed", "UserPromptSubmit", "Stop")
+    bad = spoilt(how, "UserPromptSubmit", "Stop")
     async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=[], **bad)) as terminal:
         await room.present("ada")
         await terminal.prompt("Good morning.")

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from tests.support.claude.asked import Place
-from tests.support.claude.beside import SPOILT, a_plugin, meshed, spoilt
+from tests.support.claude.beside import (
+    SPOILT,
+    a_plugin,
+    file_of,
+    meshed,
+    spoilt,
+    until_met,
+    until_told,
+)
 from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Answer, Rule, mesh
@@ -195,12 +203,13 @@ async def test_a_turn_at_a_terminal_goes_on_with_what_is_next(room: Room, tmp_pa
     assert len(asking.client.model.turns) == 3
 
 
-async def test_a_turn_at_a_terminal_whose_stop_hook_is_killed_ends_and_has_seen_nothing(
-    room: Room, tmp_path: Path
+@pytest.mark.parametrize("how", SPOILT)
+async def test_a_turn_at_a_terminal_without_its_stop_hook_ends_and_has_seen_nothing(
+    room: Room, tmp_path: Path, how: str
 ) -> None:
     bob = await room.live.join("bob")
     asking = Asking(room)
-    words = a_plugin(tmp_path / "plugin", **spoilt("killed", "Stop"))
+    words = a_plugin(tmp_path / "plugin", **spoilt(how, "Stop"))
     async with at_terminal(asking.client, *words) as terminal:
         sent = await turn_with_bob(room, terminal, asking)
         await terminal.shows("Asked.")
@@ -210,8 +219,9 @@ async def test_a_turn_at_a_terminal_whose_stop_hook_is_killed_ends_and_has_seen_
     assert await bob.how_far(sent) == "delivered"
 
 
-async def test_a_session_is_told_that_nothing_was_seen_by_one_whose_hooks_bring_nothing(
-    room: Room, tmp_path: Path
+@pytest.mark.parametrize("how", [*SPOILT, "deaf"])
+async def test_a_session_is_told_that_nothing_was_seen_by_one_whose_hooks_or_bell_bring_nothing(
+    room: Room, tmp_path: Path, how: str
 ) -> None:
     ada = meshed(
         room,
@@ -219,23 +229,32 @@ async def test_a_session_is_told_that_nothing_was_seen_by_one_whose_hooks_bring_
         Rule("Ask bob", mesh("send", to="bob", text=QUESTION)),
         Rule("Did he see it", lambda _: mesh("message_status", id=asked_id(ada))),
         Rule('"status":"delivered"', "He has not seen it."),
+        # Bob's receipt may still be on its way.
+        Rule('"accepted_at"', lambda _: mesh("message_status", id=asked_id(ada))),
         Rule(ACCEPTED, "Asked."),
         ENABLE_TOOL_SEARCH="false",
     )
     bob = meshed(room, "bob")
     words = a_plugin(tmp_path / "ada")
-    bad = a_plugin(tmp_path / "bob", **spoilt("killed", "UserPromptSubmit", "Stop"))
+    is_woken = how != "deaf"
+    deaf: dict[str, Any] = {"wakers": [how]}
+    parts = spoilt(how, "UserPromptSubmit", "Stop") if is_woken else deaf
+    bad = a_plugin(tmp_path / "bob", **parts)
     async with at_terminal(ada, *words) as at_ada, at_terminal(bob, *bad) as at_bob:
         await room.present("ada", "bob")
+        await until_met(room, at_bob.pid)
         await at_ada.type("Ask bob for the branch.")
-        # The bell wakes bob; what it is for is not before his model.
-        await bob.model.arrived("1 message from ada.")
-        await at_bob.shows("Good.")
+        # The bell wakes bob, if it is heard; what it is for is not before his model.
+        await until_told(file_of(room, at_bob.pid), "SELECT 1 FROM bells")
+        if is_woken:
+            await bob.model.arrived("1 message from ada.")
+            await at_bob.shows("Good.")
         await at_ada.type("Did he see it?")
         await at_ada.shows("He has not seen it.")
         await at_ada.leave()
         await at_bob.leave()
     assert bob.model.arrivals(QUESTION) == []
+    assert bool(bob.model.turns) == is_woken
     (told,) = [one for one in ada.model.turns[-1].fresh if one.place is Place.RESULT]
     assert '"seen"' not in told.text
 

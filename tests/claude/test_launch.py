@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import anyio
+import pytest
 from anyio.abc import Process
 
 from tests.support.checkout import BROKER, ROOT
@@ -45,7 +47,16 @@ async def tell_the_group(room: Room, bob: LiveSession) -> dict[str, object]:
     return await bob.call("send", to="@ops", text="Two herons.", priority="now")
 
 
-async def test_a_launched_run_is_in_its_group_and_shown_what_goes_to_it(room: Room) -> None:
+OWN = '{"env": {"ANTHROPIC_CUSTOM_HEADERS": "x-own: yes"}}'
+
+
+@pytest.mark.parametrize("own", ["none", "text", "file"])
+async def test_a_launched_run_is_in_its_group_and_shown_what_goes_to_it(
+    room: Room, tmp_path: Path, own: str
+) -> None:
+    file = tmp_path / "own.json"
+    file.write_text(OWN, "utf-8")
+    settings = {"none": [], "text": ["--settings", OWN], "file": [f"--settings={file}"]}[own]
     bob = await room.live.join("bob")
     sent = threading.Event()
     ada = room.claude(
@@ -54,7 +65,7 @@ async def test_a_launched_run_is_in_its_group_and_shown_what_goes_to_it(room: Ro
         Rule("Who is there", mesh("search_peers"), until=sent, times=1),
         ENABLE_TOOL_SEARCH="false",
     )
-    async with await launched(room, ada, "-p", "Who is there?") as process:
+    async with await launched(room, ada, *settings, "-p", "Who is there?") as process:
         told = await tell_the_group(room, bob)
         sent.set()
         assert process.stdout
@@ -63,3 +74,4 @@ async def test_a_launched_run_is_in_its_group_and_shown_what_goes_to_it(room: Ro
             assert await process.wait() == 0
     assert ada.model.arrival("Two herons.").place is Place.SYSTEM
     assert (await bob.reached("seen", told))["route"] == "tool-boundary"
+    assert ("x-own" in ada.model.turns[-1].headers) == (own != "none")

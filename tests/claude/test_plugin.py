@@ -19,15 +19,15 @@ from tests.support.checkout import BROKER, ROOT
 from tests.support.claude.asked import Place
 from tests.support.claude.beside import SILENT, SPOILT, dying, file_of, until_told
 from tests.support.claude.client import CLIENT, LIMIT_S, Claude, Told
+from tests.support.claude.expected import tools
 from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule
 from tests.support.claude.terminal import at_terminal
-from tests.support.documents import definitions
 from tests.support.live import LiveSession
 from tests.support.plugin import Registry, a_registry, base_python, copy_plugin
 
 NAME = "plugin_claudemesh_mesh"
-TOOLS = {f"mcp__{NAME}__{tool['name']}" for tool in definitions()}
+TOOLS = tools(NAME)
 
 
 @pytest.fixture

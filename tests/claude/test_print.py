@@ -9,15 +9,14 @@ import threading
 import uuid
 from typing import Any
 
-from claudemesh_mcp.offer import INSTRUCTIONS
-from tests.support.claude.asked import Place
+from tests.support.claude.asked import Asked, Place
 from tests.support.claude.client import Claude
+from tests.support.claude.expected import CORE, LAST, SENDING, UNTRUSTED, tools
 from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule, mesh
-from tests.support.documents import definitions
 from tests.support.live import LiveSession
 
-TOOLS = {f"mcp__claudemesh__{tool['name']}" for tool in definitions()}
+TOOLS = tools("claudemesh")
 
 
 async def ask_ada(room: Room, bob: LiveSession) -> dict[str, Any]:
@@ -33,27 +32,31 @@ def assert_shown_again(ada: Claude) -> None:
     assert (message["text"], message["redelivered"]) == ("Do you know a quokka?", True)
 
 
+def ours(asked: Asked) -> set[str]:
+    """Give those tools that are listed to the model and are claudemesh's."""
+    return {name for name in asked.tools if name.startswith("mcp__claudemesh__")}
+
+
 async def test_the_core_tools_are_loaded_and_the_others_named_to_the_model(room: Room) -> None:
     ada = room.claude("ada")
     told = await ada.ask("What can you do?")
     assert (told.code, told.servers) == (0, {"claudemesh": "connected"})
     (asked,) = ada.model.turns
-    core = {f"mcp__claudemesh__{name}" for name in ("send", "inbox", "search_peers")}
-    assert TOOLS & set(asked.tools) == core
+    core = tools("claudemesh", CORE)
+    assert ours(asked) == core
     assert "to" in asked.tools["mcp__claudemesh__send"]["input_schema"]["required"]
     deferred = {name for name in TOOLS - core if asked.places_of(f"\n{name}\n") == [Place.SYSTEM]}
     assert deferred == TOOLS - core
-    assert asked.places_of(INSTRUCTIONS) == [Place.SYSTEM]
+    assert asked.places_of(UNTRUSTED) == asked.places_of(LAST) == [Place.SYSTEM]
 
 
 async def test_without_tool_search_all_tools_are_loaded(room: Room) -> None:
     ada = room.claude("ada", ENABLE_TOOL_SEARCH="false")
     await ada.ask("What can you do?")
     (asked,) = ada.model.turns
-    assert set(asked.tools) >= TOOLS
-    described = {tool["name"]: tool["description"] for tool in definitions()}
-    told = {name: asked.tools[f"mcp__claudemesh__{name}"]["description"] for name in described}
-    assert told == described
+    assert ours(asked) == TOOLS
+    assert asked.tools["mcp__claudemesh__send"]["description"].startswith(SENDING)
+    assert all(asked.tools[name]["description"] for name in TOOLS)
 
 
 async def test_a_deferred_tool_is_found_by_the_search_and_called(room: Room) -> None:

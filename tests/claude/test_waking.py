@@ -19,6 +19,7 @@ from tests.support.claude.beside import (
     killed,
     meshed,
     spoilt,
+    told_in,
     until_met,
     until_told,
 )
@@ -26,7 +27,7 @@ from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule
 from tests.support.claude.terminal import Terminal, at_terminal
-from tests.support.live import LiveSession
+from tests.support.live import LiveSession, a_moment
 
 TEXT = "Two herons."
 RUNG = "SELECT 1 FROM bells"
@@ -62,6 +63,54 @@ async def test_an_idle_session_is_woken_by_its_monitor(room: Room, tmp_path: Pat
         await terminal.leave()
     assert len(ada.model.arrivals(TEXT)) == 1
     assert len(ada.model.turns) == 1
+
+
+async def test_what_others_do_and_say_to_all_is_no_turn_of_an_idle_session(
+    room: Room, tmp_path: Path
+) -> None:
+    # Who was killed is said to be away when its lease is over.
+    bob = await room.live.join("bob", CLAUDEMESH_BROKER_LEASE_S="1")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
+        await room.present("ada")
+        await until_met(room, terminal.pid)
+        cleo, dan = await room.live.join_all("cleo", "dan")
+        await cleo.call("set_profile", handle="clara", summary="Counts herons.")
+        await cleo.call("join", address="@ops")
+        await cleo.call("set_profile", status="dnd")
+        await cleo.end()
+        await dan.kill()
+        await until_gone(bob, "clara", "dan")
+        everybody = await bob.call("send", to="*", text="One swan.")
+        # What came before it is dealt with by now: a session takes all that it hears in order.
+        await got_by(bob, everybody, "ada")
+        file = file_of(room, terminal.pid)
+        assert (told_in(file, RUNG), ada.model.turns) == ([], [])
+        sent = await send(room, bob)
+        await ada.model.arrived(TEXT)
+        assert (await bob.reached("seen", sent))["route"] == "monitor"
+        await terminal.leave()
+    assert len(ada.model.turns) == 1
+
+
+async def until_gone(bob: LiveSession, *handles: str) -> None:
+    """Wait until bob sees that others are away."""
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            rows = (await bob.call("search_peers"))["peers"]
+            if {*handles} <= {row["handle"] for row in rows if row["status"] == "offline"}:
+                return
+            await a_moment()
+
+
+async def got_by(bob: LiveSession, sent: dict[str, Any], handle: str) -> None:
+    """Wait until one of several recipients has a message."""
+    with anyio.fail_after(LIMIT_S):
+        while True:
+            rows = (await bob.call("message_status", id=sent["id"]))["recipients"]
+            if ("delivered", handle) in {(row["status"], row["handle"]) for row in rows}:
+                return
+            await a_moment()
 
 
 async def test_the_routes_of_a_session_are_shown_as_they_were_proven(

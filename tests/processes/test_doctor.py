@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -19,6 +18,7 @@ from claudemesh_mcp.meshes import KnownMesh, Place
 from claudemesh_mcp.routes import facts
 from claudemesh_wire import VERSION
 from tests.support.checkout import SESSION
+from tests.support.examining import examined, install, states
 from tests.support.live import alive
 from tests.support.shell import Shell, shell_in
 
@@ -40,33 +40,6 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         install(shell, "claudemesh", f"echo {VERSION}")
         assert shell.run("peers").code == 0
         yield shell
-
-
-def install(shell: Shell, name: str, script: str) -> None:
-    """Put a program on the PATH that the doctor finds."""
-    file = shell.folder / "bin" / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(0o755)
-
-
-def examined(shell: Shell, *flags: str, code: int = 0, switch: str = "on") -> dict[str, Any]:
-    """Run the doctor; gives each check's finding by its name."""
-    path = f"{shell.folder / 'bin'}:/usr/bin:/bin"
-    done = shell.run(*flags, "doctor", "--json", PATH=path, CLAUDEMESH=switch)
-    assert (done.code, done.err) == (code, "")
-    assert done.json["ok"] == (code == 0)
-    found = {one["name"]: one for one in done.json["checks"]}
-    assert len(found) == len(done.json["checks"])
-    for one in found.values():
-        assert set(one) == {"name", "state", "message", "fix"}
-        assert one["message"]
-        assert bool(one["fix"]) == (one["state"] in {"warn", "fail"})
-    return found
-
-
-def states(found: dict[str, Any], state: str) -> set[str]:
-    return {name for name, one in found.items() if one["state"] == state}
 
 
 def test_a_new_home_has_nothing_wrong_and_nothing_is_made_of_it(shell: Shell) -> None:
@@ -215,7 +188,7 @@ def test_a_name_that_no_session_can_have_is_named_with_its_file(shell: Shell) ->
 
 
 def test_a_session_that_is_switched_off_is_told_so(shell: Shell) -> None:
-    found = examined(shell, switch="off")
+    found = examined(shell, CLAUDEMESH="off")
     assert found["settings"]["state"] == "warn"
     assert found["broker"]["state"] == "skip"
 
@@ -238,7 +211,9 @@ def hooked(shell: Shell, python: str) -> Path:
 
 
 def test_what_claude_code_has_is_told(shell: Shell) -> None:
-    assert {"claude", "server", "hooks"} <= states(examined(shell), "skip")
+    found = examined(shell)
+    assert {"claude", "server", "hooks"} <= states(found, "skip")
+    assert "Install Claude Code" in found["claude"]["fix"]
     install(shell, "claude", "echo 2.1.330 \\(Claude Code\\)")
     found = examined(shell)
     assert found["claude"]["state"] == "ok"
@@ -287,11 +262,23 @@ def test_what_has_moved_fails_until_it_is_fixed(shell: Shell) -> None:
     assert "hooks" not in {one["name"] for one in done.json["checks"] if one["state"] == "fail"}
 
 
-def test_a_home_that_others_can_enter_is_closed_by_the_fix(used: Shell) -> None:
-    keys = used.home / "keys"
-    keys.chmod(0o755)
+@pytest.mark.parametrize(
+    ("name", "opened", "closed", "failing"),
+    [
+        ("keys", 0o755, 0o700, {"home", "broker"}),
+        ("run/broker.json", 0o644, 0o600, {"home", "address", "bindings", "token", "broker"}),
+        ("broker/lock", 0o644, 0o600, {"home", "address", "bindings", "broker"}),
+    ],
+)
+def test_a_home_that_others_can_look_into_is_closed_by_the_fix(
+    used: Shell, name: str, opened: int, closed: int, failing: set[str]
+) -> None:
+    assert used.run("up").code == 0
+    path = used.home / name
+    path.chmod(opened)
+    assert states(examined(used, code=1), "fail") == failing
     done = used.run("doctor", "--fix", PATH=f"{used.folder / 'bin'}:/usr/bin:/bin")
-    assert (done.code, keys.stat().st_mode & 0o777) == (0, 0o700)
+    assert (done.code, path.stat().st_mode & 0o777) == (0, closed)
     assert "fixed: home: closed 1" in done.err
 
 

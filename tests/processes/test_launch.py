@@ -5,6 +5,7 @@ A program in the client's place says how it was started; the real one is in
 """
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,121 @@ def test_a_client_that_does_not_have_the_server_is_given_it_for_this_session(she
     assert not (shell.folder / "c").exists()
 
 
+OWN: dict[str, Any] = {
+    "includeCoAuthoredBy": False,
+    "hooks": {"Stop": [{"hooks": [{"type": "command", "command": "say done"}]}]},
+}
+
+
+def settings_of(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """Give the settings that the client was given, which are given once, and what they say."""
+    (at,) = [number for number, word in enumerate(words) if word.startswith("--settings")]
+    assert words[at] == "--settings"
+    told = words[at + 1]
+    return told, json.loads(told if told.startswith("{") else Path(told).read_text("utf-8"))
+
+
+def assert_both(told: dict[str, Any]) -> None:
+    """What the user set is there, and behind each hook of his is ours."""
+    assert told["includeCoAuthoredBy"] is False
+    first, second = told["hooks"]["Stop"]
+    assert first == OWN["hooks"]["Stop"][0]
+    assert "hook.py" in str(second["hooks"][0]["args"])
+    assert set(told["hooks"]) == {
+        "SessionStart",
+        "UserPromptSubmit",
+        "PostToolUse",
+        "Stop",
+        "SessionEnd",
+    }
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_settings_that_the_user_writes_for_the_client_are_given_with_our_hooks(
+    shell: Shell, *, joined: bool
+) -> None:
+    given = json.dumps(OWN)
+    own = [f"--settings={given}"] if joined else ["--settings", given]
+    _, words = launched(shell, "--", "--model", "opus", *own, "-p", "Hello.")
+    _, told = settings_of(words)
+    assert_both(told)
+    assert words[-4:] == ["--model", "opus", "-p", "Hello."]
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_file_of_settings_is_given_with_our_hooks_and_not_shown_on_the_command_line(
+    shell: Shell, *, joined: bool
+) -> None:
+    file = shell.folder / "own settings.json"
+    written = json.dumps({**OWN, "env": {"TOKEN": "a secret"}})
+    file.write_text(written, "utf-8")
+    own = [f"--settings={file.name}"] if joined else ["--settings", file.name]
+    _, words = launched(shell, "--", *own, "-p", "Hello.")
+    path, told = settings_of(words)
+    assert_both(told)
+    assert told["env"] == {"TOKEN": "a secret"}
+    assert "a secret" not in " ".join(words)
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+    assert file.read_text("utf-8") == written
+    # The client of before is gone, and what was kept for it goes with the next launch.
+    launched(shell, "--", *own)
+    assert not Path(path).exists()
+
+
+def test_of_several_settings_the_last_counts_as_it_does_for_the_client(shell: Shell) -> None:
+    more = ["--settings", '{"model": "haiku"}', '--settings={"model": "opus"}']
+    _, words = launched(shell, "--", *more, "--", "--settings", "is my prompt")
+    assert words[-3:] == ["--", "--settings", "is my prompt"]
+    _, told = settings_of(words[:-3])
+    assert told["model"] == "opus"
+
+
+@pytest.mark.parametrize(
+    ("given", "rc", "code"),
+    [
+        ("{nonsense}", 2, "settings_invalid"),
+        ('{"hooks": []}', 2, "settings_invalid"),
+        ("bin", 2, "settings_invalid"),
+        ("bin/claude", 2, "settings_invalid"),
+        ("gone.json", 3, "settings_not_found"),
+    ],
+)
+def test_settings_that_can_not_be_read_are_refused_with_the_hooks_they_would_take(
+    shell: Shell, given: str, rc: int, code: str
+) -> None:
+    path = f"{shell.folder / 'bin'}:/usr/bin:/bin"
+    done = shell.run("--json", "launch", "--", "--settings", given, PATH=path)
+    assert (done.code, done.error["code"]) == (rc, code)
+    assert done.error["hint"]
+
+
+def test_a_client_that_has_the_server_is_given_its_settings_as_they_were_written(
+    shell: Shell,
+) -> None:
+    (shell.folder / "c").mkdir()
+    servers = {"mcpServers": {"claudemesh": {"command": "/x/claudemesh", "args": ["mcp"]}}}
+    (shell.folder / "c" / ".claude.json").write_text(json.dumps(servers), "utf-8")
+    _, words = launched(shell, "--", "--settings", "gone.json")
+    assert words == ["--settings", "gone.json"]
+
+
+def test_a_launch_from_a_folder_that_is_gone_says_so(shell: Shell) -> None:
+    gone = shell.folder / "gone"
+    gone.mkdir()
+    line = 'cd "$0" && rmdir "$0" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", line, str(gone), *shell.command("--json", "launch")],
+        env=shell.environment(PATH=f"{shell.folder / 'bin'}:/usr/bin:/bin"),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    refused = json.loads(done.stdout)["error"]
+    assert (done.returncode, refused["code"], done.stderr) == (3, "folder_gone", "")
+    assert refused["hint"]
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -111,6 +227,9 @@ async def test_a_session_enters_its_groups_with_its_roles_as_it_starts(tmp_path:
         assert [one["handle"] for one in sent["recipients"]] == ["ada"]
         (got,) = await ada.read(1)
         assert got["text"] == "Two herons."
+        # Its own roles are told to who changes them alone.
+        left = await ada.call("leave", address="@ops")
+        assert left["groups"] == [{"name": "@review", "role": "lead"}]
 
 
 async def card(session: LiveSession, handle: str) -> dict[str, Any]:

@@ -218,6 +218,19 @@ async def test_a_broker_that_holds_the_data_and_does_not_answer_is_told(home: Ho
         assert await Launcher(home).stop(0, force=True)
 
 
+async def test_who_waits_for_a_broker_says_once_that_its_file_makes_no_sense(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = await ensured(standin(home))
+    atomic_write(home.run / "broker.json", b"{bad")
+    error = await refusal(Launcher(home, command(home), hurried()))
+    assert error.code == "broker_stuck"
+    assert len([one for one in caplog.messages if "makes no sense" in one]) == 1
+    assert Launcher(home).find_silent() == info.pid
+    assert await Launcher(home).stop(LIMIT_S)
+    assert Launcher(home).find_silent() is None
+
+
 async def test_a_start_that_takes_another_session_too_long_is_told(home: Home) -> None:
     with file_lock(home.run / "start.lock"):
         error = await refusal(Launcher(home, command(home), hurried()))

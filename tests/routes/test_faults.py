@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -121,17 +122,38 @@ def test_a_home_of_any_name_is_found(bob: Beside, tmp_path: Path, path: str) -> 
     assert "Hello." in bob.prompt()
 
 
+# Each ends in the project and runs what follows there; the second only if nothing can be written.
+GONE = 'cd "$P" && rmdir "$P" && exec "$0" "$@"'
+READ_ONLY = 'cd "$P" && ! touch "$P/new" 2>/dev/null && exec "$0" "$@"'
+MOUNTED = f'mount -t tmpfs -o ro none "$P" && {READ_ONLY}'
+
+
+def in_project(how: str) -> list[str]:
+    """Give what runs a program in a project that is so; root may write whatever the mode says."""
+    if how == "gone":
+        return ["sh", "-c", GONE]
+    if os.geteuid() != 0:
+        return ["sh", "-c", f'chmod 500 "$P" && {READ_ONLY}']
+    mounting = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none "$P"']
+    done = subprocess.run(mounting, env={"P": "/mnt", "PATH": os.defpath}, check=False)
+    if done.returncode:
+        pytest.skip("root writes to every folder, and this one may not mount a read-only one")
+    return ["unshare", "--mount", "sh", "-c", MOUNTED]
+
+
+@pytest.mark.parametrize("how", ["gone", "read-only"])
+@pytest.mark.parametrize("event", EVENTS)
 def test_a_project_folder_that_is_gone_or_read_only_is_no_matter(
-    bob: Beside, tmp_path: Path
+    bob: Beside, tmp_path: Path, event: str, how: str
 ) -> None:
-    bob.put()
+    bob.put(priority="now")
     project = tmp_path / "project"
-    project.mkdir(mode=0o500)
-    command = ["sh", "-c", f'cd "{project}" && rmdir "{project}" && exec "$0" "$@"']
-    gone = bob.start("hook.py", "UserPromptSubmit", before=command)
-    out, err = gone.communicate(SAID, timeout=60)
-    assert (gone.returncode, err) == (0, b"")
-    assert b"Hello." in out
+    project.mkdir()
+    told = {"P": str(project), "CLAUDE_PROJECT_DIR": str(project)}
+    with bob.start("hook.py", event, before=in_project(how), **told) as hook:
+        out, err = hook.communicate(SAID, timeout=60)
+    assert (hook.returncode, err, bob.log) == (0, b"", "")
+    assert (b"Hello." in out) == (event != "SessionEnd")
 
 
 def test_a_home_that_nobody_may_write_to_breaks_no_turn(bob: Beside) -> None:

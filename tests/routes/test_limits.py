@@ -151,7 +151,9 @@ def test_what_a_bell_brings_is_a_turn_of_its_senders(bob: Beside) -> None:
 
 def test_a_notice_of_another_machine_is_no_prompt_of_the_human(bob: Beside) -> None:
     bob.put()
-    assert bob.prompt("<task-notification><event>The build is red.</event>") == ""
+    assert (
+        bob.prompt("<task-notification><event>The build is red.</event></task-notification>") == ""
+    )
     assert bob.fact(facts.PROMPT_MS) == ""
     assert bob.fact(facts.ACTIVITY) == "working"
 
@@ -213,7 +215,7 @@ def test_what_rang_comes_before_what_rides_along(bob: Beside) -> None:
     bob.put("Only to you, second.")
     ring = "INSERT INTO bells (nonce, route, rung_ms) VALUES (?, 'monitor', 1)"
     bob.sql.execute(ring, ("0123456789abcdef",))
-    text = bob.prompt("<task-notification>(bell 0123456789abcdef)")
+    text = bob.prompt("<task-notification>(bell 0123456789abcdef)</task-notification>")
     bodies = [body for _, body in frames_of(text, text.count("</mesh-message-"))]
     assert bodies[:2] == ["Only to you, first.", "Only to you, second."]
     assert bodies[2].startswith("To all 0.")

@@ -1,19 +1,24 @@
 """The checks of the doctor that need a broker which lies, a clock that is wrong, a full disk."""
 
+import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
 
 from claudemesh_mcp.config import Settings
-from claudemesh_mcp.doctor import CHECKS, Case, Check, Finding, State, examine
+from claudemesh_mcp.doctor import CHECKS, Case, Check, Finding, State, examine, machine
 from claudemesh_mcp.doctor.finding import ok
 from claudemesh_mcp.doctor.mesh import _ask
 from claudemesh_mcp.sdk import Mesh
+from claudemesh_wire import DATA_VERSION
 from claudemesh_wire.errors import Invalid
 from claudemesh_wire.handshake import Mode
 from tests.support.twin import Twin, a_mesh
@@ -89,6 +94,64 @@ async def test_what_the_broker_was_caught_at_fails(tmp_path: Path) -> None:
         case.told = await _ask(case, settings)
         (found,) = [one async for one in examine(case, [c for c in CHECKS if c.name == "trust"])]
         assert (found.state, found.message) == (State.FAIL, "It lied.")
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "remedy"),
+    [
+        ({}, State.OK, ""),
+        ({"broker_version": "99.1"}, State.WARN, "Upgrade claudemesh."),
+        ({"data_version": DATA_VERSION + 1}, State.WARN, "Upgrade claudemesh."),
+        ({"broker_version": "0.0.9"}, State.WARN, "Have the broker's owner upgrade it"),
+    ],
+)
+async def test_a_broker_of_another_version_is_a_warning_with_who_is_to_upgrade(
+    tmp_path: Path, told: dict[str, Any], state: State, remedy: str
+) -> None:
+    async with a_mesh(tmp_path) as twin:
+        settings = twin.setup("max").settings
+        case = Case(settings.paths(), lambda: (settings, {}), partial(connect, twin, 0))
+        heard = await _ask(case, settings)
+    case.told = replace(heard, facts=heard.facts.model_copy(update=told))
+    (found,) = await look(case, *[one for one in CHECKS if one.name == "versions"])
+    assert (found.state, bool(found.fix)) == (state, state is State.WARN)
+    assert found.fix.startswith(remedy)
+
+
+class WithoutSearch(sqlite3.Connection):
+    """A SQLite that was built without full-text search."""
+
+    def execute(self, sql: str, *_: Any) -> sqlite3.Cursor:
+        raise sqlite3.OperationalError(f"no such module: {sql.rpartition(' ')[2]}")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "state", "remedy"),
+    [
+        ({}, State.OK, ""),
+        ({"version_info": (3, 10, 14)}, State.FAIL, "Install claudemesh under Python 3.11"),
+        ({"version_info": (3, 11, 0)}, State.OK, ""),
+        ({"connect": WithoutSearch}, State.WARN, "Install claudemesh under another Python."),
+    ],
+)
+async def test_a_python_that_lacks_something_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lacking: dict[str, Any],
+    state: State,
+    remedy: str,
+) -> None:
+    for name, value in lacking.items():
+        monkeypatch.setattr(machine, *_standin(name, value))
+    (found,) = await look(a_case(tmp_path), *[one for one in CHECKS if one.name == "python"])
+    assert (found.state, bool(found.fix)) == (state, state is not State.OK)
+    assert found.fix.startswith(remedy)
+
+
+def _standin(name: str, value: Any) -> tuple[str, SimpleNamespace]:
+    """Give a stand-in for the module of the standard library that this is of."""
+    of = "sys" if hasattr(sys, name) else "sqlite3"
+    return of, SimpleNamespace(**{**vars(sys.modules[of]), name: value})
 
 
 def a_case(folder: Path, **more: int) -> Case:

@@ -87,6 +87,12 @@ class Told:
     events: list[dict[str, Any]]
     errors: str
 
+    @classmethod
+    def of(cls, code: int, out: bytes, errors: bytes) -> "Told":
+        """Read it."""
+        events = [json.loads(line) for line in out.decode().splitlines()]
+        return cls(code, events, errors.decode())
+
     @property
     def session(self) -> str:
         """The id of its session."""
@@ -102,6 +108,11 @@ class Told:
         """Its MCP servers, and whether it is connected to them."""
         (started,) = [one for one in self.events if one.get("subtype") == "init"]
         return {one["name"]: one["status"] for one in started["mcp_servers"]}
+
+    @property
+    def hooks(self) -> list[str]:
+        """The events for which it says that it started a hook: the start of a session is one."""
+        return [one["hook_event"] for one in self.events if one.get("subtype") == "hook_started"]
 
 
 @dataclass(eq=False)
@@ -122,8 +133,7 @@ class Run:
     def told(self) -> Told:
         """What it printed, once it has ended."""
         assert self.process.returncode is not None
-        events = [json.loads(line) for line in self.out.decode().splitlines()]
-        return Told(self.process.returncode, events, self.errors.decode())
+        return Told.of(self.process.returncode, bytes(self.out), bytes(self.errors))
 
 
 @dataclass
