@@ -17,6 +17,8 @@ from claudemesh_wire.membership import Chain, Member
 from claudemesh_wire.message import Role
 from claudemesh_wire.server_news import MAX_TOLD_NAME, MAX_TOLD_TOOLS
 
+HUMAN: Final = "human"
+"""What the peer of a member's command line says that it is."""
 _KEPT: Final = (
     "SELECT s.*, p.handle, p.host, p.visible, p.last_seen_ms, p.certificate_hash,"
     " s.fence = p.fence AS is_current"
@@ -144,13 +146,9 @@ def may_see(sql: Sql, row: Row, viewer: Viewer) -> bool:
     is_observer = viewer.member.role is Role.OBSERVER
     if is_observer or viewers == [OWN] or not _may_call(sql, row, viewer.member):
         return False
-    groups = {
-        one["name"]: one["role"] or ""
-        for one in sql.all(
-            "SELECT name, role FROM groups WHERE mesh = ? AND peer = ?", row["mesh"], viewer.peer
-        )
-    }
-    return any(_is_meant(one, viewer, groups) for one in viewers)
+    if {MESH, f"role:{viewer.member.role}"}.intersection(viewers):
+        return True
+    return any(_is_meant(sql, row["mesh"], one, viewer) for one in viewers)
 
 
 def _may_call(sql: Sql, row: Row, member: Member) -> bool:
@@ -168,11 +166,32 @@ def _may_call(sql: Sql, row: Row, member: Member) -> bool:
     return right_of(owner, member, grant, Capability.TOOL).allowed
 
 
-def _is_meant(viewer: str, who: Viewer, groups: dict[str, str]) -> bool:
-    if viewer.startswith("@"):
-        group, _, role = viewer[1:].partition(":")
-        return group in groups and (not role or groups[group] == role)
-    return viewer in {MESH, who.peer, f"role:{who.member.role}"}
+def _is_meant(sql: Sql, mesh: str, meant: str, viewer: Viewer) -> bool:
+    """Tell whether a peer or a group that a server is for stands for who looks.
+
+    A human looks for all peers of its member: what one of them may call only once it was approved
+    is to be found by who approves it. Whether a call is let through the host decides, by its peer.
+    """
+    if meant.startswith("@"):
+        group, _, role = meant[1:].partition(":")
+        found = sql.all(
+            "SELECT g.peer, p.member FROM groups AS g"
+            " JOIN peers AS p ON p.mesh = g.mesh AND p.peer = g.peer"
+            " WHERE g.mesh = ? AND g.name = ? AND ? IN (g.role, '')",
+            mesh,
+            group,
+            role,
+        )
+    else:
+        found = sql.all("SELECT peer, member FROM peers WHERE mesh = ? AND peer = ?", mesh, meant)
+    if any(one["peer"] == viewer.peer for one in found):
+        return True
+    return any(one["member"] == viewer.member.id for one in found) and _is_human(sql, mesh, viewer)
+
+
+def _is_human(sql: Sql, mesh: str, viewer: Viewer) -> bool:
+    found = sql.one("SELECT type FROM peers WHERE mesh = ? AND peer = ?", mesh, viewer.peer)
+    return found is not None and found["type"] == HUMAN
 
 
 def backing(sql: Sql, row: Row) -> list[bytes]:

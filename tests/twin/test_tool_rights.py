@@ -15,6 +15,7 @@ from claudemesh_mcp.calling.links import Hooks
 from claudemesh_mcp.granting import Change
 from claudemesh_mcp.sdk import Mesh
 from claudemesh_wire.errors import MeshError
+from claudemesh_wire.handshake import Mode
 from claudemesh_wire.membership import EntryKind
 from claudemesh_wire.message import Role
 from tests.support.broker import LIMIT_S
@@ -86,7 +87,8 @@ async def called(world: World, mesh: Mesh) -> str:
     return done.get("refused", {}).get("code", "")
 
 
-# What bob is to ada, to whom she offers, whether he is shown it, and what his call comes to.
+# What bob is to ada, to whom she offers, whether he is shown it, and what his call comes to. Of the
+# names one is bob's session, another ada's command line.
 TABLE: list[tuple[tuple[str, ...], str, bool, str]] = [
     ((), "mesh", False, "not_granted"),
     (("grant tool",), "mesh", True, ""),
@@ -110,6 +112,26 @@ TABLE: list[tuple[tuple[str, ...], str, bool, str]] = [
     (("grant tool", "join @ops pilot"), "@ops:lead", False, "unknown_server"),
     (("grant tool", "join @ops lead"), "@ops:lead", True, ""),
     (("join @ops lead",), "@ops:lead", False, "not_granted"),
+    (("grant tool",), "bob", True, ""),
+    (("grant tool",), "human", False, "unknown_server"),
+    ((), "bob", False, "not_granted"),
+    (("grant tool", "block"), "bob", False, "blocked"),
+]
+
+# The same for the command line of bob's human, while his session is what the steps say.
+TABLE_OF_HUMANS: list[tuple[tuple[str, ...], str, bool, str]] = [
+    (("grant tool",), "mesh", True, ""),
+    (("grant tool",), "own", False, "unknown_server"),
+    (("grant tool",), "bob", True, "unknown_server"),
+    (("grant tool",), "human", False, "unknown_server"),
+    (("grant tool",), "@ops", False, "unknown_server"),
+    (("grant tool", "join @ops"), "@ops", True, "unknown_server"),
+    (("grant tool", "join @ops pilot"), "@ops:lead", False, "unknown_server"),
+    (("grant tool", "join @ops lead"), "@ops:lead", True, "unknown_server"),
+    (("join @ops",), "@ops", False, "not_granted"),
+    (("grant tool", "join @ops", "block"), "@ops", False, "blocked"),
+    (("grant tool", "join @ops", "role observer"), "@ops", False, "role"),
+    ((), "bob", False, "not_granted"),
 ]
 
 
@@ -122,12 +144,44 @@ async def test_who_sees_a_server_and_who_calls_it(
     outcome: str,
 ) -> None:
     await do(world, *steps)
-    await world.offer([ADD], viewer)
+    await world.offer([ADD], named(world, viewer))
     assert await listed(world.bob) == (["sums"] if is_listed else [])
     assert await called(world, world.bob) == outcome
     assert len(world.backend.asked) == (outcome == "")
     desk = await world.people.twin.join("desk")
     assert (await listed(desk), await called(world, desk)) == (["sums"], "")
+
+
+def named(world: World, viewer: str) -> str:
+    """Give a viewer as a registration has it."""
+    peers = {"bob": world.bob, "human": world.people.human}
+    return peers[viewer].peer.id if viewer in peers else viewer
+
+
+@pytest.mark.parametrize(("steps", "viewer", "is_listed", "outcome"), TABLE_OF_HUMANS)
+async def test_a_human_is_shown_what_any_session_of_the_member_is_and_calls_no_more(
+    world: World,
+    steps: tuple[str, ...],
+    viewer: str,
+    is_listed: bool,  # noqa: FBT001 - a column of the table
+    outcome: str,
+) -> None:
+    await do(world, *steps)
+    await world.offer([ADD], named(world, viewer))
+    line = await world.people.guest.join("line", Mode.CALL, type="human")
+    assert await listed(line) == (["sums"] if is_listed else [])
+    assert await called(world, line) == outcome
+
+
+@pytest.mark.parametrize("viewer", ["bob", "@ops"])
+async def test_a_session_is_shown_nothing_that_is_for_another_of_its_member(
+    world: World, viewer: str
+) -> None:
+    await do(world, "grant tool", "join @ops")
+    await world.offer([ADD], named(world, viewer))
+    beside = await world.people.guest.join("beside")
+    assert await listed(world.bob) == ["sums"]
+    assert (await listed(beside), await called(world, beside)) == ([], "unknown_server")
 
 
 # What becomes of bob while his line is open, and what his next call on it comes to.
