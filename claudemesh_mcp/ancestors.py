@@ -1,15 +1,16 @@
 """Finds the client that started this server, past what may stand between them: a shell, `uv run`.
 
 ``meeting.py`` names the client by it in the record that hooks look for, and ``resuming.py`` tells
-by it whether a session is another client's. A client gives its server the id of its session in the
-environment, and does not have it in its own: of the processes above, it is the nearest without it.
-Where environments can't be read, on macOS, it is the nearest that is called as the client is.
+by it whether a session is another client's; ``cli/humans.py`` asks for all processes above. A
+client gives its server the id of its session in the environment, and does not have it in its own:
+of the processes above, it is the nearest without it. Where environments can't be read, on macOS,
+it is the nearest that is called as the client is.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -67,11 +68,35 @@ def find_client(parent: int, session: str, ask: Ask) -> int:
     return parent
 
 
+def above() -> Iterator[int]:
+    """Give all processes above this one, the nearest first."""
+    parent_of = parent_by_ps if sys.platform == "darwin" else parent_by_proc
+    pid, seen = os.getppid(), set[int]()
+    while pid > 0 and pid not in seen:
+        yield pid
+        seen.add(pid)
+        try:
+            pid = parent_of(pid)
+        except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+            return
+
+
+def parent_by_proc(pid: int) -> int:
+    """Ask /proc who started a process."""
+    stat = (_PROC / str(pid) / "stat").read_bytes()
+    return int(stat.rpartition(b")")[2].split()[_PARENT_FIELD])
+
+
+def parent_by_ps(pid: int) -> int:
+    """Ask ``ps`` who started a process."""
+    asked = ["/bin/ps", "-o", "ppid=", "-p", str(pid)]
+    return int(subprocess.run(asked, capture_output=True, check=True, timeout=_ASK_S).stdout)
+
+
 def ask_proc(pid: int, session: str) -> Ancestor | None:
     """Ask /proc."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_bytes()
-        parent = int(stat.rpartition(b")")[2].split()[_PARENT_FIELD])
+        parent = parent_by_proc(pid)
         settings = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except (OSError, ValueError, IndexError):
         return None

@@ -148,7 +148,10 @@ class Approving:
         }
         is_changed = standing is Standing.CHANGED
         details = {"diff": await self._diff(offered, tool)} if is_changed else None
-        hint = f"This session's user can approve it as it is now: {command}"
+        hint = (
+            "This session's user can approve it as it is now, in a terminal of their own and not in"
+            f" this client: {command}"
+        )
         return Forbidden(facts[standing], hint, code=standing.value, details=details)
 
     async def _diff(self, offered: Offered, tool: Definition) -> str:

@@ -1,6 +1,7 @@
 """The commands ``grant``, ``revoke``, ``grants``, ``block``, ``unblock``, ``allow``, ``discard``.
 
 They hand on to ``granting.py`` over the command line's own peer, and print through ``show.py``.
+What lets others do more is refused to a model, by ``humans.py``; what lets them do less is not.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import typer
 
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask, ask_here
+from claudemesh_mcp.cli.humans import check_human
 from claudemesh_wire.errors import Invalid, MeshError
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def grant(name: Name, capability: Capabilities) -> None:
       claudemesh grant bob message,wake
       claudemesh grant bob provide:files
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    check_human()
     names = _named(capability)
     said = ask_here(lambda mesh, reach: _change(mesh, reach, name, (names, ())))
     show.word(f"{said.member.name} may: {', '.join(names)}.")
@@ -176,6 +179,7 @@ def unblock(name: Name) -> None:
     Examples:
       claudemesh unblock bob
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    check_human()
     said = ask_here(lambda mesh, reach: _block(mesh, reach, name, blocked=False))
     show.word(f"{said.member.name} is not blocked.")
     tell_untold(said.untold)
@@ -199,6 +203,7 @@ def allow(
       claudemesh allow bob
       claudemesh allow msg_aebagbafaydqqcikbmga2dqpca
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    check_human()
     done = ask_here(lambda mesh, reach: _allow(mesh, reach, what))
     name = done.member.name
     if done.is_granted:

@@ -14,6 +14,7 @@ import typer
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import ask
 from claudemesh_mcp.cli.durations import milliseconds
+from claudemesh_mcp.cli.humans import check_human, is_within_a_client
 from claudemesh_wire.errors import Invalid, ProtocolError, Unavailable
 
 if TYPE_CHECKING:
@@ -146,7 +147,9 @@ async def _called(
     desk = mesh.servers.desk
     if words:
         given = {**given, **_typed(words, (await desk.look(*named)).definition)}
-    human = _asked if sys.stdin.isatty() and sys.stderr.isatty() else None
+    # A model can make a terminal of its own, and answer there.
+    is_asked = sys.stdin.isatty() and sys.stderr.isatty() and not is_within_a_client()
+    human = _asked if is_asked else None
     hooks = hooks_of(_tell_progress, _ignore, human or _nobody)
     try:
         return await desk.call_tool(*named, given, Going(hooks, human, timeout_s))
@@ -238,10 +241,13 @@ def _print(result: dict[str, Any]) -> None:
 def approve(server: Server, tool: Tool) -> None:
     """Let your sessions call a tool of another member, as it is defined now.
 
+    Claude Code can't run it, for its model or by `!`: it is for you, in a terminal of your own.
+
     \b
     Examples:
       claudemesh mcp-server approve ada/files write_file
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
+    check_human()
     _decide(server, tool, "approved")
     show.word("Your sessions of this home may call it, until its definition changes.")
 

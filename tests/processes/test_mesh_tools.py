@@ -22,7 +22,7 @@ from tests.support.hosting import ok
 from tests.support.lending import FORMS, Lender, answering, lending, without_provider
 from tests.support.mcp_client import Client
 from tests.support.mcp_process import session_of
-from tests.support.offering import Words
+from tests.support.offering import ADD, Words, register
 from tests.support.shell import LIMIT_S, Shell
 from tests.support.twohomes import joined
 
@@ -82,6 +82,24 @@ async def test_the_command_that_a_refused_call_names_lets_the_next_one_pass(worl
         assert (await use(client, "seen"))["structuredContent"]["error"]["code"] == "denied"
 
 
+async def test_a_tool_for_one_session_or_group_is_approved_by_the_command_too(
+    world: World,
+) -> None:
+    async with calling(world.bob) as client:
+        await client.call("join", address="@ops")
+        [me] = (await client.call("search_peers", query="desk"))["structuredContent"]["peers"]
+        for name, viewer in {"grouped": "@ops", "single": me["peer"]}.items():
+            await register(world.lender.mesh, name, [{**ADD, "name": "t"}], (viewer,))
+            asked = {"server": name, "tool": "t"}
+            refused = (await client.call("call_tool", **asked))["structuredContent"]["error"]
+            assert refused["code"] == "needs_approval"
+            ok(await world.bob.runs(*shlex.split(refused["hint"].rpartition("claudemesh ")[2])))
+            listed = (await client.call("mesh_tools", server=name))["structuredContent"]
+            assert [one["approval"] for one in listed["servers"][0]["tools"]] == ["allowed"]
+    rows = ok(await world.bob.runs("mcp-server", "list", "--json")).json["offered"]
+    assert {one["name"] for one in rows} == {"ada/grouped", "ada/hand", "ada/single"}
+
+
 @pytest.mark.parametrize("action", ["accept", "decline", "cancel"])
 async def test_the_user_is_asked_once_by_a_client_that_can(world: World, action: str) -> None:
     asked = {"server": "hand", "tool": "seen"}
@@ -123,13 +141,15 @@ async def test_the_command_line_calls_as_a_session_does(world: World) -> None:
     assert wrong.code == 2
 
 
-def at_a_terminal(bob: Shell, answer: bytes, *words: str) -> tuple[int, str, str]:
+def at_a_terminal(
+    bob: Shell, answer: bytes, *words: str, **environment: str
+) -> tuple[int, str, str]:
     """Run a command whose user answers; gives its exit code, its data and what it said."""
     screen, terminal = pty.openpty()
     with os.fdopen(screen, "r+b", buffering=0) as user:
         with subprocess.Popen(
             bob.command(*words),
-            env=bob.environment(),
+            env=bob.environment(**environment),
             cwd=bob.folder,
             stdin=terminal,
             stdout=subprocess.PIPE,
@@ -156,3 +176,13 @@ async def test_a_user_at_a_terminal_is_asked_and_sees_how_far_a_call_is(world: W
     code, data, said = await run(b"", "steps")
     assert (code, data) == (0, "done\n")
     assert said.splitlines()[:2] == ["1/2", "2/2"]
+
+
+async def test_a_model_that_makes_a_terminal_is_not_asked_there(world: World) -> None:
+    def run() -> tuple[int, str, str]:
+        words = ("mcp-server", "call", "hand", "seen")
+        return at_a_terminal(world.bob, b"y\n", *words, CLAUDECODE="1")
+
+    code, _, said = await anyio.to_thread.run_sync(run)
+    assert (code, "wants to call" in said) == (4, False)
+    assert "mcp-server approve ada/hand seen" in said
