@@ -28,8 +28,8 @@ _SAID: Final = {
     ServerChange.REGISTERED: "{handle} offers the MCP server {name}{where}{tools}",
     ServerChange.RESTORED: "{handle} offers the MCP server {name}{where} again{tools}",
     ServerChange.CHANGED: "{handle} has changed the MCP server {name}{where}{tools}",
-    ServerChange.UNREGISTERED: "{handle} does not offer the MCP server {name}{where} any more",
-    ServerChange.OFFLINE: "the MCP server {name} of {handle}{where} is offline",
+    ServerChange.UNREGISTERED: "{handle} no longer offers the MCP server {name}{where}{tools}",
+    ServerChange.OFFLINE: "the MCP server {name} of {handle}{where} is offline{tools}",
 }
 
 

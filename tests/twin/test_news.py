@@ -62,10 +62,10 @@ async def test_what_becomes_of_a_server_is_told_as_it_happens(tmp_path: Path) ->
         "bob joined",
         "bob offers the MCP server sums on desk: add, sub",
         "bob has changed the MCP server sums on desk: mul",
-        "bob does not offer the MCP server sums on desk any more",
+        "bob no longer offers the MCP server sums on desk: mul",
         "bob offers the MCP server sums on desk: add",
     ]
-    assert set(heard[5:]) == {"bob left", "the MCP server sums of bob on desk is offline"}
+    assert set(heard[5:]) == {"bob left", "the MCP server sums of bob on desk is offline: add"}
 
 
 async def replace(mesh: Mesh, first: Registration) -> None:
