@@ -7,7 +7,7 @@ counts in besides, stands in grants that the broker shows with it, and that thei
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from functools import cached_property
 from typing import Any, Final
 
 import anyio
@@ -15,6 +15,7 @@ import anyio
 from claudemesh_mcp.client import Client
 from claudemesh_mcp.peer import Peer
 from claudemesh_mcp.rights import verified
+from claudemesh_mcp.suggestions import is_plain, nearest
 from claudemesh_wire.certificate import Certificate
 from claudemesh_wire.errors import Conflict, Forbidden, MeshError, NotFound
 from claudemesh_wire.grants import services
@@ -29,6 +30,7 @@ from claudemesh_wire.membership import Member
 from claudemesh_wire.message import Role
 
 _MOST_NAMED: Final = 10
+_LONGEST_NAME: Final = 200
 RECENT_S: Final = 5.0
 """A call goes by what was read this long ago: whoever hosts the tool says when it is another."""
 Definition = dict[str, Any]
@@ -75,10 +77,15 @@ class Offered:
         """Its name that no other server has, ``handle/name``."""
         return f"{self.handle}/{self.name}"
 
-    @property
+    @cached_property
     def tools(self) -> Sequence[Definition]:
-        """The definitions of its tools, as it gave them."""
-        return self.registration.definitions["tools"]
+        """The definitions of its tools, as it gave them.
+
+        Those whose name is not what it looks like are none: whoever is shown it, in a list or in
+        the command that approves, would decide about another one.
+        """
+        every = self.registration.definitions["tools"]
+        return [one for one in every if _is_shown_whole(one["name"])]
 
     def tool(self, name: str) -> Definition:
         """Give one tool's definition.
@@ -87,9 +94,9 @@ class Offered:
             NotFound: ``unknown_tool``.
         """
         found = self.registration.tools.get(name)
-        if found is not None:
+        if found is not None and _is_shown_whole(name):
             return found[0]
-        near = get_close_matches(name, [one["name"] for one in self.tools], n=3)
+        near = nearest(name, (one["name"] for one in self.tools))
         raise NotFound(
             f"{self.full_name} has no tool {name[:80]!a}.",
             f"Did you mean {' or '.join(near)}?" if near else "mesh_tools shows what it has.",
@@ -227,6 +234,10 @@ class Directory:
         return tuple(sorted(found))
 
 
+def _is_shown_whole(tool: str) -> bool:
+    return len(tool) <= _LONGEST_NAME and is_plain(tool)
+
+
 def names(offered: Offered) -> set[str]:
     """Give the names by which a server may be meant."""
     return {offered.full_name, offered.name}
@@ -249,7 +260,7 @@ def find(offers: Iterable[Offered], name: str, *, by_grant: bool = True) -> list
     meant = [one for one in every if name in names(one)]
     if not meant:
         known = {each for one in every for each in names(one)}
-        near = get_close_matches(name, sorted(known), n=3)
+        near = nearest(name, known)
         raise NotFound(
             f"No server {name[:80]!a} is offered to this session.",
             f"Did you mean {' or '.join(near)}?" if near else "mesh_tools shows what is offered.",

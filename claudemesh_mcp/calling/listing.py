@@ -115,7 +115,7 @@ def _fitting(service: Service, wanted: Sequence[str]) -> tuple[int, list[_Item]]
     about += _words(" ".join(one.handle for one in service.providers))
     scored = [
         (score, (kind, one))
-        for kind, every in said.definitions.items()
+        for kind, every in {**said.definitions, "tools": service.providers[0].tools}.items()
         for one in every
         if (score := _score(wanted, _words(_name(one)), about + _words(_prose(one)))) is not None
     ]

@@ -5,6 +5,7 @@
 
 from typing import Any, Final, cast
 
+from claudemesh_mcp.cleaning import clean_line
 from claudemesh_wire.errors import CLASSES, MeshError, ProtocolError
 
 Words = dict[str, Any]
@@ -61,8 +62,8 @@ def refusal(told: Words) -> MeshError:
     kind = CLASSES.get(str(told.get("category")), ProtocolError)
     details, retry = told.get("details"), told.get("retry_after_s")
     return kind(
-        str(told.get("message", "The other session refused."))[:2000],
-        str(told.get("hint", ""))[:2000],
+        clean_line(str(told.get("message", "The other session refused."))[:2000]).text,
+        clean_line(str(told.get("hint", ""))[:2000]).text,
         code=str(told.get("code", "refused"))[:60],
         details=cast("Words", details) if isinstance(details, dict) else None,
         retry_after_s=float(retry) if isinstance(retry, int | float) else None,

@@ -84,6 +84,10 @@ def add(
     from claudemesh_mcp.hosting.launch import Launch
     from claudemesh_mcp.hosting.wishes import ServerWish
 
+    if not all(one.strip() for one in tool or ()):
+        raise Invalid(
+            "--tool names no tool.", "Name one as its server does: --tool query", code="bad_tool"
+        )
     words = command or []
     launch = Launch(
         command=words[0] if words else "",

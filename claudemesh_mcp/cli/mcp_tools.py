@@ -6,23 +6,25 @@ hand on to ``calling/desk.py`` and print through ``show.py``.
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, cast
 
 import anyio.to_thread
 import typer
 
-from claudemesh_mcp.cli import show
-from claudemesh_mcp.cli.asking import ask
+from claudemesh_mcp.cli import asking, show
 from claudemesh_mcp.cli.durations import milliseconds
 from claudemesh_mcp.cli.humans import check_human, is_within_a_client
-from claudemesh_wire.errors import Invalid, ProtocolError, Unavailable
+from claudemesh_wire.errors import Invalid, MeshError, NotFound, ProtocolError, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from claudemesh_mcp.calling.directory import Offered
     from claudemesh_mcp.sdk import Mesh
     from claudemesh_mcp.toolresults import ServerRow, ToolsResult
 
 _LONGEST_TOLD: Final = 1000
+_Given = TypeVar("_Given")
 Server = Annotated[
     str, typer.Argument(metavar="SERVER", help="As ada/files; files where that is one server.")
 ]
@@ -37,6 +39,15 @@ def add_to(group: typer.Typer) -> None:
     group.command()(approve)
     group.command()(deny)
     group.command()(diff)
+
+
+def _ask(question: "Callable[[Mesh], Awaitable[_Given]]") -> _Given:
+    """Ask the mesh; what is refused names the command, where a model has a tool."""
+    try:
+        return asking.ask(question)
+    except MeshError as error:
+        error.hint = error.hint.replace("mesh_tools", "claudemesh mcp-server tools")
+        raise
 
 
 def tools(
@@ -62,7 +73,7 @@ def tools(
     async def look(mesh: "Mesh") -> "ToolsResult":
         return await mesh.servers.desk.tools(query, server, schemas=json)
 
-    found = ask(look)
+    found = _ask(look)
     if json:
         show.data(found)
         return
@@ -118,7 +129,7 @@ def call(
       claudemesh mcp-server call sums add '{"a": 1, "b": 2}' --json
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     given, timeout_s = _object(arguments), milliseconds(timeout) / 1000
-    result = ask(lambda mesh: _called(mesh, (server, tool), given, arg or [], timeout_s))
+    result = _ask(lambda mesh: _called(mesh, (server, tool), given, arg or [], timeout_s))
     if json:
         show.data(result)
     else:
@@ -153,6 +164,15 @@ async def _called(
     hooks = hooks_of(_tell_progress, _ignore, human or _nobody)
     try:
         return await desk.call_tool(*named, given, Going(hooks, human, timeout_s))
+    except NotFound as refused:
+        if refused.code != "unknown_server":
+            raise
+        found = (await desk.look(*named)).offered
+        raise NotFound(
+            f"{found.full_name} is for a session of yours and not for the command line.",
+            "Have that session call it; what it may call is approved here.",
+            code="unknown_server",
+        ) from refused
     except BackendError as refused:
         raise ProtocolError(
             f"The server answered with an error: {refused}",
@@ -268,7 +288,7 @@ def _decide(server: str, tool: str, said: str) -> None:
 
         return await mesh.servers.desk.decide(server, tool, Verdict(said))
 
-    offered = ask(decide)
+    offered = _ask(decide)
     what = offered.tool(tool).get("description")
     show.word(f"{tool} of {offered.full_name} ({offered.member.name}) is {said}.")
     show.word(f"It says of itself: {str(what)[:_LONGEST_TOLD]}" if what else "It says nothing.")
@@ -281,7 +301,7 @@ def diff(server: Server, tool: Tool) -> None:
     Examples:
       claudemesh mcp-server diff ada/files write_file
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
-    found = ask(lambda mesh: mesh.servers.desk.look(server, tool))
+    found = _ask(lambda mesh: mesh.servers.desk.look(server, tool))
     told = found.standing.replace("_", " ")
     show.word(f"{tool} of {found.offered.full_name} ({found.offered.member.name}): {told}.")
     show.lines(found.diff or json.dumps(found.definition, indent=1, ensure_ascii=False))

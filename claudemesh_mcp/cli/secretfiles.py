@@ -4,11 +4,16 @@
 and a shell keeps it.
 """
 
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from claudemesh_mcp.config import named_variable
 from claudemesh_wire.errors import Invalid, NotFound
+
+_MOST_BYTES: Final = 256 * 1024
 
 
 def variables(names: Sequence[str], file: Path | None) -> dict[str, str]:
@@ -19,7 +24,8 @@ def variables(names: Sequence[str], file: Path | None) -> dict[str, str]:
         file: With a line ``NAME=VALUE`` for each.
 
     Raises:
-        Invalid: ``secret_in_command``: a value stands in the command line; ``bad_file``.
+        Invalid: ``secret_in_command``: a value stands in the command line; ``bad_variable``: no
+            name does; ``bad_file``.
         NotFound: ``no_variable``: this command has no such variable.
     """
     found = dict(_pairs(file, "=", "NAME=VALUE")) if file is not None else {}
@@ -38,6 +44,12 @@ def headers(file: Path | None) -> dict[str, str]:
 def _of_this_command(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name in names:
         called, equals, _ = name.partition("=")
+        if not called.strip():
+            raise Invalid(
+                "--env names no variable.",
+                "Name one that is set here: --env DB_URL",
+                code="bad_variable",
+            )
         if equals:
             raise Invalid(
                 f"The value of {called[:80]} stands in the command line, where others can read it.",
@@ -56,12 +68,7 @@ def _of_this_command(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _pairs(file: Path, between: str, form: str) -> Iterator[tuple[str, str]]:
     """Give what a file's lines say; empty ones and those that begin with ``#`` say nothing."""
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise Invalid(f"{file} can't be read: {why}.", code="bad_file") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_read(file).splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, found, value = line.partition(between)
@@ -71,3 +78,32 @@ def _pairs(file: Path, between: str, form: str) -> Iterator[tuple[str, str]]:
                 f"{file}, line {number} says no {form}.", "Correct that line.", code="bad_file"
             )
         yield name.strip(), value.strip()
+
+
+def _read(file: Path) -> str:
+    """Give the text of a regular file, and no more of it than such a file has.
+
+    Raises:
+        Invalid: ``bad_file``.
+    """
+    try:
+        # A pipe would wait for who writes into it, and a device may have no end.
+        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise _unreadable(file, "it is no regular file")
+            data = opened.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise _unreadable(file, f"it has more than {_MOST_BYTES} bytes")
+        return data.decode("utf-8")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise _unreadable(file, why or "the system refuses") from error
+
+
+def _unreadable(file: Path, why: str) -> Invalid:
+    return Invalid(
+        f"{file} can't be read: {why}.",
+        "Name a file of text with a line for each.",
+        code="bad_file",
+    )

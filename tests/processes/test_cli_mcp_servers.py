@@ -1,5 +1,6 @@
 """The commands that keep servers for the sessions of a home: what they say, refuse and end with."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +57,16 @@ def test_what_is_added_is_listed_with_where_it_comes_back(shell: Shell) -> None:
     [
         (("sums", "--env", "TOKEN=hunter2", "--", "srv"), 2, "secret_in_command"),
         (("sums", "--env", "NO_SUCH_VARIABLE", "--", "srv"), 3, "no_variable"),
+        (("sums", "--env", "", "--", "srv"), 2, "bad_variable"),
+        (("sums", "--env", " =hunter2", "--", "srv"), 2, "bad_variable"),
+        (("sums", "--tool", "", "--", "srv"), 2, "bad_tool"),
+        (("sums", "--tool", "a", "--tool", " ", "--", "srv"), 2, "bad_tool"),
         (("sums", "--env-file", "none", "--", "srv"), 2, "bad_file"),
+        (("sums", "--env-file", "/dev/zero", "--", "srv"), 2, "bad_file"),
+        (("sums", "--env-file", "pipe", "--", "srv"), 2, "bad_file"),
+        (("sums", "--env-file", ".", "--", "srv"), 2, "bad_file"),
+        (("sums", "--env-file", "large", "--", "srv"), 2, "bad_file"),
+        (("sums", "--url", "https://example.org", "--header-file", "/dev/zero"), 2, "bad_file"),
         (("sums", "--env-file", "bad", "--", "srv"), 2, "bad_file"),
         (("sums", "--url", "https://example.org", "--header-file", "bad"), 2, "bad_file"),
         (("sums",), 2, "bad_launch"),
@@ -73,9 +83,11 @@ def test_what_makes_no_sense_is_refused_and_nothing_is_kept(
     shell: Shell, words: tuple[str, ...], code: int, name: str
 ) -> None:
     (shell.folder / "bad").write_text("hunter2\n", "utf-8")
+    (shell.folder / "large").write_text("A=hunter2\n" * 30_000, "utf-8")
+    os.mkfifo(shell.folder / "pipe")
     done = shell.run("--json", "mcp-server", "add", *words)
     assert (done.code, done.error["code"]) == (code, name)
-    assert done.error["hint"] or name == "bad_file"
+    assert done.error["hint"]
     assert "hunter2" not in done.out + done.err
     assert not list(shell.home.glob("meshes/*/mcp-servers/*.entry"))
 

@@ -40,3 +40,11 @@ async def test_a_tool_that_there_is_not_is_told_with_a_near_one(shell: Shell) ->
     refused = await shell.runs("--json", "mcp-server", "approve", "ada/sums", "ad")
     assert (refused.code, refused.error["code"]) == (3, "unknown_tool")
     assert "add" in refused.error["hint"]
+
+
+async def test_what_is_refused_names_the_command_and_no_tool_of_a_model(shell: Shell) -> None:
+    for words in [("approve", "sums", "quite other"), ("call", "nobody", "add")]:
+        refused = await shell.runs("--json", "mcp-server", *words)
+        assert refused.code == 3
+        assert "claudemesh mcp-server tools" in refused.error["hint"]
+        assert "mesh_tools" not in refused.error["hint"]

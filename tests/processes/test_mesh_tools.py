@@ -98,6 +98,9 @@ async def test_a_tool_for_one_session_or_group_is_approved_by_the_command_too(
             assert [one["approval"] for one in listed["servers"][0]["tools"]] == ["allowed"]
     rows = ok(await world.bob.runs("mcp-server", "list", "--json")).json["offered"]
     assert {one["name"] for one in rows} == {"ada/grouped", "ada/hand", "ada/single"}
+    called = await world.bob.runs("--json", "mcp-server", "call", "grouped", "t")
+    assert (called.code, called.error["code"]) == (3, "unknown_server")
+    assert "for a session of yours" in called.error["message"]
 
 
 @pytest.mark.parametrize("action", ["accept", "decline", "cancel"])
