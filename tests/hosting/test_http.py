@@ -1,10 +1,7 @@
 """Servers that are reached by a URL, of both eras: as those that are started."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -19,36 +16,8 @@ from claudemesh_mcp.hosting.keeping import Condition, Kept, Pace, State
 from claudemesh_mcp.hosting.launch import Launch
 from claudemesh_wire.errors import MeshError
 from tests.support.backends import found
+from tests.support.backends.byurl import KEY, PROGRAM, answers, listening
 from tests.support.hosting import free_port
-from tests.support.live import a_moment
-
-PROGRAM = Path(found.__file__).with_name("http_server.py")
-KEY = {"X-Key": "open"}
-
-
-@contextmanager
-def listening(command: list[str], port: int, **env: str) -> Iterator[str]:
-    """Run a server, and give its URL."""
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**found.environment(), **env},
-    ) as process:
-        try:
-            yield f"http://127.0.0.1:{port}/mcp"
-        finally:
-            process.kill()
-
-
-async def answers(port: int) -> None:
-    """Wait until somebody listens."""
-    while True:
-        try:
-            async with await anyio.connect_tcp("127.0.0.1", port):
-                return
-        except OSError:
-            await a_moment()
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,22 @@ async def test_the_user_is_asked_once_by_a_client_that_can(world: World, action:
     assert first.get("isError", False) is (action != "accept")
 
 
+async def test_a_call_ends_after_the_time_that_was_said(world: World) -> None:
+    bob = world.bob
+    ok(await bob.runs("mcp-server", "approve", "hand", "waiting"))
+    async with calling(bob) as client:
+        asked = {"server": "hand", "tool": "waiting", "timeout_s": 1}
+        error = (await client.call("call_tool", **asked))["structuredContent"]["error"]
+        assert error["code"] == "outcome_unknown"
+        wrong = await client.call("call_tool", **{**asked, "timeout_s": 0})
+        assert wrong["structuredContent"]["error"]["code"] == "invalid"
+    words = ("--json", "mcp-server", "call", "hand", "waiting", "--timeout")
+    late = await bob.runs(*words, "1s")
+    assert (late.code, late.error["code"]) == (1, "outcome_unknown")
+    unclear = await bob.runs(*words, "soon")
+    assert (unclear.code, unclear.error["code"]) == (2, "bad_duration")
+
+
 async def test_the_command_line_calls_as_a_session_does(world: World) -> None:
     bob = world.bob
     tools = ok(await bob.runs("mcp-server", "tools", "rich", "--json")).json["servers"][0]["tools"]

@@ -1,12 +1,15 @@
 """Servers that come back, with everybody a process: restarts, kills, secrets, removals."""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
+from tests.support.backends.byurl import KEY, PROGRAM, answers, listening
+from tests.support.hosting import free_port
 from tests.support.live import LIMIT_S, a_moment
 from tests.support.returning import COMMAND, Returning, digest_of, returning, wrapped
 
@@ -122,6 +125,34 @@ async def test_what_a_model_registers_to_last_comes_back_until_it_unregisters_it
     # What was not to last is gone with its session.
     await world.join("shop", "3")
     await world.until_offered()
+
+
+async def test_what_a_model_registers_by_url_is_called_and_comes_back_with_its_headers(
+    world: Returning,
+) -> None:
+    port = free_port()
+    command = [sys.executable, str(PROGRAM), str(port)]
+    with listening(command, port) as url, anyio.fail_after(LIMIT_S):
+        await answers(port)
+        first = await world.join("shop", "1")
+        refused = await first.refusal("register_mcp", name="web", url=url, persistent=True)
+        assert (await world.listed())["kept"] == []
+        assert refused["code"] == "not_an_mcp_server"
+        wish = {"name": "web", "url": url, "headers": KEY, "persistent": True}
+        assert (await first.call("register_mcp", **wish))["name"] == "shop/web"
+        desk = await world.join("desk", "2")
+        asked = {"server": "shop/web", "tool": "steps"}
+        done = await desk.client.call_tool("call_tool", asked)
+        assert (done.is_error, done.structured_content) == (False, {"result": "done"})
+        await desk.end()
+        await first.end()
+        await world.until_offered(shop_web=False)
+        # Session and broker are others, the server is the same.
+        world.live.kill_broker()
+        await world.join("shop", "3")
+        result = await world.called("shop/web", "steps", {})
+        assert result["structuredContent"] == {"result": "done"}
+        assert (await world.until_state("web", "running"))["command"] == url.removesuffix("/mcp")
 
 
 def files_under(folder: Path) -> Iterator[Path]:

@@ -257,3 +257,12 @@ def test_two_tools_of_one_name_fail_at_import() -> None:
 def test_a_result_that_contains_itself_can_not_be_described() -> None:
     with pytest.raises(DeclarationError):
         schema_of(Tree, "serialization")
+
+
+@pytest.mark.parametrize("name", ["register_mcp", "call_tool", "import_tools"])
+def test_what_runs_the_programs_of_others_is_marked_as_destructive_and_open(name: str) -> None:
+    [shown] = [one for one in definitions() if one["name"] == name]
+    hints = shown["annotations"]
+    assert hints["destructiveHint"] is True
+    assert hints["openWorldHint"] is True
+    assert not hints.get("readOnlyHint")

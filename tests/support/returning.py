@@ -101,14 +101,17 @@ class Returning:
 
     async def answers(self, server: str = "hand") -> None:
         """Wait until a call of the server gives its result."""
+        result = await self.called(server, "seen", {"a": 1})
+        assert result["structuredContent"]["arguments"] == {"a": 1}
+
+    async def called(self, server: str, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Call until there is a result, and give it."""
         settings = Settings.load({"home": self.live.home.data, "keyring": False}, environ={})
         async with Mesh.connect(settings=settings, resume="caller", attach=False) as caller:
             with anyio.fail_after(LIMIT_S):
                 while True:
                     with suppress(MeshError):
-                        result = await caller.servers.call(server, "seen", {"a": 1})
-                        assert result["structuredContent"]["arguments"] == {"a": 1}
-                        return
+                        return await caller.servers.call(server, tool, arguments)
                     await a_moment()
 
 
