@@ -12,6 +12,7 @@ from claudemesh_wire.presence import Change, PeerCard, PresenceChanged
 from claudemesh_wire.server_news import ServerChange, ServerChanged
 from tests.support.broker import LIMIT_S
 from tests.support.lies import changed
+from tests.support.live import a_moment
 from tests.support.offering import ADD, register
 from tests.support.twin import a_mesh
 from tests.support.twopeople import two_people
@@ -26,7 +27,7 @@ async def told(mesh: Mesh, count: int) -> list[str]:
             news = [one.text for one in (await mesh.mesh_info()).news]
             if len(found := [text for text in news if "MCP" in text]) >= count:
                 return found
-            await anyio.lowlevel.checkpoint()
+            await a_moment()
 
 
 async def test_what_becomes_of_a_server_is_told_as_it_happens(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ async def test_a_server_that_comes_back_is_told(tmp_path: Path) -> None:
         await register(await twin.join("bob"), "sums", [ADD], persistent=True)
         with anyio.fail_after(LIMIT_S):
             while "again" not in (news := await told(ada, 1))[0]:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
         assert news == ["bob offers the MCP server sums on desk again: add"]
 
 
