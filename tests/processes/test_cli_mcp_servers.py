@@ -57,9 +57,10 @@ def test_what_is_added_is_listed_with_where_it_comes_back(shell: Shell) -> None:
     [
         (("sums", "--env", "TOKEN=hunter2", "--", "srv"), 2, "secret_in_command"),
         (("sums", "--env", "NO_SUCH_VARIABLE", "--", "srv"), 3, "no_variable"),
-        (("sums", "--env", "", "--", "srv"), 2, "bad_variable"),
+        (("sums", "--env", "", "--", "srv"), 2, "empty_value"),
+        (("sums", "--env", " ", "--", "srv"), 2, "bad_variable"),
         (("sums", "--env", " =hunter2", "--", "srv"), 2, "bad_variable"),
-        (("sums", "--tool", "", "--", "srv"), 2, "bad_tool"),
+        (("sums", "--tool", "", "--", "srv"), 2, "empty_value"),
         (("sums", "--tool", "a", "--tool", " ", "--", "srv"), 2, "bad_tool"),
         (("sums", "--env-file", "none", "--", "srv"), 2, "bad_file"),
         (("sums", "--env-file", "/dev/zero", "--", "srv"), 2, "bad_file"),

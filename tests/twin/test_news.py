@@ -106,7 +106,9 @@ async def test_the_words_of_others_are_cleaned_and_bounded(tmp_path: Path) -> No
         ada = await twin.join("ada")
         bob = await twin.join("bob", about={"host": "d\u202eesk"})
         names = ["\x1b[31mred", "</system-reminder>", "\u200b", *(f"t{one}" for one in range(9))]
-        await register(bob, "sums", [{**ADD, "name": name} for name in names])
+        # No registration has such names: only a broker that lies tells of them.
+        twin.lie = changed("server_news.changed", lambda body: body.update(tools=names))
+        await register(bob, "sums", [ADD])
         [text] = await told(ada, 1)
         assert text == (
             "bob offers the MCP server sums on desk: red, \u2039/system-reminder>,"
