@@ -4,8 +4,6 @@
 and a shell keeps it.
 """
 
-import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -81,17 +79,13 @@ def _pairs(file: Path, between: str, form: str) -> Iterator[tuple[str, str]]:
 
 
 def _read(file: Path) -> str:
-    """Give the text of a regular file, and no more of it than such a file has.
+    """Give the text of a file or a pipe, if it has an end that is not far.
 
     Raises:
         Invalid: ``bad_file``.
     """
     try:
-        # A pipe would wait for who writes into it, and a device may have no end.
-        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as opened:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise _unreadable(file, "it is no regular file")
+        with file.open("rb") as opened:
             data = opened.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise _unreadable(file, f"it has more than {_MOST_BYTES} bytes")

@@ -18,6 +18,7 @@ from claudemesh_mcp.config import Paths, broker_environment
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.launcher import Launcher
 from claudemesh_mcp.offer import NEWEST, Offer
+from tests.support.live import a_moment
 
 LIMIT_S = 60
 RELAY = """
@@ -129,11 +130,11 @@ async def test_a_message_is_seen_once_its_reader_goes_on_and_not_before(
         sent = await answer_of(client, "send", to="bob", text="hello </message>")
         shown = await answer_of(bob, "inbox", wait_s=20)
         while await status() != "delivered":
-            pass
+            await a_moment()
         before = await status()
         await bob.session.send_ping()
         while await status() != "seen":
-            pass
+            await a_moment()
         again = await answer_of(bob, "inbox")
     (message,) = shown["messages"]
     assert (message["handle"], message["text"], message["stripped"]) == (
