@@ -23,6 +23,8 @@ async def test_what_waited_for_a_run_is_shown_at_its_first_tool_boundary(
     )
     words = a_plugin(tmp_path / "plugin", wakers=[])
     first = await ada.ask("Good morning.", *words)
+    # The server of that run would take it, and the next one begin before it has one.
+    await bob.sees_gone("ada")
     sent = await bob.call("send", to="ada", text="Two herons.")
     async with ada.asking("Is there news?", *words, "--resume", first.session) as run:
         await bob.reached("delivered", sent)

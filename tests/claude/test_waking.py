@@ -80,7 +80,7 @@ async def test_what_others_do_and_say_to_all_is_no_turn_of_an_idle_session(
         await cleo.call("set_profile", status="dnd")
         await cleo.end()
         await dan.kill()
-        await until_gone(bob, "clara", "dan")
+        await bob.sees_gone("clara", "dan")
         everybody = await bob.call("send", to="*", text="One swan.")
         # What came before it is dealt with by now: a session takes all that it hears in order.
         await got_by(bob, everybody, "ada")
@@ -91,16 +91,6 @@ async def test_what_others_do_and_say_to_all_is_no_turn_of_an_idle_session(
         assert (await bob.reached("seen", sent))["route"] == "monitor"
         await terminal.leave()
     assert len(ada.model.turns) == 1
-
-
-async def until_gone(bob: LiveSession, *handles: str) -> None:
-    """Wait until bob sees that others are away."""
-    with anyio.fail_after(LIMIT_S):
-        while True:
-            rows = (await bob.call("search_peers"))["peers"]
-            if {*handles} <= {row["handle"] for row in rows if row["status"] == "offline"}:
-                return
-            await a_moment()
 
 
 async def got_by(bob: LiveSession, sent: dict[str, Any], handle: str) -> None:

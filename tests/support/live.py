@@ -133,6 +133,15 @@ class LiveSession:
                 messages += shown["messages"]
         return messages
 
+    async def sees_gone(self, *handles: str) -> None:
+        """Wait until the mesh shows others as away."""
+        with anyio.fail_after(LIMIT_S):
+            while True:
+                rows = (await self.call("search_peers"))["peers"]
+                if {*handles} <= {row["handle"] for row in rows if row["status"] == "offline"}:
+                    return
+                await a_moment()
+
     async def how_far(self, sent: dict[str, Any]) -> str:
         """Ask what status a message has with its one recipient."""
         (row,) = (await self.call("message_status", id=sent["id"]))["recipients"]
