@@ -15,6 +15,7 @@ import hmac
 import json
 import logging
 import secrets
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,7 +197,7 @@ def _encode_profile(profile: Profile) -> bytes:
 def _first(home: Home, settings: Settings, profile_id: str, checkpoint: Checkpoint) -> WrappingKey:
     explicit = settings.key_file
     if explicit is not None:
-        remedy = f"Make it: (umask 077; openssl rand -base64 32 > '{explicit}')"
+        remedy = f"Make it: (umask 077; openssl rand -base64 32 > {shlex.quote(str(explicit))})"
         return WrappingKey(_from_key_file(explicit, remedy), profile_id, "explicit")
     credential = _credential_file(settings)
     if credential is not None and credential.exists():

@@ -1,10 +1,10 @@
-"""Keeps a model from deciding what its human decides: who may do what, and what may be called.
+"""Keeps a model from deciding what its human decides: whom to trust, and who may do and call what.
 
-``grants.py`` and ``mcp_tools.py`` ask it before they write anything down. A client marks what its
-model's shell runs by variables, and is a process above it that a session of this home has named:
-either is enough, so that taking the variables away opens nothing. It is no wall. Whoever runs what
-it likes as this user can let go of its parents, or write the file itself; a client's own question
-before a command stands in front of that.
+``grants.py``, ``trusting.py`` and ``mcp_tools.py`` ask it before they write anything down. A client
+marks what its model's shell runs by variables, and is a process above it that a session of this
+home has named: either is enough, so that taking the variables away opens nothing. It is no wall.
+Whoever runs what it likes as this user can let go of its parents, or write the file itself; a
+client's own question before a command stands in front of that.
 """
 
 from typing import Final

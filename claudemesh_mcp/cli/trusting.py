@@ -13,6 +13,7 @@ import typer
 from claudemesh_mcp.cli import show
 from claudemesh_mcp.cli.asking import open_mesh
 from claudemesh_mcp.cli.chosen import home, settings
+from claudemesh_mcp.cli.humans import check_human
 from claudemesh_mcp.cli.known import Given, Yes, confirm, joined
 from claudemesh_wire.errors import Invalid
 
@@ -48,6 +49,7 @@ def trust(
     """  # noqa: D301 - typer's mark for a paragraph that is not to be wrapped
     from claudemesh_mcp import brokers, meshes
 
+    check_human()
     known = joined(name)
     if known.place is None:
         raise Invalid(f"{known.name} has its broker in this home.", "There is nothing to accept.")

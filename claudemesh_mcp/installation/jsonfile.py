@@ -8,6 +8,7 @@ import codecs
 import json
 import math
 import os
+import shlex
 import tempfile
 from copy import deepcopy
 from dataclasses import dataclass
@@ -74,14 +75,15 @@ class JsonFile:
         target = self._target
         # Its replacement needs the folder's leave alone, which is not what its owner means.
         if target.exists() and not target.stat().st_mode & _WRITING:
-            raise _read_only(target, f"chmod u+w '{target}'")
+            raise _read_only(target, f"chmod u+w {shlex.quote(str(target))}")
         folder = next(one for one in target.parents if os.path.lexists(one))
         try:
             # Rights do not tell all: root has them on a disk that is full, and in /proc.
             with tempfile.TemporaryFile(dir=folder) as tried:
                 tried.write(self.raw or b"{}")
         except OSError as error:
-            raise _read_only(folder, f"Look at it: ls -ld '{folder}'; df '{folder}'") from error
+            quoted = shlex.quote(str(folder))
+            raise _read_only(folder, f"Look at it: ls -ld {quoted}; df {quoted}") from error
 
     def write(self, content: dict[str, Any]) -> None:
         """Replace what it says.

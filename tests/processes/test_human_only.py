@@ -14,7 +14,10 @@ from claudemesh_mcp.routes.records import Record
 from tests.support.shell import LIMIT_S, Done, Shell, shell_in
 
 APPROVE = ("mcp-server", "approve", "ada/sums", "add")
-DECIDING = [APPROVE, ("grant", "bob", "tool"), ("unblock", "bob"), ("allow", "bob")]
+DECIDING = [
+    *(APPROVE, ("grant", "bob", "tool"), ("unblock", "bob"), ("allow", "bob")),
+    ("mesh", "trust", "team", "--yes"),
+]
 # What lets others do less, and what shows how it is, a model may run.
 HARMLESS = [("mcp-server", "deny", "ada/sums", "add"), ("revoke", "bob", "tool"), ("block", "bob")]
 MARKS = ["CLAUDECODE", "CLAUDE_CODE_SESSION_ID", "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_PID"]
