@@ -1,7 +1,7 @@
 """Runs a hook and kills it between its offer and its print: its output is a pipe that is full.
 
 A client runs it in the place of the hook, with the hook's command as arguments. A hook that has
-nothing to offer ends by itself.
+nothing to offer ends by itself; one that would print no more than a probe is killed as well.
 """
 
 import os
@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 _OFFERED = "SELECT 1 FROM inbox WHERE state = 'handed' AND printed IS NULL AND holder GLOB 'hook:*'"
+_PROBE = "SELECT value FROM facts WHERE key = 'route.probe' AND value <> ''"
 
 
 def main(command: list[str], home: Path) -> None:
@@ -26,20 +27,27 @@ def main(command: list[str], home: Path) -> None:
         while os.write(writing, b"."):
             pass
     os.set_blocking(writing, True)
+    before = {path: _found(path, _PROBE) for path in _files(home)}
     with subprocess.Popen(command, stdout=writing) as hook:
         while hook.poll() is None:
-            if any(_offers(path) for path in home.glob("sessions/p_*/peer.db")):
-                hook.kill()
+            for path in _files(home):
+                probe = _found(path, _PROBE)
+                if _found(path, _OFFERED) or (probe and probe != before.get(path)):
+                    hook.kill()
             time.sleep(0.01)  # noqa: TID251 - another process's commit gives no sign
     os.close(reading)
 
 
-def _offers(path: Path) -> bool:
+def _files(home: Path) -> list[Path]:
+    return list(home.glob("sessions/p_*/peer.db"))
+
+
+def _found(path: Path, query: str) -> object:
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as sql:
-            return sql.execute(_OFFERED).fetchone() is not None
+            return sql.execute(query).fetchone()
     except sqlite3.Error:
-        return False
+        return None
 
 
 if __name__ == "__main__":
