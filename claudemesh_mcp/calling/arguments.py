@@ -44,7 +44,10 @@ def _found(schema: Any, arguments: Any) -> list[dict[str, str]]:
 
     try:
         found = mistakes(_checker(schema), arguments, _MOST_TOLD)
-    except Exception as error:  # noqa: BLE001 - the library believes that every schema makes sense
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the library believes that every schema makes
+        # sense, and what it is written in panics at the end of the stack.
         logger.info("a schema makes no sense (%s): nothing is checked", type(error).__name__)
         return []
     return [{"at": str(one.json_path), "what": str(one.message)[:300]} for one in found]

@@ -18,6 +18,8 @@ logger: Final = logging.getLogger(__name__)
 
 MOST_STEPS: Final = 50_000
 """So much is looked at for one call, a tenth of a second at most; the rest the server has to."""
+MOST_NESTED: Final = 100
+"""So deep keywords are followed into each other; Python's own stack ends not far behind."""
 MOST_UNIQUE: Final = 200
 """Whether the items of a list differ takes as long as there are pairs of them."""
 _MESSAGE_STEP: Final = 100
@@ -58,6 +60,7 @@ class Effort:
     def __init__(self, most: int = MOST_STEPS) -> None:
         self.left = most
         self.unjudged = 0
+        self.depth = 0
 
     def spend(self, steps: int) -> None:
         """Count steps; raises ``Spent``."""
@@ -103,7 +106,7 @@ def checker_of(schema: Any) -> Any:
     newest = validators.Draft202012Validator
     named = schema.get("$schema", "")
     # Asked for a kind that it does not know, the library warns of it.
-    kind = validators.validator_for(schema) if named in _known(validators) else newest
+    kind = validators.validator_for(schema) if _bare(named) in _known(validators) else newest
     specification = referencing.specification_with(kind.ID_OF(kind.META_SCHEMA))
     resource = specification.create_resource(schema)
     uri = resource.id() or ""
@@ -119,8 +122,13 @@ def checker_of(schema: Any) -> Any:
 def _known(validators: Any) -> frozenset[str]:
     kinds = (getattr(validators, name) for name in dir(validators) if name.endswith("Validator"))
     return frozenset(
-        kind.META_SCHEMA.get("$schema", "") for kind in kinds if hasattr(kind, "META_SCHEMA")
+        _bare(kind.META_SCHEMA.get("$schema", "")) for kind in kinds if hasattr(kind, "META_SCHEMA")
     )
+
+
+def _bare(named: Any) -> str:
+    """Give a draft's name as it is compared: both spellings of the older ones mean them."""
+    return named.removesuffix("#")
 
 
 @lru_cache(maxsize=16)
@@ -139,12 +147,25 @@ def _bounded(kind: Any) -> Any:
 def _evolved(self: Any, **changes: Any) -> Any:
     """Go on with a part of the schema, by the same rules.
 
-    The library's own would take those of another draft, unbounded, wherever a part names one.
+    The library's own would take those of another draft, unbounded, wherever a part names one; here
+    such a part is not judged.
     """
     schema = changes.get("schema", self.schema)
     _EFFORT.get().spend(1 + _breadth(schema))
-    kept = {"schema": schema, "registry": self._registry, "_resolver": self._resolver}
+    if isinstance(schema, dict) and _names_another(self, cast("dict[str, Any]", schema)):
+        _EFFORT.get().unjudged += 1
+        changes["schema"] = schema = True
+    kept: dict[str, Any] = {
+        "schema": schema,
+        "registry": self._registry,
+        "_resolver": self._resolver,
+    }
     return type(self)(**(kept | changes))
+
+
+def _names_another(judge: Any, schema: dict[str, Any]) -> bool:
+    named = schema.get("$schema")
+    return named is not None and _bare(named) != _bare(judge.META_SCHEMA.get("$schema", ""))
 
 
 def _unjudged(*_: Any) -> tuple[()]:
@@ -158,23 +179,41 @@ def _judging(name: str, judge: Callable[..., Any]) -> Callable[..., Errors]:
     def judged(validator: Any, said: Any, value: Any, schema: Any) -> Errors:
         effort = _EFFORT.get()
         effort.spend(_cost(name, said, value))
-        if _is_left_out(name, value, schema):
+        if _is_left_out(name, said, value, schema):
             effort.unjudged += 1
             return
         before = effort.unjudged
-        for error in judge(validator, said, value, schema) or ():
-            if effort.unjudged == before or not _needs_a_pass(name, error):
-                yield error
-            # It has the value in it, and is made whether or not anybody reads it.
-            effort.spend(len(error.message) // _MESSAGE_STEP)
+        if effort.depth == MOST_NESTED:
+            raise Spent
+        effort.depth += 1
+        try:
+            for error in judge(validator, said, value, schema) or ():
+                if effort.unjudged == before or not _needs_a_pass(name, error):
+                    yield error
+                # It has the value in it, and is made whether or not anybody reads it.
+                effort.spend(len(error.message) // _MESSAGE_STEP)
+        finally:
+            effort.depth -= 1
 
     return judged
 
 
-def _is_left_out(name: str, value: Any, schema: Any) -> bool:
-    if name == "additionalProperties":
-        return "patternProperties" in schema
-    return name == "uniqueItems" and _breadth(value) > MOST_UNIQUE
+def _is_left_out(name: str, said: Any, value: Any, schema: Any) -> bool:
+    if value is None and schema.get("nullable") is True:
+        return True  # As OpenAPI has it, which servers take their schemas from.
+    match name:
+        case "additionalProperties":
+            return "patternProperties" in schema
+        case "uniqueItems":
+            return _breadth(value) > MOST_UNIQUE
+        case "multipleOf" | "divisibleBy":
+            return isinstance(said, float) or isinstance(value, float)  # 0.3 is no 3 times 0.1.
+        case "exclusiveMinimum" | "exclusiveMaximum":
+            return isinstance(said, bool)  # Of an older draft than the one it is taken for.
+        case "required":
+            return not isinstance(said, list)
+        case _:
+            return False
 
 
 def _needs_a_pass(name: str, error: Any) -> bool:

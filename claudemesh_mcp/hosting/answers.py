@@ -76,8 +76,9 @@ def heard(value: Any) -> Words | None:
     words = cast("Words", value)
     if "method" not in words and ("result" in words or "error" in words):
         number = _number(words.get("id"))
-        if number is not None and type(words["id"]) is not int:
-            return _failed(number, "it names the call by another id than it was asked under")
+        if number is not None:
+            # As the SDKs take it: some servers give an id back as a text.
+            words = {**words, "id": number}
         if number is not None and words.get("jsonrpc") != "2.0":
             return _failed(number, 'it has no "jsonrpc": "2.0"')
     if words.get("jsonrpc") != "2.0":

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-from anyio.abc import TaskStatus
 
 MAX_BYTES: Final = 1024 * 1024
 KEPT: Final = 2
@@ -49,9 +48,7 @@ class ErrorLog:
         self._ended = anyio.Event()
         self._reading: anyio.CancelScope | None = None
 
-    async def follow(
-        self, readable: int, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def follow(self, readable: int) -> None:
         """Read this end of a pipe until every writer has closed it, and close it.
 
         A cancellation does not reach it: a server may have last words while it is stopped, and
@@ -60,7 +57,6 @@ class ErrorLog:
         os.set_blocking(readable, False)
         try:
             with anyio.CancelScope(shield=True) as self._reading:
-                task_status.started()
                 await self._read(readable)
         finally:
             os.close(readable)

@@ -166,6 +166,9 @@ async def _lines(stream: ByteReceiveStream) -> AsyncIterator[bytes]:
         rest += last
         if len(rest) > MAX_LINE_BYTES:
             raise TooLong
+    # Its last word, of a server that ended without ending the line.
+    if rest:
+        yield bytes(rest)
 
 
 async def _has_ended(process: Process) -> bool:

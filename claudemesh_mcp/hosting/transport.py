@@ -193,7 +193,8 @@ async def connected(launch: Launch, errors: ErrorLog, tasks: TaskGroup) -> Async
 @asynccontextmanager
 async def _started(launch: Launch, errors: ErrorLog, tasks: TaskGroup) -> AsyncGenerator[Wire]:
     readable, writable = os.pipe()
-    await tasks.start(errors.follow, readable)
+    # Not waited for: cancelled there, it would read a pipe whose other end nobody closes.
+    tasks.start_soon(errors.follow, readable)
     async with AsyncExitStack() as stack:
         with os.fdopen(writable, "w", encoding="utf-8") as stderr:
             try:

@@ -55,8 +55,6 @@ FAILED = [
     (b'{"result":{"a":' + b"[" * 300 + b"]" * 300 + b'},"id":NUMBER,"jsonrpc":"2.0"}\n', "nested"),
     (b'\xe2\x82{"jsonrpc":"2.0","id":NUMBER,"result":{}}\n', "no JSON"),
     (b'{"id": NUMBER, "jsonrpc": "2.0", "result": {"a": }}\n', "no JSON"),
-    (b'{"jsonrpc":"2.0","id":"NUMBER","result":{}}\n', "another id"),
-    (b'{"jsonrpc":"2.0","id":NUMBER.0,"result":{}}\n', "another id"),
     (b'{"id":NUMBER,"result":{}}\n', "jsonrpc"),
     (b'{"jsonrpc":"1.0","id":NUMBER,"error":{"code":1,"message":"no"}}\n', "jsonrpc"),
 ]
@@ -69,6 +67,44 @@ async def test_an_answer_that_can_not_be_read_fails_its_call_at_once(line: bytes
             error = (await written(backend, line))["error"]
             assert (error["code"], why in error["message"]) == (-32603, True)
             assert await written(backend, GOOD) == {"result": {"content": []}}
+
+
+@pytest.mark.parametrize("number", [b'"NUMBER"', b"NUMBER.0"])
+async def test_an_id_that_comes_back_in_another_form_names_its_call(number: bytes) -> None:
+    line = b'{"jsonrpc":"2.0","id":' + number + b',"result":{"content":[]}}\n'
+    with anyio.fail_after(20):
+        async with running(handmade("handshake"), Terms()) as backend:
+            assert await written(backend, line) == {"result": {"content": []}}
+
+
+async def test_the_last_word_of_a_server_counts_without_a_line_end() -> None:
+    program = (
+        "import json, os, sys\n"
+        "for line in sys.stdin:\n"
+        "    asked = json.loads(line)\n"
+        "    last = asked.get('method') == 'tools/call'\n"
+        "    made = {'protocolVersion': '2025-11-25', 'capabilities': {}, 'content': [],"
+        " 'serverInfo': {'name': 'last', 'version': '1'}}\n"
+        "    if 'id' in asked:\n"
+        "        answer = {'jsonrpc': '2.0', 'id': asked['id'], 'result': made}\n"
+        "        print(json.dumps(answer), end='' if last else '\\n', flush=True)\n"
+        "    last and os._exit(0)\n"
+    )
+    launch = Launch(command=sys.executable, args=("-c", program))
+    with anyio.fail_after(20):
+        async with running(launch, Terms()) as backend:
+            answer = await backend.call("tools/call", {"name": "any", "arguments": {}})
+    assert answer["result"]["content"] == []
+
+
+@pytest.mark.parametrize("turns", range(3))
+async def test_a_start_that_is_cancelled_ends(turns: int) -> None:
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Backend(handmade("handshake"), Terms()).run)
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
 
 
 async def test_what_is_no_utf8_costs_its_characters_only() -> None:

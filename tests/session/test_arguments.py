@@ -246,3 +246,57 @@ def test_references_within_a_schema_are_followed(reference: str) -> None:
     with pytest.raises(MeshError) as caught:
         check_arguments(schema, {"n": "no"}, "add")
     assert caught.value.details["mistakes"][0]["at"] == "$.n"
+
+
+FITTING: list[tuple[dict[str, Any], object]] = [
+    ({"type": "number", "multipleOf": 0.01}, 19.99),
+    ({"type": "number", "multipleOf": 0.1}, 0.3),
+    ({"minimum": 0, "exclusiveMinimum": True}, 0.5),
+    ({"maximum": 100, "exclusiveMaximum": True}, 50),
+    ({"type": "object", "required": "n"}, {}),
+    ({"type": "string", "nullable": True}, None),
+    ({"enum": ["x"], "nullable": True}, None),
+    (
+        {
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "maximum": 9,
+            "exclusiveMaximum": True,
+        },
+        5,
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "value"), FITTING)
+def test_what_servers_mean_by_their_schemas_is_not_refused(schema: Any, value: object) -> None:
+    check_arguments({"properties": {"a": schema}}, {"a": value}, "add")
+
+
+@pytest.mark.parametrize("end", ["", "#"])
+def test_an_older_draft_is_known_by_both_spellings_of_its_name(end: str) -> None:
+    older = {
+        "$schema": f"http://json-schema.org/draft-07/schema{end}",
+        "definitions": {"x": {"type": "integer"}},
+        # Beside a reference nothing counted in that draft.
+        "properties": {"a": {"$ref": "#/definitions/x", "type": "string"}},
+    }
+    check_arguments(older, {"a": 3}, "add")
+    with pytest.raises(MeshError):
+        check_arguments(older, {"a": "x"}, "add")
+
+
+@pytest.mark.parametrize("loop", ["oneOf", "anyOf", "not", "if"])
+@pytest.mark.parametrize("deep", range(0, 60, 3))
+def test_a_reference_that_leads_back_to_itself_ends_nothing(loop: str, deep: int) -> None:
+    back: Any = {"$ref": "#/$defs/q"}
+    looped = {loop: [False, back] if loop.endswith("Of") else back}
+    schema: Any = {"properties": {"a": back}, "$defs": {"q": looped}}
+
+    def check(more: int) -> None:
+        # The end of the stack is met at another place each time.
+        if more:
+            check(more - 1)
+        else:
+            check_arguments(schema, {"a": 1}, "add")
+
+    check(deep)
