@@ -129,14 +129,7 @@ async def started(launch: Launch, stderr: TextIO) -> AsyncGenerator[Program]:
     Raises:
         OSError, ValueError: it can't be started.
     """
-    process = await anyio.open_process(
-        [launch.command, *launch.args],
-        env={**given_to_programs(), **launch.env},
-        stderr=stderr,
-        cwd=launch.cwd or None,
-        # A group of its own, which is stopped as one.
-        start_new_session=True,
-    )
+    process = await _spawned(launch, stderr)
     # No wait between the start and this group: a cancellation there would leave it running.
     program = Program(process)
     async with anyio.create_task_group() as tasks:
@@ -147,6 +140,22 @@ async def started(launch: Launch, stderr: TextIO) -> AsyncGenerator[Program]:
             with anyio.CancelScope(shield=True):
                 await program.end()
             tasks.cancel_scope.cancel()
+
+
+async def _spawned(launch: Launch, stderr: TextIO) -> Process:
+    """Start a process, whole also for who is cancelled: half started it would belong to nobody."""
+    started = list[Process]()
+    with anyio.CancelScope(shield=True):
+        process = await anyio.open_process(
+            [launch.command, *launch.args],
+            env={**given_to_programs(), **launch.env},
+            stderr=stderr,
+            cwd=launch.cwd or None,
+            # A group of its own, which is stopped as one.
+            start_new_session=True,
+        )
+        started.append(process)
+    return started[0]
 
 
 def _output_of(process: Process) -> ByteReceiveStream:

@@ -97,7 +97,7 @@ async def test_the_last_word_of_a_server_counts_without_a_line_end() -> None:
     assert answer["result"]["content"] == []
 
 
-@pytest.mark.parametrize("turns", range(3))
+@pytest.mark.parametrize("turns", range(8))
 async def test_a_start_that_is_cancelled_ends(turns: int) -> None:
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
