@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.claude.client import is_required, lacking
+from tests.support.claude.client import need_client
 from tests.support.claude.room import Room, a_room
 from tests.support.claude.summary import note
 from tests.support.twohomes import ada, bob, host
@@ -15,8 +15,7 @@ __all__ = ["ada", "bob", "host", "room"]
 
 @pytest.fixture
 async def room(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Room]:
-    if missing := lacking():
-        (pytest.fail if is_required() else pytest.skip)(missing)
+    need_client()
     async with a_room(tmp_path) as room:
         yield room
         note(request.node, room.requests)

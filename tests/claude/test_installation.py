@@ -15,7 +15,7 @@ import pytest
 
 from claudemesh_mcp.installation.entries import READ_ONLY
 from tests.support.checkout import ROOT
-from tests.support.claude.client import is_required, lacking
+from tests.support.claude.client import need_client
 from tests.support.claude.desk import Desk
 from tests.support.documents import definitions
 from tests.support.shell import Done, Shell
@@ -38,8 +38,7 @@ FOREIGN: dict[str, Any] = {
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    if missing := lacking():
-        (pytest.fail if is_required() else pytest.skip)(missing)
+    need_client()
     shell = Shell(tmp_path)
     shell.home.mkdir(mode=0o700)
     return Desk.at(shell)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.checkout import ROOT
-from tests.support.claude.client import CLIENT, is_required, lacking
+from tests.support.claude.client import CLIENT, need_client
 from tests.support.claude.desk import Desk
 from tests.support.repository import git, repository
 from tests.support.shell import Done, Shell
@@ -26,8 +26,7 @@ REMOVE = "claude plugin marketplace remove --scope {} claudemesh"
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    if missing := lacking():
-        (pytest.fail if is_required() else pytest.skip)(missing)
+    need_client()
     desk = Desk.at(Shell(tmp_path))
     desk.shell.home.mkdir(mode=0o700)
     return desk

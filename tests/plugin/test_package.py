@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import ROOT, name_of
-from tests.support.claude.client import is_required, lacking
+from tests.support.claude.client import need_client
 from tests.support.claude.desk import Desk
 from tests.support.shell import Shell
 
@@ -43,8 +43,7 @@ def test_the_package_has_all_that_the_plugin_is_made_of(package: Path) -> None:
 def test_the_plugin_of_a_package_is_valid_and_is_installed_from_the_home(
     package: Path, tmp_path: Path
 ) -> None:
-    if missing := lacking():
-        (pytest.fail if is_required() else pytest.skip)(missing)
+    need_client()
     shell = Shell(tmp_path)
     desk = Desk.at(shell)
     done = desk.run("install", "--plugin", "--json", PYTHONPATH=str(package))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from claudemesh_mcp.config import broker_environment
-from tests.support.claude.client import is_required, lacking
+from tests.support.claude.client import need_client
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 110
@@ -105,8 +105,7 @@ def test_a_campaign_of_killed_providers(tmp_path: Path) -> None:
 
 
 def test_a_campaign_of_mixed_runs_with_the_real_client(tmp_path: Path) -> None:
-    if missing := lacking():
-        (pytest.fail if is_required() else pytest.skip)(missing)
+    need_client()
     told = printed(tmp_path, "campaigns/routes.py", "--runs", "1", "--jobs", "1", *ONE_MESSAGE)
     assert told.keys() == {
         *("runs", "seed", "messages", "seen", "lost", "unmarked", "false_seen", "marked"),

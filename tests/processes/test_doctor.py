@@ -18,7 +18,7 @@ from claudemesh_mcp.meshes import KnownMesh, Place
 from claudemesh_mcp.routes import facts
 from claudemesh_wire import VERSION
 from tests.support.checkout import SESSION
-from tests.support.examining import examined, install, states
+from tests.support.examining import a_machine, examined, install, states
 from tests.support.live import alive
 from tests.support.shell import Shell, shell_in
 
@@ -27,18 +27,14 @@ CONNECTED = {"broker", "versions", "clock", "trust", "quotas"}
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    """A shell on whose PATH is a program of this version, and no claude."""
-    with shell_in(tmp_path) as shell:
-        install(shell, "claudemesh", f"echo {VERSION}")
+    with a_machine(tmp_path) as shell:
         yield shell
 
 
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A home that works; each test leaves it as it was."""
-    with shell_in(tmp_path_factory.mktemp("used")) as shell:
-        install(shell, "claudemesh", f"echo {VERSION}")
-        assert shell.run("peers").code == 0
+    with a_machine(tmp_path_factory.mktemp("used"), is_used=True) as shell:
         yield shell
 
 

@@ -7,25 +7,20 @@ from typing import Any
 
 import pytest
 
-from claudemesh_wire import VERSION
-from tests.support.examining import examined, install
-from tests.support.shell import Shell, shell_in
+from tests.support.examining import a_machine, examined
+from tests.support.shell import Shell
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    """A shell on whose PATH is a program of this version, and no claude."""
-    with shell_in(tmp_path) as shell:
-        install(shell, "claudemesh", f"echo {VERSION}")
+    with a_machine(tmp_path) as shell:
         yield shell
 
 
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A home that works; each test leaves it as it was."""
-    with shell_in(tmp_path_factory.mktemp("used")) as shell:
-        install(shell, "claudemesh", f"echo {VERSION}")
-        assert shell.run("peers").code == 0
+    with a_machine(tmp_path_factory.mktemp("used"), is_used=True) as shell:
         yield shell
 
 

@@ -3,9 +3,27 @@
 The tests of the doctor on real homes ask here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tests.support.shell import Shell
+from claudemesh_wire import VERSION
+from tests.support.shell import Shell, shell_in
+
+
+@contextmanager
+def a_machine(folder: Path, *, is_used: bool = False) -> Iterator[Shell]:
+    """Open a shell on whose PATH is a program of this version, and no claude.
+
+    Args:
+        folder: Where its home is.
+        is_used: Whether that home works already.
+    """
+    with shell_in(folder) as shell:
+        install(shell, "claudemesh", f"echo {VERSION}")
+        assert not is_used or shell.run("peers").code == 0
+        yield shell
 
 
 def install(shell: Shell, name: str, script: str) -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import pytest
 from anyio.abc import ByteReceiveStream, Process
 
 from claudemesh_mcp.config import broker_environment
@@ -71,6 +72,12 @@ def lacking() -> str:
 def is_required() -> bool:
     """Tell whether these tests must run: then a skip is a failure."""
     return broker_environment().get("CLAUDEMESH_REQUIRE_CLAUDE") == "1"
+
+
+def need_client() -> None:
+    """Skip a test, and say why, where there is no client; fail it where there has to be one."""
+    if missing := lacking():
+        (pytest.fail if is_required() else pytest.skip)(missing)
 
 
 @dataclass(frozen=True)
