@@ -5,7 +5,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, cast
@@ -162,7 +162,7 @@ def _installing(wish: placing.Wish, paths: Paths) -> Callable[[], str]:
 
 
 def _look_at_routes(paths: Paths) -> Finding:
-    told, deaf = list[str](), list[str]()
+    told, deaf, asleep = list[str](), list[str](), list[str]()
     names = sorted((paths.run / "clients").glob("*.json"))[:_MOST_SESSIONS]
     pids = dict.fromkeys(name.name.partition(".")[0] for name in names)
     for record in [
@@ -174,8 +174,10 @@ def _look_at_routes(paths: Paths) -> Finding:
         except (OSError, sqlite3.Error):
             continue
         shown = ", ".join(f"{route} {state}" for route, state in found.items())
-        told.append(f"{record.handle or record.peer}: {shown}")
-        deaf += [record.handle or record.peer] if found[bells.HOOKS] == "silent" else []
+        name = record.handle or record.peer
+        told.append(f"{name}: {shown}")
+        deaf += [name] if found[bells.HOOKS] == "silent" else []
+        asleep += [name] if _is_unheard(found) else []
     if not told:
         return skip("No session of Claude Code is open on this home.")
     if deaf:
@@ -184,7 +186,20 @@ def _look_at_routes(paths: Paths) -> Finding:
             f" shows nothing of it. All: {'; '.join(told)}.",
             "Look at what starts the hooks: /hooks in that session; then start it anew.",
         )
+    if asleep:
+        return warn(
+            f"Nothing wakes {', '.join(asleep)} when idle: what the monitor or the rewake hook says"
+            f" is not heard. All: {'; '.join(told)}.",
+            "Messages come with the next prompt there. To be woken again, start that session anew.",
+        )
     return ok("; ".join(told) + ".")
+
+
+def _is_unheard(found: Mapping[str, str]) -> bool:
+    """Tell whether there are wakers, and all of them are silent."""
+    there = {found[route] for route in bells.ORDER} - {"off"}
+    wakers = {found[route] for route in (bells.MONITOR, bells.REWAKE)} - {"off"}
+    return bool(wakers) and there == {"silent"}
 
 
 def _now_ms() -> int:

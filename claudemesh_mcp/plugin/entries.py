@@ -14,7 +14,7 @@ EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "Ses
 REWAKE: Final = "rewake"
 REWAKING: Final = frozenset({"SessionStart", "Stop"})
 """Behind these a hook stays in the background that can wake the session once it is idle."""
-SUMMARY: Final = "claudemesh: messages wait"
+SUMMARY: Final = "claudemesh: notice"
 
 _LIMIT_S: Final = 10
 WAIT_S: Final = 24 * 24 * 3600

@@ -3,6 +3,7 @@
 Monitor, rewake hook and server ring one by ``ring``; the hook that sees its nonce come back in a
 prompt says so by ``answer`` and shows the messages in that very turn. A bell that nobody answers
 makes its route silent: the next route rings, and when all are silent they ring again, ever later.
+Before its first bell a route is known by its probe (``wakerprobes.py``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Collection
 
 from claudemesh_mcp import staleness
 from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple
-from claudemesh_mcp.routes import facts, records
+from claudemesh_mcp.routes import facts, records, wakerprobes
 from claudemesh_mcp.routes.facts import Activity, Health, Mode
 from claudemesh_mcp.routes.frames import frame
 from claudemesh_mcp.routes.places import Folder
@@ -60,7 +61,7 @@ class Bell(NamedTuple):
     Args:
         nonce: What comes back in the prompt that it makes.
         line: What is to be written now.
-        messages: How many messages it is for.
+        messages: How many messages it is for; none if it is a probe.
     """
 
     nonce: str
@@ -87,8 +88,8 @@ def living(sql: sqlite3.Connection, data: Folder, pid: int) -> set[str]:
 
 
 def health(sql: sqlite3.Connection, route: str, now_ms: int) -> Health:
-    """Say what the last bell of a route says about it."""
-    last = _last(sql, route)
+    """Say what the last bell of a route says about it, or before the first its probe."""
+    last = _last(sql, route) or _probed(sql, route)
     if last is None or (last.answered_ms is None and now_ms - last.rung_ms < ANSWER_MS):
         return Health.UNTRIED
     return Health.SILENT if last.answered_ms is None else Health.REACHES
@@ -123,6 +124,32 @@ def is_due(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: 
     return has_reason(sql, now_ms) and _turn_of(sql, alive, now_ms) == route
 
 
+def may_probe(sql: sqlite3.Connection, route: str) -> bool:
+    """Tell whether a route is untested, and hooks say that a turn is under way."""
+    if not _takes_bells(sql) or facts.activity(sql) is not Activity.WORKING:
+        return False
+    is_guess = not facts.get_int(sql, facts.ACTIVITY_MS)
+    return not (is_guess or _last(sql, route) or _probed(sql, route))
+
+
+def to_probe(sql: sqlite3.Connection, data: Folder, pid: int, now_ms: int) -> str | None:
+    """Give the waker that the hook of a tool is to have probed, if any; nothing is changed.
+
+    One at a time, in their order: where the first is heard no other need ring.
+
+    Args:
+        sql: The peer file.
+        data: The home.
+        pid: The client.
+        now_ms: The time.
+    """
+    for route in (MONITOR, REWAKE):
+        is_silent = health(sql, route, now_ms) is Health.SILENT
+        if not is_silent and holder(records.place(data, pid, route)):
+            return route if may_probe(sql, route) else None
+    return None
+
+
 def ring(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> Bell | None:
     """Ring, if it is due, inside one IMMEDIATE transaction of the caller.
 
@@ -151,9 +178,10 @@ def ring(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: in
 
 
 def answer(sql: sqlite3.Connection, prompt: str, now_ms: int) -> str | None:
-    """Take note that a bell came back in a prompt; gives the route that brought it."""
-    route = None
-    for nonce in _nonces(prompt):
+    """Take note that a bell or a probe came back in a prompt; gives the route of the bell."""
+    route, nonces = None, _nonces(prompt)
+    wakerprobes.answer(sql, nonces, now_ms)
+    for nonce in nonces:
         found = sql.execute("SELECT route FROM bells WHERE nonce = ?", (nonce,)).fetchone()
         if found is not None:
             sql.execute("UPDATE bells SET answered_ms = ? WHERE nonce = ?", (now_ms, nonce))
@@ -180,10 +208,14 @@ def has_outstanding(sql: sqlite3.Connection, now_ms: int) -> bool:
     return _is_outstanding(sql, now_ms)
 
 
-def _may_be_woken(sql: sqlite3.Connection, now_ms: int) -> bool:
+def _takes_bells(sql: sqlite3.Connection) -> bool:
     if facts.mode(sql) is not Mode.PUSH or facts.is_dnd(sql):
         return False
-    if facts.get(sql, facts.ATTENDED) != "1":
+    return facts.get(sql, facts.ATTENDED) == "1"
+
+
+def _may_be_woken(sql: sqlite3.Connection, now_ms: int) -> bool:
+    if not _takes_bells(sql):
         return False
     activity = facts.activity(sql)
     if activity is Activity.WORKING:
@@ -219,6 +251,10 @@ def _turn_of(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> st
     (newest,) = sql.execute(_NEWEST_OPEN).fetchone()
     for route in ORDER:
         if route in alive and _may_try(sql, route, newest or 0, now_ms):
+            return route
+    for route in ORDER:
+        # A probe that the client took too late for its turn says less than a bell.
+        if route in alive and _last(sql, route) is None:
             return route
     return _turn_of_silent(sql, alive, newest or 0, now_ms)
 
@@ -259,6 +295,11 @@ def _last(sql: sqlite3.Connection, route: str) -> _Last | None:
         (route, OVERTAKEN),
     ).fetchone()
     return None if found is None else _Last(*found)
+
+
+def _probed(sql: sqlite3.Connection, route: str) -> _Last | None:
+    probe = wakerprobes.of(sql, route)
+    return None if probe is None else _Last(probe.asked_ms, probe.answered_ms or None)
 
 
 def _line(rows: list[sqlite3.Row], nonce: str) -> str:

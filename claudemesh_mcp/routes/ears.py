@@ -9,7 +9,7 @@ import sqlite3
 import time
 
 from claudemesh_mcp.plain import TYPE_CHECKING, closing, suppress
-from claudemesh_mcp.routes import bells, facts, rests
+from claudemesh_mcp.routes import bells, facts, rests, wakerprobes
 from claudemesh_mcp.routes.bells import Bell
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.facts import Health
@@ -79,6 +79,10 @@ class Ear:
         data, pid = self._where.data, self.record.pid
         rests.take(sql, data, self.record)
         at_ms = facts.corrected(sql, now_ms())
+        if wakerprobes.has_reason(sql, self._kind, at_ms):
+            with change(sql):
+                rung = wakerprobes.ring(sql, self._kind, at_ms)
+            return Bell(*rung, 0) if rung else None
         # First what asks for no process: mostly there is nothing to ring for. Without a server that
         # judges what a turn would show, hooks show nothing.
         if not (bells.has_reason(sql, at_ms) and Living(self.record.server, 0).is_alive):

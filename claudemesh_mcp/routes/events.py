@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from claudemesh_mcp import openrows
 from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, suppress
-from claudemesh_mcp.routes import bells, facts, frames, offers, probes, records, waking
+from claudemesh_mcp.routes import bells, facts, frames, offers, probes, records, wakerprobes, waking
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.offers import BUSY, Look, Offer
 from claudemesh_mcp.routes.places import Folder
@@ -153,13 +153,23 @@ def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
     _note_activity(sql, event, Activity.WORKING)
     bells.overtake(sql, event.now_ms, by_human=False)
     if not is_first:
-        return _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
+        shown = _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
+        if shown is None:
+            _probe_waker(sql, event)
+        return shown
     # The turn's prompt came before the server's record was there, as in any run of `claude -p`:
     # what it would have shown is shown now.
     facts.put(sql, facts.PROMPT_MS, event.now_ms)
     released = waking.release_excess(sql, event.now_ms)
     late = event.look(Moment.PROMPT, Moment.TOOL.value, call or BUSY)
     return _show(sql, event, late, released)
+
+
+def _probe_waker(sql: sqlite3.Connection, event: Event) -> None:
+    route = bells.to_probe(sql, event.data, event.record.pid, event.now_ms)
+    # Without a server hooks show nothing, and nobody need be woken.
+    if route and Living(event.record.server, 0).is_alive:
+        wakerprobes.ask(sql, route, event.now_ms)
 
 
 def is_quiet(sql: sqlite3.Connection, event: Event) -> bool:
@@ -172,6 +182,8 @@ def is_quiet(sql: sqlite3.Connection, event: Event) -> bool:
     if event.now_ms - facts.get_int(sql, facts.ACTIVITY_MS) > _FRESH_MS:
         return False
     if offers.has_unproven(sql) or bells.has_outstanding(sql, event.now_ms):
+        return False
+    if bells.to_probe(sql, event.data, event.record.pid, event.now_ms):
         return False
     return not openrows.open_by_priority(sql, event.now_ms, (NOW,), 1)
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, cast
-from claudemesh_mcp.routes import facts, jsontext, offers, records
+from claudemesh_mcp.routes import facts, jsontext, offers, records, wakerprobes
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.events import EVENTS, Event, Shows, goes_on, is_quiet
 from claudemesh_mcp.routes.frames import units_of
@@ -38,12 +38,14 @@ class _Side(NamedTuple):
         sql: The file; none if it takes nothing.
         shows: What is to be shown of it.
         is_locked: Whether it takes nothing just now.
+        is_quiet: Whether the event changed nothing there.
     """
 
     event: Event
     sql: sqlite3.Connection | None = None
     shows: Shows = None
     is_locked: bool = False
+    is_quiet: bool = False
 
 
 def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
@@ -77,8 +79,10 @@ def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
             if side.shows is not None:
                 room -= units_of(side.shows[1].text) + len(_GAP)
             sides.append(side)
-        if name == _STOP:
-            _agree(where, sides)
+        # Before anything is printed: a hook that is killed has shown nothing.
+        settle = {_STOP: _agree, _TOOL: _hold}.get(name)
+        if settle is not None:
+            settle(where, sides)
         _print(name, where, sides)
     finally:
         for side in sides:
@@ -111,7 +115,7 @@ def _ask(name: str, where: Places, event: Event) -> _Side:
             rests.take(sql, event.data, event.record)
         event = event._replace(now_ms=facts.corrected(sql, event.now_ms))
         if name == _TOOL and is_quiet(sql, event):
-            return _Side(event, sql)
+            return _Side(event, sql, is_quiet=True)
         with change(sql):
             return _Side(event, sql, EVENTS[name](sql, event))
     except (sqlite3.Error, OSError) as fault:
@@ -135,6 +139,32 @@ def _agree(where: Places, sides: list[_Side]) -> None:
                     goes_on(side.sql, side.event)
         except (sqlite3.Error, OSError) as fault:
             note_fault(where, f"hook {_STOP}", fault)
+
+
+def _hold(where: Places, sides: list[_Side]) -> None:
+    """Wait for the wakers that this look has asked to ring, a moment at most."""
+    asked = {
+        probe.nonce: side
+        for side in sides
+        if side.sql is not None and not side.is_quiet
+        for probe in wakerprobes.asked_at(side.sql, side.event.now_ms)
+    }
+    if not asked:
+        return
+
+    def are_rung() -> bool:
+        rung: set[str] = set()
+        for side in asked.values():
+            if side.sql is not None:
+                at_ms = side.event.now_ms
+                rung |= {one.nonce for one in wakerprobes.asked_at(side.sql, at_ms) if one.is_rung}
+        return rung >= asked.keys()
+
+    try:
+        transcript = next(iter(asked.values())).event.text("transcript_path")
+        wakerprobes.hold(transcript, asked, are_rung)
+    except sqlite3.Error as fault:
+        note_fault(where, f"hook {_TOOL}", fault)
 
 
 def _read(said: bytes) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from claudemesh_mcp.routes import facts
+from claudemesh_mcp.routes import bells, facts
 from tests.processes.test_watching import arrived, shown
 from tests.support.live import LIMIT_S, Live, a_moment, alive
 from tests.support.plugin import HELLO, Served
@@ -28,9 +28,10 @@ async def live(tmp_path: Path) -> AsyncIterator[Live]:
 
 
 @contextmanager
-def a_server(live: Live) -> Iterator[Served]:
+def a_server(live: Live, **settings: str) -> Iterator[Served]:
     """Start ada's server and be its client, which says each word itself."""
     own = {"CLAUDEMESH_NAME": "ada", "CLAUDE_CODE_SESSION_ID": "session of ada"}
+    own |= settings
     with subprocess.Popen(
         [sys.executable, "-m", "claudemesh_mcp", "mcp"],
         env=live.environment(**own),
@@ -95,3 +96,58 @@ async def test_the_channel_rings_from_initialized_on_with_texts_alone_and_proves
         await in_thread(lambda: ada.ask("ping"))
         assert (await in_thread(lambda: ada.call("mesh_info")))["unread"] == 1
         assert (await bob.reached("delivered", sent))["status"] == "delivered"
+
+
+async def test_the_channel_is_probed_once_before_the_result_of_a_tool_that_a_turn_has_called(
+    live: Live,
+) -> None:
+    bob = await live.join("bob")
+    with a_server(live) as ada:
+        in_thread = anyio.to_thread.run_sync
+
+        def begin() -> dict[str, Any]:
+            ada.ask("initialize", **HELLO)
+            ada.say({"method": "notifications/initialized"})
+            return ada.call("mesh_info")
+
+        info = await in_thread(begin)
+        file = live.home.sessions / info["me"]["peer"] / "peer.db"
+        # No hook has told of a turn: nobody would hear an answer.
+        assert (info["routes"]["channel"], ada.told) == ("untested", [])
+        note(file, facts.Activity.WORKING)
+        await shown(bob, "ada", {"status": "working"})
+        asked = {"name": "mesh_info", "arguments": {}}
+        ada.say({"id": "probing", "method": "tools/call", "params": asked})
+        rung, answered = await in_thread(lambda: (ada.hear(), ada.hear()))
+        assert answered["id"] == "probing"
+        assert rung["method"] == "notifications/claude/channel"
+        assert rung["params"]["content"].startswith("claudemesh: ready. Nothing waits, and")
+        assert rung["params"]["meta"] == {"messages": "0", "bell": nonce_in(file)}
+        with closing(sqlite3.connect(file, timeout=LIMIT_S)) as sql:
+            bells.answer(sql, f"<channel source='mesh'>{rung['params']['content']}</channel>", 9)
+            sql.commit()
+        info = await in_thread(lambda: ada.call("mesh_info"))
+        assert (info["routes"]["channel"], ada.told) == ("works", [])
+        await shown(bob, "ada", {"routes": ["channel"]})
+
+
+def nonce_in(file: Path) -> str:
+    with closing(sqlite3.connect(file)) as sql:
+        return facts.get(sql, facts.WAKER_PROBES[bells.CHANNEL]).partition(" ")[0]
+
+
+async def test_a_channel_that_is_off_is_not_probed(live: Live) -> None:
+    bob = await live.join("bob")
+    with a_server(live, CLAUDEMESH_CHANNEL="off") as ada:
+        in_thread = anyio.to_thread.run_sync
+
+        def begin() -> dict[str, Any]:
+            ada.ask("initialize", **HELLO)
+            ada.say({"method": "notifications/initialized"})
+            return ada.call("mesh_info")
+
+        info = await in_thread(begin)
+        note(live.home.sessions / info["me"]["peer"] / "peer.db", facts.Activity.WORKING)
+        await shown(bob, "ada", {"status": "working"})
+        await in_thread(lambda: ada.call("mesh_info"))
+        assert ada.told == []

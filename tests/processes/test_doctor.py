@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +16,11 @@ from claudemesh_mcp import meshes
 from claudemesh_mcp.config import Paths
 from claudemesh_mcp.home import Home
 from claudemesh_mcp.meshes import KnownMesh, Place
-from claudemesh_mcp.routes import facts
+from claudemesh_mcp.routes import bells, facts, wakerprobes
+from claudemesh_mcp.routes.processes import claim
+from claudemesh_mcp.routes.records import place
 from claudemesh_wire import VERSION
+from tests.processes.test_meeting import parent
 from tests.support.checkout import SESSION
 from tests.support.examining import a_machine, examined, install, states
 from tests.support.live import alive
@@ -326,6 +330,25 @@ async def test_a_session_whose_hooks_reach_no_model_is_warned_of(tmp_path: Path)
     assert "What the hooks of ada print does not reach the model" in found["message"]
     assert "bob: tool works, hooks works" in found["message"]
     assert "/hooks" in found["fix"]
+
+
+async def test_a_session_that_nothing_wakes_is_warned_of(tmp_path: Path) -> None:
+    async with alive(tmp_path) as live:
+        for name in ("ada", "bob"):
+            joined = await live.join(name, CLAUDEMESH_CHANNEL="off")
+            peer = (await joined.call("mesh_info"))["me"]["peer"]
+            # The process of the test stands for their monitors.
+            claim(place(live.home.data, parent(joined.pid), bells.MONITOR))
+            asked_ms = {"ada": 1, "bob": time.time_ns() // 1_000_000}[name]
+            with closing(sqlite3.connect(live.home.sessions / peer / "peer.db")) as sql, sql:
+                wakerprobes.ask(sql, bells.MONITOR, asked_ms)
+        await live.recorded("ada", "bob")
+        command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
+        done = await anyio.run_process(command, env=live.environment(), check=False)
+    (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "routes"]
+    assert found["state"] == "warn"
+    assert "Nothing wakes ada when idle" in found["message"]
+    assert "start that session anew" in found["fix"]
 
 
 def test_a_program_on_path_of_another_version_fails(shell: Shell) -> None:
