@@ -144,8 +144,11 @@ def to_probe(sql: sqlite3.Connection, data: Folder, pid: int, now_ms: int) -> st
         now_ms: The time.
     """
     for route in (MONITOR, REWAKE):
-        is_silent = health(sql, route, now_ms) is Health.SILENT
-        if not is_silent and holder(records.place(data, pid, route)):
+        known = health(sql, route, now_ms)
+        if known is Health.REACHES:
+            return None
+        # Last: to ask for a process's start takes a process on some systems.
+        if known is Health.UNTRIED and holder(records.place(data, pid, route)):
             return route if may_probe(sql, route) else None
     return None
 
