@@ -3,25 +3,23 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import anyio
-
-from tests.support.claude.asked import Place
 from tests.support.claude.beside import (
     EVENTS,
     a_plugin,
     file_of,
     hook,
     meshed,
+    result_in,
+    shown,
     until_met,
+    until_shown,
     until_told,
 )
-from tests.support.claude.client import LIMIT_S, Claude
+from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule, mesh
 from tests.support.claude.terminal import at_terminal
-from tests.support.live import LiveSession, a_moment
 
 READY = "claudemesh: ready. (probe "
 SILENT = "SELECT 1 FROM facts WHERE key = 'route.hooks' AND value = 'silent'"
@@ -40,24 +38,6 @@ def a_client(room: Room) -> Claude:
 def unheard(event: str) -> Sequence[str]:
     """Give a command in the place of an event's hook whose print is dropped."""
     return ["sh", "-c", '"$@" >/dev/null', "sh", *hook(event)]
-
-
-async def until_shown(bob: LiveSession, *routes: str) -> None:
-    """Wait until others are shown these routes of ada's."""
-    with anyio.fail_after(LIMIT_S):
-        while await shown(bob) != list(routes):
-            await a_moment()
-
-
-async def shown(bob: LiveSession) -> list[str]:
-    (ada,) = (await bob.call("search_peers", query="ada"))["peers"]
-    return ada["routes"]
-
-
-def told(ada: Claude) -> str:
-    """Give what the model of ada read last as the result of a tool."""
-    results: list[Any] = [one for one in ada.model.turns[-1].fresh if one.place is Place.RESULT]
-    return results[-1].text
 
 
 def nonces(ada: Claude) -> list[str]:
@@ -81,7 +61,7 @@ async def test_a_session_is_probed_with_its_first_prompt_and_others_see_that_it_
         assert len(ada.model.turns) == 1
         await terminal.type("How are you reached?")
         await terminal.shows("So it is.")
-        assert '"hooks":"works"' in told(ada)
+        assert '"hooks":"works"' in result_in(ada.model.turns[-1])
         # Once for each start, and another one when the session starts anew.
         await terminal.type("/clear")
         await until_shown(bob)
@@ -107,6 +87,6 @@ async def test_hooks_whose_print_is_dropped_are_not_called_a_way_to_the_model(
         assert await shown(bob) == []
         await terminal.type("How are you reached?")
         await terminal.shows("So it is.")
-        assert '"hooks":"silent"' in told(ada)
+        assert '"hooks":"silent"' in result_in(ada.model.turns[-1])
         await terminal.leave()
     assert nonces(ada) == []

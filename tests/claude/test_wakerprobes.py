@@ -3,15 +3,21 @@
 import json
 from pathlib import Path
 
-import anyio
-
-from tests.support.claude.asked import Asked, Place
-from tests.support.claude.beside import IDLE, a_plugin, file_of, meshed, until_met, until_told
-from tests.support.claude.client import LIMIT_S, Claude
+from tests.support.claude.asked import Place
+from tests.support.claude.beside import (
+    IDLE,
+    a_plugin,
+    file_of,
+    meshed,
+    result_in,
+    until_met,
+    until_shown,
+    until_told,
+)
+from tests.support.claude.client import Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule, mesh
 from tests.support.claude.terminal import Terminal, at_terminal
-from tests.support.live import LiveSession, a_moment
 
 READY = "claudemesh: ready. Nothing waits"
 PROBED = "SELECT 1 FROM facts WHERE key = 'route.probe.{}' AND value <> ''"
@@ -39,23 +45,6 @@ async def met(room: Room, terminal: Terminal) -> None:
     await until_met(room, terminal.pid)
 
 
-async def until_shown(bob: LiveSession, *routes: str) -> None:
-    """Wait until others are shown these routes of ada's."""
-    with anyio.fail_after(LIMIT_S):
-        while await shown(bob) != list(routes):
-            await a_moment()
-
-
-async def shown(bob: LiveSession) -> list[str]:
-    (ada,) = (await bob.call("search_peers", query="ada"))["peers"]
-    return ada["routes"]
-
-
-def told(asked: Asked) -> str:
-    """Give what a request has as the result of a tool."""
-    return next(block.text for block in asked.fresh if block.place is Place.RESULT)
-
-
 async def test_a_monitor_is_probed_at_the_first_tool_boundary_and_costs_no_turn(
     room: Room, tmp_path: Path
 ) -> None:
@@ -72,11 +61,11 @@ async def test_a_monitor_is_probed_at_the_first_tool_boundary_and_costs_no_turn(
         arrival = ada.model.arrival(READY)
         assert arrival.place is Place.SYSTEM
         # In the very request that has the tool's result.
-        assert "heron" in told(arrival.asked)
+        assert "heron" in result_in(arrival.asked)
         await until_shown(bob, "hooks", "monitor")
         await terminal.type("How are you reached?")
         await terminal.shows("So it is.")
-        info = json.loads(told(ada.model.turns[-1]))
+        info = json.loads(result_in(ada.model.turns[-1]))
         assert (info["routes"]["hooks"], info["routes"]["monitor"]) == ("works", "works")
         await terminal.leave()
     assert len(ada.model.arrivals(READY)) == 1
@@ -93,7 +82,7 @@ async def test_a_session_that_a_probe_has_shown_to_be_heard_is_woken_by_that_rou
         await met(room, terminal)
         await terminal.type("Run something.")
         await terminal.shows("It ran.")
-        assert "heron" in told(ada.model.arrival(READY).asked)
+        assert "heron" in result_in(ada.model.arrival(READY).asked)
         await until_shown(bob, "hooks", "rewake")
         # The hook that rang has ended; the end of the turn has started another.
         await until_told(file_of(room, terminal.pid), IDLE)
@@ -121,7 +110,7 @@ async def test_a_monitor_that_nobody_hears_is_silent_and_the_rewake_hook_is_prob
         assert ada.model.arrivals(READY) == []
         await terminal.type("How are you reached?")
         await terminal.shows("So it is.")
-        assert json.loads(told(ada.model.turns[-1]))["routes"]["monitor"] == "silent"
+        assert json.loads(result_in(ada.model.turns[-1]))["routes"]["monitor"] == "silent"
         await until_shown(bob, "hooks", "rewake")
         await terminal.leave()
     assert len(ada.model.arrivals(READY)) == 1

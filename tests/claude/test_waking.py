@@ -21,6 +21,7 @@ from tests.support.claude.beside import (
     spoilt,
     told_in,
     until_met,
+    until_shown,
     until_told,
 )
 from tests.support.claude.client import LIMIT_S, Claude
@@ -113,23 +114,14 @@ async def test_the_routes_of_a_session_are_shown_as_they_were_proven(
         await until_met(room, terminal.pid)
         # A turn of its human's proves the hooks, and costs no request more; no bell has come back.
         await terminal.prompt("Good morning.")
-        assert await shown(bob, "hooks") == ["hooks"]
+        await until_shown(bob, "hooks")
         await until_told(file_of(room, terminal.pid), IDLE)
         assert len(ada.model.turns) == 1
         await bob.call("send", to="ada", text=TEXT)
         await ada.model.arrived(TEXT)
-        assert await shown(bob, "monitor") == ["hooks", "monitor"]
+        await until_shown(bob, "hooks", "monitor")
         await terminal.leave()
     assert len(ada.model.turns) == 2
-
-
-async def shown(bob: LiveSession, route: str) -> list[str]:
-    """Wait until a route of ada's is shown to others; gives all of hers."""
-    with anyio.fail_after(LIMIT_S):
-        while True:
-            (ada,) = (await bob.call("search_peers", query="ada", detail=True))["peers"]
-            if route in ada["routes"]:
-                return ada["routes"]
 
 
 async def test_without_a_monitor_a_rewake_hook_wakes_it_again_and_again(

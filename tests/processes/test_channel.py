@@ -105,12 +105,7 @@ async def test_the_channel_is_probed_once_before_the_result_of_a_tool_that_a_tur
     with a_server(live) as ada:
         in_thread = anyio.to_thread.run_sync
 
-        def begin() -> dict[str, Any]:
-            ada.ask("initialize", **HELLO)
-            ada.say({"method": "notifications/initialized"})
-            return ada.call("mesh_info")
-
-        info = await in_thread(begin)
+        info = await in_thread(lambda: (ada.greet(), ada.call("mesh_info"))[1])
         file = live.home.sessions / info["me"]["peer"] / "peer.db"
         # No hook has told of a turn: nobody would hear an answer.
         assert (info["routes"]["channel"], ada.told) == ("untested", [])
@@ -141,12 +136,7 @@ async def test_a_channel_that_is_off_is_not_probed(live: Live) -> None:
     with a_server(live, CLAUDEMESH_CHANNEL="off") as ada:
         in_thread = anyio.to_thread.run_sync
 
-        def begin() -> dict[str, Any]:
-            ada.ask("initialize", **HELLO)
-            ada.say({"method": "notifications/initialized"})
-            return ada.call("mesh_info")
-
-        info = await in_thread(begin)
+        info = await in_thread(lambda: (ada.greet(), ada.call("mesh_info"))[1])
         note(live.home.sessions / info["me"]["peer"] / "peer.db", facts.Activity.WORKING)
         await shown(bob, "ada", {"status": "working"})
         await in_thread(lambda: ada.call("mesh_info"))

@@ -17,10 +17,11 @@ import anyio
 from claudemesh_mcp import routes
 from claudemesh_mcp.plugin import entries
 from claudemesh_mcp.routes import records
+from tests.support.claude.asked import Asked, Place
 from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Rule
-from tests.support.live import a_moment
+from tests.support.live import LiveSession, a_moment
 
 EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")
 MONITOR: Final = "Messages wait"
@@ -156,3 +157,21 @@ def end_leases(file: Path) -> None:
     with closing(sqlite3.connect(file, timeout=LIMIT_S)) as sql:
         sql.execute("UPDATE inbox SET lease_until_ms = 0 WHERE printed IS NULL")
         sql.commit()
+
+
+async def shown(bob: LiveSession, handle: str = "ada") -> list[str]:
+    """Give the routes by which others see that a session is reached."""
+    (row,) = (await bob.call("search_peers", query=handle))["peers"]
+    return row["routes"]
+
+
+async def until_shown(bob: LiveSession, *routes: str) -> None:
+    """Wait until others are shown these routes of ada's."""
+    with anyio.fail_after(LIMIT_S):
+        while await shown(bob) != list(routes):
+            await a_moment()
+
+
+def result_in(asked: Asked) -> str:
+    """Give what a request has, new, as the result of a tool."""
+    return [block for block in asked.fresh if block.place is Place.RESULT][-1].text
