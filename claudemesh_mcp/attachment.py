@@ -216,7 +216,10 @@ class Attachment:
             is_refused = isinstance(error.__cause__, ConnectionRefusedError)
             self._refusals = self._refusals + 1 if is_refused else 0
             self._failed_attempt = self._attempts
-            self._failure = known or Unavailable(f"The broker can't be reached: {error}.")
+            self._failure = known or Unavailable(
+                f"The broker can't be reached: {error}.",
+                "Try again; claudemesh doctor says what may be in the way.",
+            )
             if known is not None and known.code in _WORTH_SHOWING:
                 self._peer.detect(known)
         self._signal()

@@ -63,7 +63,14 @@ class Bundling:
                 return await self._client.call(message)
             await self._hand_over(bundle)
         finally:
-            _settle(bundle, Unavailable("The connection ended.", code="connection_lost"))
+            _settle(
+                bundle,
+                Unavailable(
+                    "The connection ended.",
+                    "It is restored by itself; try again.",
+                    code="connection_lost",
+                ),
+            )
         return await answer or await self._client.call(message)
 
     def _has_room(self, message: Send) -> bool:

@@ -32,7 +32,10 @@ async def catch_up(peer: Peer, client: Client, seq: int, head: bytes, least: int
             before = peer.trust.head.seq
             await anyio.to_thread.run_sync(peer.trust.extend, got.entries)
             if peer.trust.head.seq == before:
-                raise Unavailable("The broker did not send the membership log it speaks of.")
+                raise Unavailable(
+                    "The broker did not send the membership log it speaks of.",
+                    "Try again; if it goes on, do not rely on this broker.",
+                )
     except MeshError as error:
         if error.code.startswith("membership"):
             peer.detect(error)

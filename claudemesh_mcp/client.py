@@ -50,6 +50,9 @@ logger: Final = logging.getLogger(__name__)
 HANDSHAKE_TIMEOUT_S: Final = 10.0
 CALL_TIMEOUT_S: Final = 30.0
 _MOST_NOTICES: Final = 10_000
+_TRY_AGAIN: Final = (
+    "Try again; if it goes on, claudemesh status and its log say what the broker does."
+)
 # As base64 in a frame of 1 MiB.
 _MOST_OFFERED_BYTES: Final = 512 * 1024
 
@@ -130,7 +133,7 @@ class Client:
             with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
                 return await self._greet(credentials)
         except TimeoutError as error:
-            raise Unavailable("The broker did not answer the hello in time.") from error
+            raise Unavailable("The broker did not answer the hello in time.", _TRY_AGAIN) from error
         except LinkClosed as error:
             raise self._lost() from error
 
@@ -164,7 +167,9 @@ class Client:
             with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
                 challenge = await self._hear_challenge()
         except TimeoutError as error:
-            raise Unavailable("The broker did not say its first words in time.") from error
+            raise Unavailable(
+                "The broker did not say its first words in time.", _TRY_AGAIN
+            ) from error
         except LinkClosed as error:
             raise self._lost() from error
         check_challenge(challenge, broker or challenge.broker)
@@ -181,7 +186,9 @@ class Client:
             with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
                 return cast("ReplyT", await self._asked(request))
         except TimeoutError as error:
-            raise Unavailable("The broker did not answer in time.", code="timeout") from error
+            raise Unavailable(
+                "The broker did not answer in time.", _TRY_AGAIN, code="timeout"
+            ) from error
         except LinkClosed as error:
             raise self._lost() from error
 
@@ -196,7 +203,10 @@ class Client:
             if isinstance(event.notice, Closing):
                 self.closing = event.notice
                 raise self._lost()
-        raise ProtocolError("The broker did not begin with a challenge.")
+        raise ProtocolError(
+            "The broker did not begin with a challenge.",
+            "Perhaps it is something else that listens there: look at the broker's address.",
+        )
 
     async def _hello(
         self, credentials: Credentials, claims: bytes, key: VerifyKey, log: list[bytes]
@@ -300,7 +310,9 @@ class Client:
                     self.closing = notice
                 await self._tell.send(notice)
             case Asked(number, _):
-                refusal = ProtocolError("A session serves no requests.", code="unsupported")
+                refusal = ProtocolError(
+                    "A session serves no requests.", "Tell it by a notice.", code="unsupported"
+                )
                 await self._link.send(self._exchange.answer(number, refusal))
             case Malformed(error, answer):
                 logger.warning("a frame could not be understood: %s", error.code)
@@ -364,7 +376,7 @@ def _settle(waiting: asyncio.Future[_Outcome], outcome: _Outcome) -> None:
 def _give_up(waiting: asyncio.Future[_Outcome], timeout_s: float) -> None:
     late = Unavailable(
         f"The broker did not answer within {timeout_s:g} s.",
-        "Try again; if it goes on, claudemesh status and its log say what the broker does.",
+        _TRY_AGAIN,
         code="timeout",
     )
     _settle(waiting, late)

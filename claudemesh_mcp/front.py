@@ -32,13 +32,17 @@ def open_front(flags: Mapping[str, object]) -> tuple[Session, Offer]:
         # A server that dies is shown to the model without a reason; one that lives can say it.
         return RefusingSession(wrong), Offer()
     if settings.off:
-        off = Unavailable(
-            "claudemesh is switched off in this session.",
-            "Start the session without CLAUDEMESH=off.",
-            code="switched_off",
-        )
-        return RefusingSession(off), switched_off()
+        return RefusingSession(off()), switched_off()
     return ComingSession(settings), offer
+
+
+def off() -> Unavailable:
+    """Say that claudemesh takes no part in this session: a variable or a file says so."""
+    return Unavailable(
+        "claudemesh is switched off in this session.",
+        "Start the session with CLAUDEMESH=on to take part.",
+        code="switched_off",
+    )
 
 
 class RefusingSession:

@@ -162,7 +162,9 @@ def _kept_as(kept: sqlite3.Row) -> tuple[ReceiptStatus, str]:
 
 def _content(opened: Opened) -> tuple[ContentFields, str]:
     if opened.header.kind != KIND:
-        raise Refusal("The envelope is of an unknown kind.", code="unsupported_kind")
+        raise Refusal(
+            "The envelope is of an unknown kind.", "Update this side.", code="unsupported_kind"
+        )
     return unpack(opened.plaintext)
 
 
@@ -171,7 +173,7 @@ def _proven(prove: Callable[[Opened], Sender], opened: Opened) -> Sender:
         return prove(opened)
     except MeshError as error:
         # The log grew after the certificate was looked up: its member is none any more.
-        raise Refusal(error.reason, code="revoked") from error
+        raise Refusal(error.reason, error.hint, code="revoked") from error
 
 
 def _refuse(

@@ -66,7 +66,9 @@ class Line:
     def peer(self) -> Certificate:
         """Who is at the other end."""
         if self._peer is None:
-            raise ProtocolError("This line was not answered yet.", remote=False)
+            raise ProtocolError(
+                "This line was not answered yet.", "Wait for the answer.", remote=False
+            )
         return self._peer
 
     @property
@@ -82,7 +84,13 @@ class Line:
         """Take in data of the other end."""
         self._unread_bytes += len(data)
         if self._unread_bytes > _MOST_UNREAD_BYTES:
-            self.end(TooMuch("The other end sends more than is read here.", code="too_much_unread"))
+            self.end(
+                TooMuch(
+                    "The other end sends more than is read here.",
+                    "Ask it for less at once.",
+                    code="too_much_unread",
+                )
+            )
             return
         self._data.append(data)
         self._more.set()

@@ -114,7 +114,11 @@ def choose(meshes: Iterable[KnownMesh], wanted: str) -> KnownMesh:
             return one
     begun = [one for one in known if is_called(one, wanted)]
     if len(begun) > 1:
-        raise Conflict(f"{len(begun)} meshes have ids that begin with {wanted}.", code="ambiguous")
+        raise Conflict(
+            f"{len(begun)} meshes have ids that begin with {wanted}.",
+            "Write more of the id, or a name; claudemesh mesh list shows both.",
+            code="ambiguous",
+        )
     if begun:
         return begun[0]
     names = [LOCAL, *(one.name for one in known)]

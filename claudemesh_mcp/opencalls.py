@@ -59,7 +59,11 @@ class OpenCalls:
             The answer, if the call can't be started.
         """
         if request.id in self._running:
-            error = Conflict("A request with this id is still open.", code="id_in_use")
+            error = Conflict(
+                "A request with this id is still open.",
+                "Give each an id of its own.",
+                code="id_in_use",
+            )
             return Fault(jsonrpc.INVALID_REQUEST, error)
         if len(self._running) >= MAX_AT_ONCE:
             reason = f"{MAX_AT_ONCE} calls are open already."

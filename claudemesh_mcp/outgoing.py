@@ -69,9 +69,9 @@ def _valid_if(wanted: Mapping[Any, Any]) -> ValidIf:
     sha = wanted.get("git_sha")
     try:
         if set(wanted) != {"git_sha"} or not isinstance(sha, str):
-            raise Invalid("valid_if is git_sha and nothing else.")
+            raise ValueError("valid_if is git_sha and nothing else")
         return ValidIf(git_sha=sha.lower())
-    except (ValueError, Invalid) as error:
+    except ValueError as error:
         raise Invalid(
             "valid_if names the commit that a reader must have checked out, and nothing else.",
             'As {"git_sha": "1a2b3c4"}: 7 to 64 digits of what `git rev-parse HEAD` prints.',

@@ -125,7 +125,7 @@ class PeerFile:
 
     def _hand_in(self, change: Change[R], needs: Needs) -> asyncio.Future[R]:
         if self._ended is not None:
-            raise Unavailable("The peer file is closed.", code="closed")
+            raise Unavailable("The peer file is closed.", "Open its session again.", code="closed")
         future: asyncio.Future[R] = self._loop.create_future()
         self._thread.put(Job(self._worker, change, needs, future))
         return future

@@ -55,7 +55,11 @@ class Policy:
             return Ruling(wakes=priority in _MAY_WAKE)
         granted = self._granted()
         if granted is not None and sender.member in granted.blocked:
-            raise Refusal("The member is blocked here.", code=BLOCKED)
+            raise Refusal(
+                "The member is blocked here.",
+                "To take what it writes again: claudemesh unblock NAME",
+                code=BLOCKED,
+            )
         member = self.peer.trust.chain.members[sender.member]
         if granted is None or not self._right(granted, member, Capability.MESSAGE).allowed:
             return _held(sql, sender)
@@ -202,7 +206,11 @@ class Policy:
 def _held(sql: sqlite3.Connection, sender: Sender) -> Ruling:
     # What nobody may ever read must not fill this disk.
     if held.count(sql, sender.member) >= MAX_HELD:
-        raise Refusal("Too many messages of its member are held here.", code="held_full")
+        raise Refusal(
+            "Too many messages of its member are held here.",
+            "claudemesh allow NAME lets them through, claudemesh discard NAME declines them.",
+            code="held_full",
+        )
     return Ruling(held=Capability.MESSAGE, wakes=False)
 
 

@@ -195,7 +195,14 @@ class Receiving:
             except Exception:
                 # One that hits a mistake of ours must not keep all the others out.
                 logger.exception("a delivery could not be taken in")
-                return Taken(None, Refusal("It could not be taken in.", code="internal"))
+                return Taken(
+                    None,
+                    Refusal(
+                        "It could not be taken in.",
+                        "The log of this session says more.",
+                        code="internal",
+                    ),
+                )
 
         return await peer.file.write(keep) if copies else []
 

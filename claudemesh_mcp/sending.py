@@ -303,7 +303,9 @@ class Sending:
         # By the clock it was made by, before that one is put right.
         left_ms = row.expires_ms - peer.now_ms()
         if left_ms <= 0:
-            raise Conflict("The message expired before the broker took it.", code="expired")
+            raise Conflict(
+                "The message expired before the broker took it.", "Send it again.", code="expired"
+            )
         broker_ms = refusal.details.get("now_ms")
         if refusal.code == "clock" and isinstance(broker_ms, int):
             peer.set_clock(broker_ms)
@@ -341,7 +343,11 @@ class Sending:
     async def _resolve(self, to: tuple[str, ...], *, fresh: bool = False) -> Resolution:
         client = self._client
         if client is None:
-            raise Unavailable("There is no connection to the broker.", code="not_connected")
+            raise Unavailable(
+                "There is no connection to the broker.",
+                "It is restored by itself; try again.",
+                code="not_connected",
+            )
         return await self._resolving.resolve(client, to, fresh=fresh)
 
     def _sealer(self, resolution: Resolution) -> outbox.Seal:

@@ -174,7 +174,9 @@ class Connection:
             case "ping":
                 return {}
             case "tools/list" | "tools/call" | "logging/setLevel" if not self._version:
-                error = Conflict("There was no `initialize` yet.", code="not_initialized")
+                error = Conflict(
+                    "There was no `initialize` yet.", "Begin with it.", code="not_initialized"
+                )
                 return Fault(jsonrpc.INVALID_REQUEST, error)
             case "tools/list":
                 return self._list_tools(params.get("cursor"))
@@ -184,13 +186,17 @@ class Connection:
                 return self._set_level(params.get("level"))
             case _:
                 reason = f"There is no method {quoted(request.method)}."
-                error = NotFound(reason, code="unknown_method")
+                error = NotFound(
+                    reason, "Use those for tools: no others are served.", code="unknown_method"
+                )
                 return Fault(jsonrpc.METHOD_NOT_FOUND, error)
 
     def _initialize(self, params: Json) -> Json | Fault:
         wanted, client = params.get("protocolVersion"), params.get("clientInfo")
         if self._version:
-            error = Conflict("`initialize` was answered before.", code="already_initialized")
+            error = Conflict(
+                "`initialize` was answered before.", "Go on without it.", code="already_initialized"
+            )
             return Fault(jsonrpc.INVALID_REQUEST, error)
         if not isinstance(wanted, str):
             return invalid_params("`protocolVersion` is not a text.", f"Ask for {NEWEST}.")

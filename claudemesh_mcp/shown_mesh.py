@@ -140,9 +140,14 @@ async def profile(peer: Peer, client: Client, change: dict[str, Any]) -> Profile
         request = UpdatePresence(**change)
     except ValidationError as error:
         first = error.errors()[0]
-        raise Invalid(f"{first['loc'][0]}: {first['msg']}.") from error
+        raise Invalid(
+            f"{first['loc'][0]}: {first['msg']}.",
+            "role takes 80 characters, summary 500; status is idle, working or dnd.",
+        ) from error
     if len(request.model_dump_json(include={"profile"})) > 2 * MAX_PROFILE_BYTES:
-        raise Invalid(f"profile is at most {MAX_PROFILE_BYTES} bytes of JSON.")
+        raise Invalid(
+            f"profile is at most {MAX_PROFILE_BYTES} bytes of JSON.", "Leave some of it out."
+        )
     card = await _updated(peer, client, request)
     if card.handle != peer.handle:
         await certify(peer, client, card.handle)
@@ -178,7 +183,7 @@ async def join(client: Client, group: str, role: str) -> GroupResult:
     try:
         request = JoinGroup(group=_group(group), role=role)
     except ValidationError as error:
-        raise Invalid("role is at most 80 characters.") from error
+        raise Invalid("role is at most 80 characters.", "Shorten it.") from error
     return _groups(await client.call(request))
 
 

@@ -312,7 +312,11 @@ def _speaks_for(peer: Peer, told: RecipientReceipts, batch: SignedReceipts) -> b
     if batch.recipient == told.peer:
         return True
     if not told.certificate:
-        raise Forbidden(f"The broker has no certificate of {told.peer} any more.", code="unproved")
+        raise Forbidden(
+            f"The broker has no certificate of {told.peer} any more.",
+            "Nothing proves what is said of it; ask its member, if it matters.",
+            code="unproved",
+        )
     # The id of a peer is made of its member's: the certificate of no other can carry it.
     meant = Certificate.parse(told.certificate).fields
     signer = peer.trust.known(batch.certificate)

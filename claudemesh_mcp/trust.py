@@ -130,10 +130,18 @@ class Trust:
         """
         seen = header.mh
         if seen.seq > self.head.seq:
-            raise Refusal("The sender knows membership entries we lack.", code="membership_behind")
+            raise Refusal(
+                "The sender knows membership entries we lack.",
+                "Fetch them, and look at it again.",
+                code="membership_behind",
+            )
         ours = self.chain.head_at(seen.seq)
         if ours is None or ours.hash != public_hash(seen.head):
-            raise Refusal("The sender was shown another membership log.", code="membership_fork")
+            raise Refusal(
+                "The sender was shown another membership log.",
+                "An admin has to say which history is right.",
+                code="membership_fork",
+            )
 
     def verify(self, blob: bytes) -> Certificate:
         """Verify a certificate through the chain and remember it.
@@ -187,14 +195,18 @@ class Trust:
         if certificate is None:
             refused = self._refused.get(digest)
             if refused is None:
-                raise Refusal("The sender's certificate is not here.", code="unknown_certificate")
+                raise Refusal(
+                    "The sender's certificate is not here.",
+                    "Fetch it, and look at it again.",
+                    code="unknown_certificate",
+                )
             error = refused[1]
             code = "revoked" if error.code in _REVOKED else error.code
-            raise Refusal(error.reason, code=code) from error
+            raise Refusal(error.reason, error.hint, code=code) from error
         try:
             self.member_of(certificate, header.ts)
         except MeshError as error:
-            raise Refusal(error.reason, code="revoked") from error
+            raise Refusal(error.reason, error.hint, code="revoked") from error
         return certificate
 
     def member_of(self, certificate: Certificate, at_ms: int | None = None) -> Member:
@@ -229,7 +241,7 @@ class Trust:
         """
         refused = self._refused.get(batch.certificate)
         if refused is not None and refused[1].code in _REVOKED:
-            raise Forbidden(refused[1].reason, code="revoked")
+            raise Forbidden(refused[1].reason, refused[1].hint, code="revoked")
         certificate = self.known(batch.certificate)
         genuine = (
             certificate is not None

@@ -223,7 +223,9 @@ class Tunnels:
         is_fresh = abs(peer.now_ms() - said.at) <= MAX_CLOCK_ERROR_MS
         if (said.mesh, said.caller, said.callee) != here or not is_fresh:
             raise Forbidden(
-                "An offer of a line was not meant for here and now.", code="stale_offer"
+                "An offer of a line was not meant for here and now.",
+                "Compare the clocks of both machines, and try again.",
+                code="stale_offer",
             )
         own, key = peer.certified(), EphemeralKey(secrets.token_bytes(KEY_BYTES))
         secret = key.agree(said.eph)

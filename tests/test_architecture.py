@@ -1,7 +1,8 @@
 """Guards the shape of the code: small files, layers, one name per feature on each side.
 
-It reads the checkout through ``support/checkout.py`` and the catalogue, the handler table and the
-tool registry as they are after import; ``test_documents.py`` does the same for the documents.
+It reads the checkout through ``support/checkout.py`` and ``support/refusals.py``, and the
+catalogue, the handler table and the tool registry as they are after import; ``test_documents.py``
+does the same for the documents.
 """
 
 import ast
@@ -13,13 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from packaging.requirements import Requirement
 
 import claudemesh_mcp.tools
 from claudemesh_broker import service
 from claudemesh_wire import VERSION
-from claudemesh_wire.errors import CLASSES, MeshError
 from claudemesh_wire.message import CATALOGUE, Request, Rule
+from claudemesh_wire.remedies import REMEDIES
 from tests.support.checkout import (
     BROKER,
     ROOT,
@@ -33,6 +35,7 @@ from tests.support.checkout import (
     strings,
     tree,
 )
+from tests.support.refusals import errors_made, has_hint
 
 MOST_LINES = 400
 NO_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
@@ -180,28 +183,44 @@ def test_the_lock_names_no_place_to_fetch_from() -> None:
     assert [block for block in blocks if "==" in block and "--hash=sha256:" not in block] == []
 
 
-def test_every_refusal_of_what_sessions_offer_each_other_says_what_to_do() -> None:
-    kinds = {kind.__name__ for kind in (MeshError, *CLASSES.values())}
-    folders = [SESSION / name for name in ("calling", "hosting", "tools")]
-    paths = [
-        *python_files(*folders),
-        SESSION / "imports.py",
-        BROKER / "features" / "mcp_servers.py",
+def test_every_error_says_what_can_be_done_about_it() -> None:
+    made = [one for path in python_files(SESSION, BROKER, WIRE) for one in errors_made(path)]
+    silent = [
+        one.place
+        for one in made
+        if not one.has_hint and one.code not in REMEDIES and one.category not in REMEDIES
     ]
-    found = [
-        f"{name_of(path)}:{node.lineno}"
-        for path in paths
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") in kinds
-        and not has_hint(node)
-    ]
-    assert len(paths) > 20
-    assert found == []
+    assert len(made) > 400
+    assert silent == []
 
 
-def has_hint(call: ast.Call) -> bool:
-    """Tell whether an error that is made has a second text, or one named so, that is not empty."""
-    named = [one.value for one in call.keywords if one.arg == "hint"]
-    given = [*call.args[1:2], *named]
-    return any(not (isinstance(one, ast.Constant) and not one.value) for one in given)
+@pytest.mark.parametrize(
+    "hint",
+    [
+        '""',
+        'hint=""',
+        '" "',
+        'f""',
+        "f'{\"\"}'",
+        '"Do that." if others else ""',
+        'others or ""',
+        'others and "Do that."',
+        '"" + ""',
+        "_NOTHING",
+        "nothing",
+        "perhaps",
+        "code=CODE",
+    ],
+)
+def test_an_empty_text_is_no_hint(hint: str) -> None:
+    file = ast.parse(
+        f"""
+_NOTHING: Final = ""
+
+def refuse(others, nothing="", *, perhaps="Do that.") -> MeshError:
+    perhaps = ""
+    return Conflict("So it is.", {hint})
+"""
+    )
+    (call,) = (one for one in ast.walk(file) if isinstance(one, ast.Call))
+    assert not has_hint(call, file)

@@ -206,7 +206,11 @@ def _allowed(row: Row, asker: Asker, blocking: frozenset[str]) -> Row:
     if row["peer"] == asker.peer:
         raise Invalid(f"{name} is this session itself.", "Write to others.")
     if member is None or member.removed:
-        raise Forbidden(f"The member behind {name} was removed.", code="member_removed")
+        raise Forbidden(
+            f"The member behind {name} was removed.",
+            "search_peers shows who is here; an admin can take it back: claudemesh unban NAME",
+            code="member_removed",
+        )
     check_expiry(member, asker.now_ms)
     if row["member"] in blocking:
         raise Forbidden(

@@ -261,7 +261,11 @@ def read_card(sql: Sql, chain: Chain, peer: str, now_ms: int) -> PeerCard:
     """
     row = sql.one(_CARD, chain.mesh, peer)
     if row is None:
-        raise NotFound(f"There is no peer {peer} in this mesh.", code="unknown_peer")
+        raise NotFound(
+            f"There is no peer {peer} in this mesh.",
+            "search_peers shows who is here; who is missing there has to connect again.",
+            code="unknown_peer",
+        )
     groups = sql.all(
         "SELECT name, role FROM groups WHERE mesh = ? AND peer = ? ORDER BY name", chain.mesh, peer
     )

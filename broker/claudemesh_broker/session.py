@@ -267,7 +267,9 @@ class Session:
 
     async def _outcome(self, request: Request[Any]) -> Message | MeshError:
         if self._context is None:
-            return ProtocolError("A request was heard before the hello.", remote=False)
+            return ProtocolError(
+                "A request was heard before the hello.", "Say hello first.", remote=False
+            )
         try:
             return await self._service.call(self._context, request)
         except MeshError as refusal:

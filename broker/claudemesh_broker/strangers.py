@@ -87,7 +87,11 @@ class Strangers:
             raise _unknown_invite()
         chain = await self._chain(said.mesh)
         if chain.is_present(said.by):
-            raise Conflict("This member is in the mesh already.", code="already_a_member")
+            raise Conflict(
+                "This member is in the mesh already.",
+                "claudemesh members lists those who are.",
+                code="already_a_member",
+            )
         now_ms = self._parts.now_ms()
         if said.by in chain.members:
             _check_may_come(chain.members[said.by], now_ms)
@@ -109,7 +113,11 @@ class Strangers:
     async def _chain(self, mesh: str) -> Chain:
         chain = await self._parts.roster.load(mesh)
         if chain is None:
-            raise NotFound("This broker does not know the mesh.", code="unknown_mesh")
+            raise NotFound(
+                "This broker does not know the mesh.",
+                "Try again when a member of it has connected, which brings the membership log.",
+                code="unknown_mesh",
+            )
         return chain
 
 

@@ -14,6 +14,7 @@ from claudemesh_wire.errors import Invalid
 
 VERSION: Final = 1
 MAX_WHOLE: Final = 2**53 - 1
+HALVES: Final = "Leave out the half of a surrogate pair that is in it."
 _ENCODER: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
 )
@@ -39,7 +40,7 @@ def encode(fields: dict[str, Any] | Signed) -> bytes:
     try:
         return _ENCODER.encode(present).encode()
     except UnicodeEncodeError as error:
-        raise Invalid("A text is not valid Unicode.", code="malformed") from error
+        raise Invalid("A text is not valid Unicode.", HALVES, code="malformed") from error
 
 
 def decode(payload: bytes, model: type[ModelT], what: str) -> ModelT:

@@ -85,7 +85,11 @@ class Certificate:
         parsed = cls(blob, fields)
         _ = parsed.sign_key, parsed.kem_key
         if fields.peer != peer_id(fields.mesh, fields.member, unb64(fields.anchor)):
-            raise Invalid("A certificate is for a peer of somebody else.", code="foreign_peer")
+            raise Invalid(
+                "A certificate is for a peer of somebody else.",
+                "Make it for a peer of the member that signs it.",
+                code="foreign_peer",
+            )
         if fields.not_after - fields.not_before > MAX_LIFETIME_MS:
             raise Invalid("A certificate is valid for too long.", code="malformed")
         return parsed

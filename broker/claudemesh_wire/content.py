@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 from claudemesh_wire import canonical
-from claudemesh_wire.envelope import Refusal
+from claudemesh_wire.envelope import AGAIN, Refusal
 from claudemesh_wire.errors import Invalid
 from claudemesh_wire.message import MessageId
 
@@ -73,7 +73,9 @@ def pack(fields: ContentFields, text: str) -> bytes:
     try:
         return _LENGTH.pack(len(raw)) + raw + text.encode()
     except UnicodeEncodeError as error:
-        raise Invalid("The text is not valid Unicode.", code="malformed") from error
+        raise Invalid(
+            "The text is not valid Unicode.", canonical.HALVES, code="malformed"
+        ) from error
 
 
 def unpack(plaintext: bytes) -> tuple[ContentFields, str]:
@@ -86,8 +88,8 @@ def unpack(plaintext: bytes) -> tuple[ContentFields, str]:
         (length,) = _LENGTH.unpack_from(plaintext)
         start = _LENGTH.size + length
         if start > len(plaintext):
-            raise Refusal("The content is cut short.", code="bad_content")
+            raise Refusal("The content is cut short.", AGAIN, code="bad_content")
         fields = canonical.decode(plaintext[_LENGTH.size : start], ContentFields, "content")
         return fields, plaintext[start:].decode()
     except (struct.error, UnicodeDecodeError, Invalid) as error:
-        raise Refusal("The content is not that of a message.", code="bad_content") from error
+        raise Refusal("The content is not that of a message.", AGAIN, code="bad_content") from error

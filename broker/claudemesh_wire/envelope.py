@@ -55,7 +55,7 @@ _NONCE: Final = bytes(12)
 _PREFIX: Final = struct.Struct(">BHI")
 _SMALL_STEP: Final = 256
 _LARGE_STEP: Final = 4096
-
+AGAIN: Final = "Ask its sender to send it again."
 TRANSIENT: Final = frozenset({"unknown_certificate", "membership_behind", "future"})
 
 
@@ -268,9 +268,9 @@ def seal(
             code="too_many_recipients",
         )
     if not len(readers) == len(header.to) == len(header.kgen):
-        raise Invalid("Every recipient needs one key and one generation.")
+        raise Invalid("Every recipient needs one key and one generation.", "Give both for each.")
     if len(content_key) != KEY_BYTES:
-        raise Invalid("A content key is not 32 bytes.", code="bad_key")
+        raise Invalid("A content key is not 32 bytes.", "Draw 32 random ones.", code="bad_key")
     committed = header.model_copy(update={"kc": b64(_commitment(content_key))})
     raw = canonical.encode(committed.model_dump(mode="json", by_alias=True))
     padded = _pad(plaintext)
@@ -296,14 +296,14 @@ def open_copy(copy: Copy, reader: Reader) -> Opened:
     _check_audience(header, reader)
     _check_time(header, reader.now_ms)
     if reader.seen_before(header.sender, header.id):
-        raise Refusal("The envelope was received before.", code="replay")
+        raise Refusal("The envelope was received before.", "Look into the inbox.", code="replay")
     content_key = _open_slot(copy, header, reader)
     if not same(unb64(header.kc), _commitment(content_key)):
-        raise Refusal("The envelope's key is not the one committed to.", code="commitment")
+        raise Refusal("The envelope's key is not the one committed to.", AGAIN, code="commitment")
     try:
         padded = AESGCM(content_key).decrypt(_NONCE, copy.body, copy.header_hash)
     except InvalidTag as error:
-        raise Refusal("The envelope's body was altered.", code="bad_body") from error
+        raise Refusal("The envelope's body was altered.", AGAIN, code="bad_body") from error
     return Opened(header, copy.header_hash, certificate, _unpad(padded))
 
 
@@ -317,7 +317,9 @@ def _check_signature(copy: Copy, header: Header, certificate: Certificate) -> No
     if public_hash(header.cert) != certificate.hash or fields.peer != header.sender:
         raise Refusal("The certificate is not the sender's.", code="wrong_certificate")
     if fields.mesh != header.mesh or not certificate.covers(header.ts):
-        raise Refusal("The certificate did not hold when this was written.", code="not_certified")
+        raise Refusal(
+            "The certificate did not hold when this was written.", AGAIN, code="not_certified"
+        )
     if len(copy.slot_hashes) != HASH_BYTES * len(header.to):
         raise Refusal("The envelope's hashes do not fit its readers.", code="malformed")
     if not verify_key_accepts(copy, certificate.sign_key):
@@ -331,7 +333,7 @@ def _check_audience(header: Header, reader: Reader) -> None:
     if direct and header.conv != direct_conversation([header.sender, *header.to]):
         raise Refusal("The envelope names a conversation of others.", code="wrong_conversation")
     if reader.peer not in header.to:
-        raise Refusal("The envelope is not addressed to this peer.", code="not_addressed")
+        raise Refusal("The envelope is not addressed to this peer.", AGAIN, code="not_addressed")
 
 
 def _check_time(header: Header, now_ms: int) -> None:
@@ -340,18 +342,18 @@ def _check_time(header: Header, now_ms: int) -> None:
     if not header.ts <= header.exp <= header.ts + MAX_TTL_MS + MAX_AHEAD_MS:
         raise Refusal("The envelope's lifetime is out of bounds.", code="malformed")
     if now_ms > header.exp:
-        raise Refusal("The envelope has expired.", code="expired")
+        raise Refusal("The envelope has expired.", AGAIN, code="expired")
 
 
 def _open_slot(copy: Copy, header: Header, reader: Reader) -> bytes:
     position = header.to.index(reader.peer)
     hashes = copy.slot_hashes[position * HASH_BYTES : (position + 1) * HASH_BYTES]
     if hashlib.sha256(copy.slot).digest() != hashes:
-        raise Refusal("The slot is not the one the sender signed.", code="wrong_slot")
+        raise Refusal("The slot is not the one the sender signed.", AGAIN, code="wrong_slot")
     key = reader.kem_key(header.kgen[position])
     opened = key.open(copy.slot, SLOT_INFO + copy.header_hash) if key else None
     if opened is None or len(opened) != KEY_BYTES:
-        raise Refusal("The key this was sealed to is gone.", code="no_key")
+        raise Refusal("The key this was sealed to is gone.", AGAIN, code="no_key")
     return opened
 
 
@@ -394,5 +396,5 @@ def _pad(plaintext: bytes) -> bytes:
 def _unpad(padded: bytes) -> bytes:
     stripped = padded.rstrip(b"\x00")
     if not stripped.endswith(b"\x80"):
-        raise Refusal("The envelope's padding is broken.", code="bad_body")
+        raise Refusal("The envelope's padding is broken.", AGAIN, code="bad_body")
     return stripped[:-1]

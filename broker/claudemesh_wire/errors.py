@@ -1,5 +1,7 @@
 """The eight ways a request can fail, each one sentence that a user can act on.
 
+Whoever makes one says what can be done about it, or leaves that to ``remedies.py``.
+
 Everything that refuses raises one of these; only ``service.py``, ``rest.py``, ``client.py``,
 ``server.py`` and ``opencalls.py`` translate them::
 
@@ -16,13 +18,15 @@ Everything that refuses raises one of these; only ``service.py``, ``rest.py``, `
 
 from typing import Any, ClassVar, Final
 
+from claudemesh_wire.remedies import remedy
+
 
 class MeshError(Exception):
     """A refusal with a stable code, one sentence of fact, and one of remedy.
 
     Args:
         reason: What is the case, as one sentence.
-        hint: What the reader can do about it; empty when there is nothing to do.
+        hint: What the reader can do about it; without one, what is known of the code.
         code: A stable snake_case name, when the class's own says too little.
         retry_after_s: Seconds after which a repeat may work.
         details: Data that goes with the refusal (candidates, a new list); JSON values only.
@@ -43,8 +47,8 @@ class MeshError(Exception):
         """Keep the parts apart, so that each surface can show them in its own way."""
         super().__init__(reason)
         self.reason = reason
-        self.hint = hint
         self.code = code or self.category
+        self.hint = hint or remedy(self.code, self.category)
         self.retry_after_s = retry_after_s
         self.details: dict[str, Any] = details or {}
 

@@ -17,6 +17,7 @@ from claudemesh_wire.message import KIND_GRAMMAR, Message
 
 MAX_FRAME_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
+_COMPARE: Final = "Compare claudemesh --version on both sides."
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,14}", re.ASCII)
 # Possessive: remembering where to backtrack to would take 100 times the frame's size.
 _STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -44,7 +45,10 @@ def encode(number: int, answers: int, message: Message) -> str:
     try:
         body = message.model_dump_json(exclude_none=True)
     except PydanticSerializationError as error:
-        raise Invalid(f"A value in {message.kind} cannot be written as JSON.") from error
+        raise Invalid(
+            f"A value in {message.kind} cannot be written as JSON.",
+            "Leave out what is no JSON, as half of a surrogate pair.",
+        ) from error
     text = f"{number} {answers} {message.kind} {body}"
     check_size(text)
     return text
@@ -60,14 +64,14 @@ def decode(text: str) -> Frame:
     check_size(text)
     fields = text.split(" ", 3)
     if len(fields) != 4:  # noqa: PLR2004 - the four fields of the grammar above
-        raise Invalid("The frame is not NUMBER ANSWERS KIND BODY.", "Check the client's version.")
+        raise Invalid("The frame is not NUMBER ANSWERS KIND BODY.", _COMPARE)
     number, answers, kind, body = fields
     if not is_number(number) or not is_number(answers):
-        raise Invalid("A frame number is not a whole number below 10^15.")
+        raise Invalid("A frame number is not a whole number below 10^15.", _COMPARE)
     if number != "0" and answers != "0":
-        raise Invalid("A frame is a request or an answer, not both.")
+        raise Invalid("A frame is a request or an answer, not both.", _COMPARE)
     if not KIND_GRAMMAR.fullmatch(kind):
-        raise Invalid("The frame's kind is not a kind.")
+        raise Invalid("The frame's kind is not a kind.", _COMPARE)
     check_depth(body)
     return Frame(int(number), int(answers), kind, body)
 
@@ -102,4 +106,7 @@ def check_depth(body: str) -> None:
             return
         brackets = brackets.replace(b"{}", b"")
     if b"{" in brackets:
-        raise Invalid(f"The body is nested deeper than {MAX_DEPTH} levels.")
+        raise Invalid(
+            f"The body is nested deeper than {MAX_DEPTH} levels.",
+            "Nest it less, or send it as a text.",
+        )

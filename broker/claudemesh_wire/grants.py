@@ -174,7 +174,11 @@ def believe(chain: Chain, blob: bytes) -> Grant:
         raise Invalid("A grant belongs to another mesh.", code="wrong_mesh")
     member = chain.member(grant.fields.by)
     if not grant.is_signed_by(member.key):
-        raise Forbidden(f"A grant was not signed by {member.name}.", code="grant_forged")
+        raise Forbidden(
+            f"A grant was not signed by {member.name}.",
+            "It counts for nothing: that member has to grant it itself.",
+            code="grant_forged",
+        )
     return grant
 
 

@@ -150,7 +150,7 @@ class SigningKey:
     def __post_init__(self) -> None:
         """Refuse anything but 32 bytes."""
         if len(self.seed) != KEY_BYTES:
-            raise Invalid("A signing seed is not 32 bytes.", code="bad_key")
+            raise Invalid("A signing seed is not 32 bytes.", "Give the whole seed.", code="bad_key")
 
     def __repr__(self) -> str:
         """Never show the seed."""
@@ -207,7 +207,7 @@ class KemPrivateKey:
     def __post_init__(self) -> None:
         """Refuse anything but 32 bytes."""
         if len(self.raw) != KEY_BYTES:
-            raise Invalid("An opening key is not 32 bytes.", code="bad_key")
+            raise Invalid("An opening key is not 32 bytes.", "Give the whole key.", code="bad_key")
 
     def __repr__(self) -> str:
         """Never show the key."""

@@ -118,6 +118,7 @@ class Chain:
         if not certificate.is_signed_by(member.key):
             raise Forbidden(
                 f"A certificate for {said.handle} was not signed by {member.name}.",
+                "It counts for nothing: that member has to certify its sessions itself.",
                 code="certificate_forged",
             )
         if (member.id, b64(certificate.sign_key.fingerprint)) in self.revoked:
@@ -145,7 +146,12 @@ class Chain:
         if unb64(said.prev) != self.head.hash:
             raise Conflict("A membership entry follows another history.", code="membership_fork")
         if self.ended:
-            raise Forbidden("An owner has ended this mesh.", code="mesh_ended")
+            raise Forbidden(
+                "An owner has ended this mesh.",
+                "claudemesh mesh leave takes it off your list; claudemesh mesh create makes"
+                " another.",
+                code="mesh_ended",
+            )
         changed = _founded(self, entry) if said.seq == 1 else _changed(self, entry)
         return replace(
             changed, entries=(*self.entries, entry.blob), head=Head(said.seq, entry.hash)
@@ -324,7 +330,7 @@ def _renamed(chain: Chain, signer: Member, entry: Entry) -> Chain:
     if not signer.may_give(Role.ADMIN):
         raise _forbidden(f"{signer.name} may not rename the mesh.")
     if not entry.fields.mesh_name:
-        raise Invalid("A new name of the mesh is empty.", code="malformed")
+        raise Invalid("A new name of the mesh is empty.", "Give it one.", code="malformed")
     return replace(chain, name=entry.fields.mesh_name)
 
 

@@ -209,7 +209,11 @@ class Sealing:
 
     def _nonce(self) -> bytes:
         if self._count >= _MOST_SEALED:
-            raise ProtocolError("A tunnel has been used for too long.", code="tunnel_broken")
+            raise ProtocolError(
+                "A tunnel has been used for too long.",
+                "Try again over a new one.",
+                code="tunnel_broken",
+            )
         nonce = self._count.to_bytes(_NONCE_BYTES, "big")
         self._count += 1
         return nonce

@@ -217,7 +217,11 @@ def _ignore(_params: dict[str, Any]) -> None:
 
 
 async def _nobody(_method: str, _params: dict[str, Any]) -> dict[str, Any]:
-    raise Unavailable("Nobody can be asked here.", code="client_cannot")
+    raise Unavailable(
+        "Nobody can be asked here.",
+        "Call it from a Claude Code session, whose client may ask its user.",
+        code="client_cannot",
+    )
 
 
 async def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:

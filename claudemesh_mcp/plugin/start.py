@@ -127,13 +127,11 @@ def _project_is_off(environ: Mapping[str, str]) -> bool:
 
 
 def _serve_nothing() -> int:
-    from claudemesh_mcp.front import RefusingSession
+    from claudemesh_mcp.front import RefusingSession, off
     from claudemesh_mcp.offer import switched_off
     from claudemesh_mcp.stdio import run
-    from claudemesh_wire.errors import Unavailable
 
-    off = Unavailable("claudemesh is switched off in this session.", code="switched_off")
-    return run(RefusingSession(off), switched_off())
+    return run(RefusingSession(off()), switched_off())
 
 
 if __name__ == "__main__":

@@ -153,7 +153,11 @@ class Front:
     def _result(self, request: Request, line: Line) -> Json | Fault | None:
         match request.method:
             case "initialize" if self._said:
-                error = Conflict("`initialize` was answered before.", code="already_initialized")
+                error = Conflict(
+                    "`initialize` was answered before.",
+                    "Go on without it.",
+                    code="already_initialized",
+                )
                 return Fault(jsonrpc.INVALID_REQUEST, error)
             case "initialize":
                 self._said.append(line.data)
@@ -168,7 +172,9 @@ class Front:
                 return self._call(request)
             case _:
                 error = NotFound(
-                    f"There is no method {request.method[:80]}.", code="unknown_method"
+                    f"There is no method {request.method[:80]}.",
+                    "Use those for tools: no others are served.",
+                    code="unknown_method",
                 )
                 return Fault(jsonrpc.METHOD_NOT_FOUND, error)
 

@@ -180,7 +180,8 @@ def _explain(declared: Tool, wrong: ValidationError) -> Invalid:
     if problem["type"] == "extra_forbidden" and parameter not in fields:
         reason = f"`{declared.name}` has no parameter {quoted(parameter)}."
         return Invalid(reason, did_you_mean(parameter, fields), details=details)
-    meaning = f"`{parameter}`: {fields[parameter].description}" if parameter in fields else ""
+    known = fields.get(parameter)
+    meaning = f"`{parameter}`: {known.description}" if known else "Its schema says what it takes."
     if problem["type"] == "missing" and len(problem["loc"]) == 1:
         reason = f"`{declared.name}` needs `{parameter}`."
     else:

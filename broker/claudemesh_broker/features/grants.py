@@ -34,7 +34,11 @@ async def put(context: Context, request: PutGrant) -> GrantPut:
     caller, now_ms = context.caller, context.now_ms
     said = believe(context.chain, request.grant).fields
     if said.by != caller.member:
-        raise Forbidden("A member grants for itself only.", code="wrong_member")
+        raise Forbidden(
+            "A member grants for itself only.",
+            "Put a grant that the member of this session signed.",
+            code="wrong_member",
+        )
     _check_other(context, said.to)
 
     def change(sql: Sql) -> None:
@@ -67,7 +71,11 @@ def _check_other(context: Context, member: str) -> None:
             code="self",
         )
     if member not in context.chain.members:
-        raise NotFound(f"There is no member {member} in this mesh.", code="unknown_member")
+        raise NotFound(
+            f"There is no member {member} in this mesh.",
+            "claudemesh members lists those who are.",
+            code="unknown_member",
+        )
 
 
 def _check_room(sql: Sql, table: str, columns: tuple[str, str], said: tuple[str, str, str]) -> None:

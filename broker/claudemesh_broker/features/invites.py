@@ -33,7 +33,11 @@ async def put(context: Context, request: PutInvite) -> InviteKept:
     invite = Invite.parse(request.invite)
     fields = invite.fields
     if (fields.mesh, fields.by) != (caller.mesh, caller.member):
-        raise Forbidden("An admin puts its own invites to its own mesh only.", code="wrong_invite")
+        raise Forbidden(
+            "An admin puts its own invites to its own mesh only.",
+            "Make it as the member of this session, for this mesh.",
+            code="wrong_invite",
+        )
     if not invite.is_signed_by(context.member.key):
         raise Forbidden("The invite is not signed by this member.", code="bad_signature")
     if fields.expires <= now_ms:

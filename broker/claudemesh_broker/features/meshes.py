@@ -54,7 +54,11 @@ async def end(context: Context, request: EndMesh) -> MeshEnded:
     entry, parts = Entry.parse(request.entry), context.parts
     check_moment(entry, context.now_ms)
     if entry.fields.kind != EntryKind.END:
-        raise Invalid("This entry does not end a mesh.", code="wrong_entry")
+        raise Invalid(
+            "This entry does not end a mesh.",
+            "Append it: only one of the kind end ends a mesh.",
+            code="wrong_entry",
+        )
     chain = context.chain.extend([entry.blob])
     # The caller has its answer to come.
     await parts.end_mesh(chain, context.chain, besides=context.caller.peer)

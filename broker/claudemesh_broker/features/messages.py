@@ -153,7 +153,11 @@ def _tell(context: Context, outcome: Outcome) -> Accepted:
 def _check_origin(context: Context, header: Header) -> None:
     """The sender of anything is the connection, never a field."""
     if header.sender != context.caller.peer:
-        raise Forbidden("The envelope names another sender than this peer.", code="wrong_sender")
+        raise Forbidden(
+            "The envelope names another sender than this peer.",
+            "Its sender has to send it over its own connection.",
+            code="wrong_sender",
+        )
     if header.mesh != context.caller.mesh:
         raise Invalid("The envelope belongs to another mesh.", code="wrong_mesh")
 
@@ -162,7 +166,7 @@ def _refusal(header: Header, resolved_ms: int, terms: Terms) -> MeshError | None
     """Give the reason to refuse an envelope that was not stored before, if there is one."""
     now_ms, settings = terms.now_ms, terms.settings
     if header.sender in header.to:
-        return Invalid("The envelope is addressed to its own sender.")
+        return Invalid("The envelope is addressed to its own sender.", "Seal it to others.")
     if abs(header.ts - now_ms) > MAX_AHEAD_MS:
         return Invalid(
             "The envelope's time is not the broker's.",

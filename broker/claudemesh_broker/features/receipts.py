@@ -55,7 +55,11 @@ async def report(context: Context, request: Report) -> Reported:
 def _check_batches(context: Context, batches: Iterable[SignedReceipts]) -> None:
     for batch in batches:
         if batch.recipient != context.caller.peer:
-            raise Forbidden("A receipt is given by its recipient only.", code="wrong_recipient")
+            raise Forbidden(
+                "A receipt is given by its recipient only.",
+                "Its recipient has to report it over its own connection.",
+                code="wrong_recipient",
+            )
         if any(item.status not in SIGNED for item in batch.items):
             raise Invalid(
                 "A recipient says held, delivered, seen, withheld or declined.", code="malformed"
