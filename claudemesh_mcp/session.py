@@ -73,7 +73,6 @@ class MeshSession:
         self._pausing = False
         self._told = asyncio.Event()
         self._notify: Notify | None = None
-        self._watch: Watch | None = None
         self._imports = Imports()
         self._imports.changed = self._tell_of_list
         self._starter = Starter.of_this_process(settings)
@@ -114,9 +113,6 @@ class MeshSession:
         mesh = await self._opened()
         # What this call proves to have been read must not be handed out by it once more.
         await self._settle(mesh)
-        if self._watch is not None:
-            with suppress(MeshError):
-                await self._watch.probe_channel()
         imported = self._imports.find(name)
         if imported is None:
             return await tools.run(mesh, name, arguments, context)
@@ -192,7 +188,7 @@ class MeshSession:
     async def _stay(self, mesh: "Mesh") -> None:
         mesh.servers.imports = self._imports
         meeting = Meeting(mesh.peer, self._starter)
-        self._watch = watch = Watch(mesh, meeting, self._notifier)
+        watch = Watch(mesh, meeting, self._notifier)
         await watch.begin()
         try:
             async with anyio.create_task_group() as tasks:
@@ -207,7 +203,6 @@ class MeshSession:
                     await self._settle(mesh)
                 tasks.cancel_scope.cancel()
         finally:
-            self._watch = None
             with anyio.CancelScope(shield=True):
                 await meeting.close()
         with suppress(MeshError, TimeoutError):

@@ -21,7 +21,7 @@ from claudemesh_mcp.calls import Notify
 from claudemesh_mcp.meeting import Meeting
 from claudemesh_mcp.peerfile import changes_elsewhere
 from claudemesh_mcp.policy import Policy
-from claudemesh_mcp.routes import bells, facts, probes, wakerprobes
+from claudemesh_mcp.routes import bells, facts, probes
 from claudemesh_mcp.routes.bells import Bell
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_wire.errors import MeshError
@@ -94,7 +94,6 @@ class Watch:
         self._told = Told()
         self._notifier = notifier
         self._can_ring = False
-        self._has_probed = False
         self._asked_dnd = False
         self._offset_ms: int | None = None
         self._seen: Seen | None = None
@@ -241,46 +240,24 @@ class Watch:
         activity = facts.activity(sql) if is_known else None
         return Told(client, _STATUS.get(activity) if activity else None, routes)
 
-    async def probe_channel(self) -> None:
-        """Probe the client's channel, once and within a turn: a tool of this session was called.
-
-        What comes before the tool's result is folded into the turn, as what a monitor says is.
-        """
-        notify = None if self._has_probed else await self._channel()
-        is_due = partial(bells.may_probe, route=bells.CHANNEL)
-        if notify is None or not await self._peer.file.read(is_due):
-            return
-        self._has_probed = True
-        now_ms = self._peer.now_ms()
-
-        def ring(sql: sqlite3.Connection) -> tuple[str, str] | None:
-            wakerprobes.ask(sql, bells.CHANNEL, now_ms)
-            return wakerprobes.ring(sql, bells.CHANNEL, now_ms)
-
-        rung = await self._peer.file.write(ring)
-        if rung is not None:
-            notify(CHANNEL_METHOD, channel_event(Bell(*rung, 0)))
-
-    async def _channel(self) -> Notify | None:
-        """Give how the client is notified by its channel, if it may be; hooks know of it then."""
-        notify = self._notifier()
-        if notify is not None and not self._can_ring:
-            await self._meeting.can_ring()
-            self._can_ring = True
-        return notify
-
     async def _ring(self) -> None:
         """Ring by the channel, if that is the route whose turn it is."""
-        notify = await self._channel()
+        notify = self._notifier()
         if notify is None:
             return
+        if not self._can_ring:
+            await self._meeting.can_ring()
+            self._can_ring = True
         now_ms = self._peer.now_ms()
 
         def is_due(sql: sqlite3.Connection) -> bool:
-            return bells.is_due(sql, bells.CHANNEL, self._meeting.living(sql), now_ms)
+            alive = self._meeting.living(sql)
+            return any(due(sql, bells.CHANNEL, alive, now_ms) for due, _ in bells.KINDS)
 
         def ring(sql: sqlite3.Connection) -> Bell | None:
-            return bells.ring(sql, bells.CHANNEL, self._meeting.living(sql), now_ms)
+            alive = self._meeting.living(sql)
+            rung = (ring(sql, bells.CHANNEL, alive, now_ms) for _, ring in bells.KINDS)
+            return next(filter(None, rung), None)
 
         if await self._peer.file.read(is_due):
             bell = await self._peer.file.write(ring)

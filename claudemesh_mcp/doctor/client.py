@@ -188,8 +188,8 @@ def _look_at_routes(paths: Paths) -> Finding:
         )
     if asleep:
         return warn(
-            f"Nothing wakes {', '.join(asleep)} when idle: what the monitor or the rewake hook says"
-            f" is not heard. All: {'; '.join(told)}.",
+            f"Nothing seems to wake {', '.join(asleep)} when idle: what monitor or rewake hook said"
+            f" last was not heard. All: {'; '.join(told)}.",
             "Messages come with the next prompt there. To be woken again, start that session anew.",
         )
     return ok("; ".join(told) + ".")

@@ -12,9 +12,12 @@ from typing import Any, Final
 
 EVENTS: Final = ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")
 REWAKE: Final = "rewake"
-REWAKING: Final = frozenset({"SessionStart", "Stop"})
-"""Behind these a hook stays in the background that can wake the session once it is idle."""
-SUMMARY: Final = "claudemesh: notice"
+REWAKING: Final = frozenset({"SessionStart", "UserPromptSubmit"})
+"""Behind these a hook stays in the background that can wake the session once it is idle.
+
+What one has rung for becomes a prompt, by which the next one comes; a turn may end without a Stop.
+"""
+SUMMARY: Final = "claudemesh: messages wait"
 
 _LIMIT_S: Final = 10
 WAIT_S: Final = 24 * 24 * 3600

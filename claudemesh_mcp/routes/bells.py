@@ -124,33 +124,39 @@ def is_due(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: 
     return has_reason(sql, now_ms) and _turn_of(sql, alive, now_ms) == route
 
 
-def may_probe(sql: sqlite3.Connection, route: str) -> bool:
-    """Tell whether a route is untested, and hooks say that a turn is under way."""
-    if not _takes_bells(sql) or facts.activity(sql) is not Activity.WORKING:
-        return False
-    is_guess = not facts.get_int(sql, facts.ACTIVITY_MS)
-    return not (is_guess or _last(sql, route) or _probed(sql, route))
+def may_probe(sql: sqlite3.Connection, route: str, now_ms: int) -> bool:
+    """Tell whether a probe of a route would be a turn of nobody's; nothing is changed.
 
-
-def to_probe(sql: sqlite3.Connection, data: Folder, pid: int, now_ms: int) -> str | None:
-    """Give the waker that the hook of a tool is to have probed, if any; nothing is changed.
-
-    One at a time, in their order: where the first is heard no other need ring.
-
-    Args:
-        sql: The peer file.
-        data: The home.
-        pid: The client.
-        now_ms: The time.
+    The session is idle, with nothing in the background whose notice would end with the probe's, and
+    its hooks are known to be heard: they refuse the prompt that the probe becomes.
     """
-    for route in (MONITOR, REWAKE):
-        known = health(sql, route, now_ms)
-        if known is Health.REACHES:
-            return None
-        # Last: to ask for a process's start takes a process on some systems.
-        if known is Health.UNTRIED and holder(records.place(data, pid, route)):
-            return route if may_probe(sql, route) else None
-    return None
+    if not _takes_bells(sql) or facts.activity(sql) is not Activity.IDLE:
+        return False
+    if facts.hooks(sql) is not Health.REACHES or facts.get(sql, facts.BACKGROUND) == "1":
+        return False
+    if _last(sql, route) or not wakerprobes.is_due(sql, route, now_ms):
+        return False
+    return not (_is_outstanding(sql, now_ms) or has_reason(sql, now_ms))
+
+
+def is_probe_due(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> bool:
+    """Tell whether a route should be probed now; nothing is changed.
+
+    One at a time, in their order: behind one that is heard, or may be, no other is.
+    """
+    if route not in alive or not may_probe(sql, route, now_ms):
+        return False
+    before = [one for one in ORDER[: ORDER.index(route)] if one in alive]
+    return all(health(sql, one, now_ms) is Health.SILENT for one in before)
+
+
+def probe(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> Bell | None:
+    """Ring for nothing, if that is due, inside one IMMEDIATE transaction; see ``ring``."""
+    if not is_probe_due(sql, route, alive, now_ms):
+        return None
+    nonce = os.urandom(8).hex()
+    wakerprobes.note(sql, route, nonce, now_ms)
+    return Bell(nonce, wakerprobes.LINE.format(nonce), 0)
 
 
 def ring(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: int) -> Bell | None:
@@ -180,19 +186,25 @@ def ring(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: in
     return Bell(nonce, _line(rows, nonce), len(rows))
 
 
+KINDS: Final = ((is_due, ring), (is_probe_due, probe))
+"""What a waker may ring for, first to last: whether it is due, and how it is done."""
+
+
 def answer(sql: sqlite3.Connection, prompt: str, now_ms: int) -> str | None:
-    """Take note that a bell or a probe came back in a prompt; gives the route of the bell."""
-    route, nonces = None, _nonces(prompt)
-    wakerprobes.answer(sql, nonces, now_ms)
-    for nonce in nonces:
+    """Take note that a bell came back in a prompt; gives the route that brought it."""
+    route, found_in = None, nonces(prompt)
+    # Beside a bell a probe is heard too.
+    wakerprobes.answer(sql, found_in, now_ms)
+    for nonce in found_in:
         found = sql.execute("SELECT route FROM bells WHERE nonce = ?", (nonce,)).fetchone()
         if found is not None:
             sql.execute("UPDATE bells SET answered_ms = ? WHERE nonce = ?", (now_ms, nonce))
-            route = str(found[0])
+            route = str(found[0]).removeprefix(facts.FORMER)
     return route
 
 
-def _nonces(prompt: str) -> list[str]:
+def nonces(prompt: str) -> list[str]:
+    """Give what may be nonces of bells and probes in a prompt."""
     # Without a pattern: `re` would be a fifth of the hook that looks here.
     words = [part[:_NONCE] for part in prompt.split(_BEFORE_NONCE)[1:]]
     return [word for word in words if len(word) == _NONCE and _HEX.issuperset(word)]
@@ -243,22 +255,24 @@ def _has_use(sql: sqlite3.Connection, rows: list[sqlite3.Row], now_ms: int) -> b
 
 
 def _is_outstanding(sql: sqlite3.Connection, now_ms: int) -> bool:
+    since_ms = now_ms - ANSWER_MS
     found = sql.execute(
-        "SELECT 1 FROM bells WHERE answered_ms IS NULL AND rung_ms > ?", (now_ms - ANSWER_MS,)
+        "SELECT 1 FROM bells WHERE answered_ms IS NULL AND rung_ms > ?", (since_ms,)
     ).fetchone()
-    return found is not None
+    # What the client takes together with a probe ends with it.
+    return found is not None or wakerprobes.is_outstanding(sql, since_ms)
 
 
 def _turn_of(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> str | None:
     """Give the route whose turn it is: in their order, the first that is not silent."""
     (newest,) = sql.execute(_NEWEST_OPEN).fetchone()
-    for route in ORDER:
-        if route in alive and _may_try(sql, route, newest or 0, now_ms):
-            return route
-    for route in ORDER:
-        # A probe that the client took too late for its turn says less than a bell.
-        if route in alive and _last(sql, route) is None:
-            return route
+    may = [one for one in ORDER if one in alive and _may_try(sql, one, newest or 0, now_ms)]
+    # Nothing was ever heard by a channel that is untested: most clients drop it.
+    known = [one for one in may if one != CHANNEL or health(sql, one, now_ms) is Health.REACHES]
+    # A probe that was not heard says less than a bell.
+    doubted = [one for one in (MONITOR, REWAKE) if one in alive and _last(sql, one) is None]
+    for route in (*known, *doubted, *may):
+        return route
     return _turn_of_silent(sql, alive, newest or 0, now_ms)
 
 
@@ -302,7 +316,7 @@ def _last(sql: sqlite3.Connection, route: str) -> _Last | None:
 
 def _probed(sql: sqlite3.Connection, route: str) -> _Last | None:
     probe = wakerprobes.of(sql, route)
-    return None if probe is None else _Last(probe.asked_ms, probe.answered_ms or None)
+    return None if probe is None else _Last(probe.rung_ms, probe.answered_ms or None)
 
 
 def _line(rows: list[sqlite3.Row], nonce: str) -> str:

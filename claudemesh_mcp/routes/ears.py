@@ -9,7 +9,7 @@ import sqlite3
 import time
 
 from claudemesh_mcp.plain import TYPE_CHECKING, closing, suppress
-from claudemesh_mcp.routes import bells, facts, rests, wakerprobes
+from claudemesh_mcp.routes import bells, facts, rests
 from claudemesh_mcp.routes.bells import Bell
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.facts import Health
@@ -79,16 +79,14 @@ class Ear:
         data, pid = self._where.data, self.record.pid
         rests.take(sql, data, self.record)
         at_ms = facts.corrected(sql, now_ms())
-        if wakerprobes.has_reason(sql, self._kind, at_ms):
-            with change(sql):
-                rung = wakerprobes.ring(sql, self._kind, at_ms)
-            return Bell(*rung, 0) if rung else None
         # First what asks for no process: mostly there is nothing to ring for. Without a server that
         # judges what a turn would show, hooks show nothing.
-        if not (bells.has_reason(sql, at_ms) and Living(self.record.server, 0).is_alive):
+        has_reason = bells.has_reason(sql, at_ms) or bells.may_probe(sql, self._kind, at_ms)
+        if not (has_reason and Living(self.record.server, 0).is_alive):
             return None
         alive = bells.living(sql, data, pid)
-        if not bells.is_due(sql, self._kind, alive, at_ms):
-            return None
-        with change(sql):
-            return bells.ring(sql, self._kind, alive, at_ms)
+        for is_due, ring in bells.KINDS:
+            if is_due(sql, self._kind, alive, at_ms):
+                with change(sql):
+                    return ring(sql, self._kind, alive, facts.corrected(sql, now_ms()))
+        return None

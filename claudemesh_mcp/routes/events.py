@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 
 from claudemesh_mcp import openrows
-from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, suppress
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, cast, suppress
 from claudemesh_mcp.routes import bells, facts, frames, offers, probes, records, wakerprobes, waking
 from claudemesh_mcp.routes.facts import Activity
 from claudemesh_mcp.routes.offers import BUSY, Look, Offer
@@ -41,6 +41,7 @@ class Event(NamedTuple):
         room: How many characters may be shown.
         mesh: What the mesh is called, where the client is in several.
         nonce: For a probe of this look: one, in however many meshes the client is.
+        is_probe: Whether it is the prompt that a waker's probe became, which is refused.
     """
 
     told: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Event(NamedTuple):
     room: int = OUTPUT_CHARACTERS
     mesh: str = ""
     nonce: str = ""
+    is_probe: bool = False
 
     @property
     def client(self) -> str:
@@ -106,9 +108,12 @@ def _hand_over_alias(event: Event, forked_from: str) -> None:
 def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
     """Begin a turn: by a human, by one of our bells, or by another machine's notice."""
     _begin(sql, event)
-    was_busy = _is_busy(sql, event)
     prompt = event.text("prompt")
-    is_human = not _is_of_a_machine(prompt)
+    if event.is_probe:
+        wakerprobes.answer(sql, bells.nonces(prompt), event.now_ms)
+        return None
+    was_busy = _is_busy(sql, event)
+    is_human = not is_of_a_machine(prompt)
     route = None if is_human else bells.answer(sql, prompt, event.now_ms)
     _note_activity(sql, event, Activity.WORKING)
     if not (is_human or route):
@@ -127,7 +132,7 @@ def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
     return _show(sql, event, event.look(Moment.PROMPT, after=after), released)
 
 
-def _is_of_a_machine(prompt: str) -> bool:
+def is_of_a_machine(prompt: str) -> bool:
     """Tell whether a prompt is a notice of the client's own, which nothing else marks.
 
     One is a frame from its first character to its last; a rewake's are two, one behind the other.
@@ -153,23 +158,13 @@ def used_a_tool(sql: sqlite3.Connection, event: Event) -> Shows:
     _note_activity(sql, event, Activity.WORKING)
     bells.overtake(sql, event.now_ms, by_human=False)
     if not is_first:
-        shown = _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
-        if shown is None:
-            _probe_waker(sql, event)
-        return shown
+        return _show(sql, event, event.look(Moment.TOOL, after=call or BUSY))
     # The turn's prompt came before the server's record was there, as in any run of `claude -p`:
     # what it would have shown is shown now.
     facts.put(sql, facts.PROMPT_MS, event.now_ms)
     released = waking.release_excess(sql, event.now_ms)
     late = event.look(Moment.PROMPT, Moment.TOOL.value, call or BUSY)
     return _show(sql, event, late, released)
-
-
-def _probe_waker(sql: sqlite3.Connection, event: Event) -> None:
-    route = bells.to_probe(sql, event.data, event.record.pid, event.now_ms)
-    # Without a server hooks show nothing, and nobody need be woken.
-    if route and Living(event.record.server, 0).is_alive:
-        wakerprobes.ask(sql, route, event.now_ms)
 
 
 def is_quiet(sql: sqlite3.Connection, event: Event) -> bool:
@@ -183,8 +178,6 @@ def is_quiet(sql: sqlite3.Connection, event: Event) -> bool:
         return False
     if offers.has_unproven(sql) or bells.has_outstanding(sql, event.now_ms):
         return False
-    if bells.to_probe(sql, event.data, event.record.pid, event.now_ms):
-        return False
     return not openrows.open_by_priority(sql, event.now_ms, (NOW,), 1)
 
 
@@ -195,11 +188,20 @@ def stopped(sql: sqlite3.Connection, event: Event) -> Shows:
     bells.overtake(sql, event.now_ms, by_human=False)
     shown = _show(sql, event, event.look(Moment.STOP))
     if shown is None:
+        facts.put(sql, facts.BACKGROUND, "1" if _has_background(event) else "0")
         _note_activity(sql, event, Activity.IDLE)
         return None
     facts.put(sql, facts.CONTINUED, facts.get_int(sql, facts.CONTINUED) + 1)
     _note_activity(sql, event, Activity.WORKING)
     return shown
+
+
+def _has_background(event: Event) -> bool:
+    """Tell whether something runs whose notice would be a turn; a monitor's may be our own."""
+    told: Any = event.told.get("background_tasks")
+    tasks = cast("list[Any]", told) if isinstance(told, list) else []
+    known = [cast("Mapping[str, Any]", one) for one in tasks if isinstance(one, dict)]
+    return any(one.get("type") != "monitor" for one in known)
 
 
 def goes_on(sql: sqlite3.Connection, event: Event) -> None:

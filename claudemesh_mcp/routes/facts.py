@@ -48,8 +48,12 @@ PROBE: Final = "route.probe"
 """The probe of the hooks that is not settled yet, as ``probes.py`` writes it; empty if none is."""
 HOOKS: Final = "route.hooks"
 """What the last probe that was settled says of the hooks, a ``Health``; empty before the first."""
+FORMER: Final = "former:"
+"""Before the route of a bell that was rung for an earlier client."""
 WAKER_PROBES: Final = {route: f"route.probe.{route}" for route in ("monitor", "rewake", "channel")}
 """The probe of each waker, as ``wakerprobes.py`` writes it; empty before there was one."""
+BACKGROUND: Final = "route.background"
+"""``1`` if something ran in the background, beside monitors, when the last turn ended."""
 OFFSET_MS: Final = "route.offset_ms"
 """What the broker's time is ahead of this machine's, as far as the server corrects for it."""
 
@@ -128,10 +132,10 @@ def begin(sql: sqlite3.Connection, client: str, session: str, *, attended: bool)
     # When a human last sent a prompt stays: what its senders caused before that is forgiven.
     for key in (ACTIVITY_MS, CONTINUED):
         put(sql, key, 0)
-    for key in (PROBE, HOOKS, *WAKER_PROBES.values()):
+    for key in (PROBE, HOOKS):
         put(sql, key, "")
     # They count among the wakes of the hour, and say nothing of this client's wakers.
-    sql.execute("UPDATE bells SET route = '' WHERE route <> ''")
+    sql.execute("UPDATE bells SET route = ? || route WHERE route NOT GLOB ? || '*'", (FORMER,) * 2)
     return True
 
 

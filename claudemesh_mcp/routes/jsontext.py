@@ -47,11 +47,15 @@ def read(data: bytes) -> Any:
 
 
 def write(told: str | Mapping[str, Any]) -> str:
-    """Write a text, or an object of texts and objects."""
+    """Write a text, or an object of texts, truths and objects."""
     try:
         from _json import encode_basestring_ascii as quoted
     except ImportError:
         from json import dumps as quoted
     if isinstance(told, str):
         return quoted(told)
-    return "{" + ", ".join(f"{quoted(name)}: {write(one)}" for name, one in told.items()) + "}"
+    words = {
+        name: ("false", "true")[one] if isinstance(one, bool) else write(one)
+        for name, one in told.items()
+    }
+    return "{" + ", ".join(f"{quoted(name)}: {word}" for name, word in words.items()) + "}"

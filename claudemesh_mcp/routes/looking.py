@@ -11,10 +11,10 @@ import os
 import sqlite3
 from collections.abc import Mapping
 
-from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, cast
-from claudemesh_mcp.routes import facts, jsontext, offers, records, wakerprobes
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, cast, closing, suppress
+from claudemesh_mcp.routes import bells, facts, jsontext, offers, records, wakerprobes
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
-from claudemesh_mcp.routes.events import EVENTS, Event, Shows, goes_on, is_quiet
+from claudemesh_mcp.routes.events import EVENTS, Event, Shows, goes_on, is_of_a_machine, is_quiet
 from claudemesh_mcp.routes.frames import units_of
 from claudemesh_mcp.routes.offers import Look, Offer
 from claudemesh_mcp.routes.places import Caller, Places
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _STOP: Final = "Stop"
 _TOOL: Final = "PostToolUse"
+_PROMPT: Final = "UserPromptSubmit"
+_NOTICE: Final = "<task-notification>"
 _ID: Final = 200
 _GAP: Final = "\n\n"
 
@@ -38,14 +40,12 @@ class _Side(NamedTuple):
         sql: The file; none if it takes nothing.
         shows: What is to be shown of it.
         is_locked: Whether it takes nothing just now.
-        is_quiet: Whether the event changed nothing there.
     """
 
     event: Event
     sql: sqlite3.Connection | None = None
     shows: Shows = None
     is_locked: bool = False
-    is_quiet: bool = False
 
 
 def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
@@ -71,19 +71,19 @@ def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
     sides: list[_Side] = []
     try:
         room, nonce = OUTPUT_CHARACTERS, os.urandom(4).hex()
-        for record, mesh in _peers(where, caller, session):
+        peers = _peers(where, caller, session)
+        is_probe = _is_probe(name, told.get("prompt"), peers)
+        for record, mesh in peers:
             attended = caller.is_attended
             told_by = (told, session, record, where.data, attended)
-            event = Event(*told_by, now_ms(), room, mesh, nonce)
+            event = Event(*told_by, now_ms(), room, mesh, nonce, is_probe)
             side = _ask(name, where, event)
             if side.shows is not None:
                 room -= units_of(side.shows[1].text) + len(_GAP)
             sides.append(side)
-        # Before anything is printed: a hook that is killed has shown nothing.
-        settle = {_STOP: _agree, _TOOL: _hold}.get(name)
-        if settle is not None:
-            settle(where, sides)
-        _print(name, where, sides)
+        if name == _STOP:
+            _agree(where, sides)
+        _print(name, where, sides, is_probe=is_probe)
     finally:
         for side in sides:
             if side.sql is not None:
@@ -102,6 +102,29 @@ def _peers(where: Places, caller: Caller, session: str) -> list[tuple[Record, st
     return [(record, record.mesh) for record in (*found[first:], *found[:first])]
 
 
+def _is_probe(name: str, prompt: Any, peers: list[tuple[Record, str]]) -> bool:
+    """Tell whether this is the prompt that wakers' probes became, with nothing else in it."""
+    if name != _PROMPT or not isinstance(prompt, str) or not is_of_a_machine(prompt):
+        return False
+    nonces = set(bells.nonces(prompt))
+    if not nonces or prompt.count(_NOTICE) > 1:
+        return False
+    for record, _ in peers:
+        with suppress(sqlite3.Error, OSError):
+            sql = open_file(record.file)
+            if sql is not None:
+                with closing(sql):
+                    nonces -= wakerprobes.known(sql)
+    return not nonces
+
+
+def _refuse() -> None:
+    """Refuse the prompt that a probe became: the client makes no request then."""
+    quiet = {"hookEventName": _PROMPT, "suppressOriginalPrompt": True}
+    told = {"decision": "block", "reason": wakerprobes.HEARD, "hookSpecificOutput": quiet}
+    _write_whole(jsontext.write(told).encode())
+
+
 def _ask(name: str, where: Places, event: Event) -> _Side:
     """Change one file by an event; what is wrong with it does not concern the others."""
     sql: sqlite3.Connection | None = None
@@ -115,7 +138,7 @@ def _ask(name: str, where: Places, event: Event) -> _Side:
             rests.take(sql, event.data, event.record)
         event = event._replace(now_ms=facts.corrected(sql, event.now_ms))
         if name == _TOOL and is_quiet(sql, event):
-            return _Side(event, sql, is_quiet=True)
+            return _Side(event, sql)
         with change(sql):
             return _Side(event, sql, EVENTS[name](sql, event))
     except (sqlite3.Error, OSError) as fault:
@@ -141,32 +164,6 @@ def _agree(where: Places, sides: list[_Side]) -> None:
             note_fault(where, f"hook {_STOP}", fault)
 
 
-def _hold(where: Places, sides: list[_Side]) -> None:
-    """Wait for the wakers that this look has asked to ring, a moment at most."""
-    asked = {
-        probe.nonce: side
-        for side in sides
-        if side.sql is not None and not side.is_quiet
-        for probe in wakerprobes.asked_at(side.sql, side.event.now_ms)
-    }
-    if not asked:
-        return
-
-    def are_rung() -> bool:
-        rung: set[str] = set()
-        for side in asked.values():
-            if side.sql is not None:
-                at_ms = side.event.now_ms
-                rung |= {one.nonce for one in wakerprobes.asked_at(side.sql, at_ms) if one.is_rung}
-        return rung >= asked.keys()
-
-    try:
-        transcript = next(iter(asked.values())).event.text("transcript_path")
-        wakerprobes.hold(transcript, asked, are_rung)
-    except sqlite3.Error as fault:
-        note_fault(where, f"hook {_TOOL}", fault)
-
-
 def _read(said: bytes) -> Mapping[str, Any]:
     told: Any = jsontext.read(said)
     # What is no object tells nothing, not even whose event it is.
@@ -180,8 +177,12 @@ def _session(told: Mapping[str, Any], caller: Caller) -> str:
     return session.encode("utf-8", "replace").decode()[:_ID]
 
 
-def _print(name: str, where: Places, sides: list[_Side]) -> None:
+def _print(name: str, where: Places, sides: list[_Side], *, is_probe: bool) -> None:
     """Print all that is shown in one write, and note behind it that it is printed."""
+    if is_probe:
+        # Whatever could be noted of it: it is no turn that anybody asked for.
+        _refuse()
+        return
     shown = [(side.sql, *side.shows) for side in sides if side.sql and side.shows]
     if not shown:
         return

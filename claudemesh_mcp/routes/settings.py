@@ -34,10 +34,8 @@ RETRY_MS: Final = 60_000
 """A silent route is tried again after that: for a new message, or where no other is left."""
 STALE_MS: Final = 600_000
 """A session that a hook called working so long ago may have been interrupted: it is waked again."""
-PROBE_RUNG_MS: Final = 600
-"""So long a hook waits at a tool boundary for a waker to say its probe, once for each client."""
-PROBE_HELD_MS: Final = 1_200
-"""So long it waits at most, until the client has taken what the waker said."""
+PROBES: Final = 3
+"""So often at most a waker is probed that is not heard."""
 HOUR_MS: Final = 3_600_000
 
 

@@ -1,31 +1,35 @@
-"""Wakers of a real client are probed at its first tool boundary, within the turn that is there."""
+"""Wakers of a real client are probed behind its first turn, and no request is made by that."""
 
-import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-from tests.support.claude.asked import Place
+import pytest
+
 from tests.support.claude.beside import (
     IDLE,
     a_plugin,
     file_of,
+    killed,
     meshed,
     result_in,
+    told_in,
     until_met,
     until_shown,
     until_told,
 )
-from tests.support.claude.client import Claude
+from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule, mesh
 from tests.support.claude.terminal import Terminal, at_terminal
 
-READY = "claudemesh: ready. Nothing waits"
-PROBED = "SELECT 1 FROM facts WHERE key = 'route.probe.{}' AND value <> ''"
+TRIES = "tries whether it can wake this session"
+HEARD = "claudemesh tried whether messages can wake this session: they can."
 SILENT = (
-    "SELECT 1 FROM facts WHERE key = 'route.probe.monitor' AND value LIKE '% 0'"
-    " AND substr(value, 18, 13) + 10000 < strftime('%s', 'now') * 1000"
+    "SELECT 1 FROM facts WHERE key = 'route.probe.{}' AND value LIKE '% 0 _'"
+    " AND substr(value, -17, 13) + 10000 < strftime('%s', 'now') * 1000"
 )
-"""Finds a probe of the monitor that has not come back, and counts as unheard by now."""
+"""Finds the probe of a waker that has not come back, and counts as unheard by now."""
 
 
 def a_client(room: Room) -> Claude:
@@ -33,64 +37,41 @@ def a_client(room: Room) -> Claude:
         room,
         "ada",
         Rule("How are you reached", mesh("mesh_info")),
-        Rule("Run something", Call("Bash", {"command": "echo heron"})),
+        Rule("Run something", Call("Bash", {"command": "sleep 60", "run_in_background": True})),
+        Rule("Take a minute", Call("Bash", {"command": "tail -f /dev/null"})),
         Rule('"routes"', "So it is."),
-        Rule("heron", "It ran."),
+        Rule("Three swans", "Three, says bob."),
         ENABLE_TOOL_SEARCH="false",
     )
 
 
-async def met(room: Room, terminal: Terminal) -> None:
+async def begun(room: Room, terminal: Terminal) -> Path:
+    """Let the session have its first turn; gives the file of its peer."""
     await room.present("ada")
     await until_met(room, terminal.pid)
+    await terminal.prompt("Good morning.")
+    return file_of(room, terminal.pid)
 
 
-async def test_a_monitor_is_probed_at_the_first_tool_boundary_and_costs_no_turn(
-    room: Room, tmp_path: Path
+@pytest.mark.parametrize("waker", ["monitor", "rewake"])
+async def test_a_waker_is_probed_behind_the_first_turn_and_then_wakes_the_session(
+    room: Room, tmp_path: Path, waker: str
 ) -> None:
     bob = await room.live.join("bob")
     ada = a_client(room)
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
-        await met(room, terminal)
-        # Without a tool there is no boundary: a line would be a turn.
-        await terminal.prompt("Good morning.")
-        await until_shown(bob, "hooks")
-        assert ada.model.arrivals(READY) == []
-        await terminal.type("Run something.")
-        await terminal.shows("It ran.")
-        arrival = ada.model.arrival(READY)
-        assert arrival.place is Place.SYSTEM
-        # In the very request that has the tool's result.
-        assert "heron" in result_in(arrival.asked)
-        await until_shown(bob, "hooks", "monitor")
-        await terminal.type("How are you reached?")
-        await terminal.shows("So it is.")
-        info = json.loads(result_in(ada.model.turns[-1]))
-        assert (info["routes"]["hooks"], info["routes"]["monitor"]) == ("works", "works")
-        await terminal.leave()
-    assert len(ada.model.arrivals(READY)) == 1
-    assert len(ada.model.turns) == 5
-
-
-async def test_a_session_that_a_probe_has_shown_to_be_heard_is_woken_by_that_route(
-    room: Room, tmp_path: Path
-) -> None:
-    bob = await room.live.join("bob")
-    ada = a_client(room)
-    ada.model.rules.append(Rule("Three swans", "Three, says bob."))
-    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["rewake"])) as terminal:
-        await met(room, terminal)
-        await terminal.type("Run something.")
-        await terminal.shows("It ran.")
-        assert "heron" in result_in(ada.model.arrival(READY).asked)
-        await until_shown(bob, "hooks", "rewake")
-        # The hook that rang has ended; the end of the turn has started another.
-        await until_told(file_of(room, terminal.pid), IDLE)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=[waker])) as terminal:
+        file = await begun(room, terminal)
+        await terminal.shows(HEARD)
+        await until_shown(bob, "hooks", waker)
+        assert (len(ada.model.turns), told_in(file, IDLE)) == (1, [(1,)])
+        # What rang for the probe has ended if it was a hook: the next one is there.
         sent = await bob.call("send", to="ada", text="Three swans.")
         await terminal.shows("Three, says bob.")
-        assert (await bob.reached("seen", sent))["route"] == "rewake"
+        assert (await bob.reached("seen", sent))["route"] == waker
         await terminal.leave()
-    assert len(ada.model.turns) == 3
+    # Neither a turn was made of it, nor has the model read of it since.
+    assert len(ada.model.turns) == 2
+    assert ada.model.arrivals(TRIES) == []
 
 
 async def test_a_monitor_that_nobody_hears_is_silent_and_the_rewake_hook_is_probed_behind_it(
@@ -100,18 +81,84 @@ async def test_a_monitor_that_nobody_hears_is_silent_and_the_rewake_hook_is_prob
     ada = a_client(room)
     words = a_plugin(tmp_path / "plugin", wakers=["deaf", "rewake"])
     async with at_terminal(ada, *words) as terminal:
-        await met(room, terminal)
-        await terminal.type("Run something.")
-        await terminal.shows("It ran.")
-        file = file_of(room, terminal.pid)
-        await until_told(file, PROBED.format("monitor"))
+        file = await begun(room, terminal)
         await until_shown(bob, "hooks")
-        await until_told(file, SILENT)
-        assert ada.model.arrivals(READY) == []
+        await until_told(file, SILENT.format("monitor"))
+        await until_shown(bob, "hooks", "rewake")
         await terminal.type("How are you reached?")
         await terminal.shows("So it is.")
-        assert json.loads(result_in(ada.model.turns[-1]))["routes"]["monitor"] == "silent"
-        await until_shown(bob, "hooks", "rewake")
+        assert '"hooks":"works","monitor":"silent"' in result_in(ada.model.turns[-1])
         await terminal.leave()
-    assert len(ada.model.arrivals(READY)) == 1
-    assert len(ada.model.turns) == 4
+    assert len(ada.model.turns) == 3
+    assert ada.model.arrivals(TRIES) == []
+
+
+async def test_where_no_waker_is_heard_none_is_called_a_way_to_the_model(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    words = a_plugin(tmp_path / "plugin", wakers=["deaf", "dying"])
+    async with at_terminal(ada, *words) as terminal:
+        file = await begun(room, terminal)
+        await until_told(file, SILENT.format("monitor"))
+        await until_told(file, SILENT.format("rewake"))
+        await until_shown(bob, "hooks")
+        await terminal.leave()
+    assert len(ada.model.turns) == 1
+
+
+async def test_hooks_that_would_not_refuse_it_have_no_waker_probed(
+    room: Room, tmp_path: Path
+) -> None:
+    await room.live.join("bob")
+    ada = a_client(room)
+    dies = {"UserPromptSubmit": killed("UserPromptSubmit")}
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", faults=dies)) as terminal:
+        file = await begun(room, terminal)
+        await until_told(file, IDLE)
+        await terminal.type("How are you reached?")
+        await terminal.shows("So it is.")
+        await until_told(file, IDLE)
+        await terminal.leave()
+    assert told_in(file, "SELECT 1 FROM facts WHERE key = 'route.probe.monitor'") == []
+    assert len(ada.model.turns) == 3
+
+
+async def test_nobody_is_probed_while_the_client_has_something_in_the_background(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
+        await room.present("ada")
+        await until_met(room, terminal.pid)
+        await terminal.prompt("Run something.")
+        file = file_of(room, terminal.pid)
+        await until_told(file, "SELECT 1 FROM facts WHERE key = 'route.background' AND value = '1'")
+        await until_shown(bob, "hooks")
+        # The next message's bell is what tries it: the monitor has looked, and rings.
+        await bob.call("send", to="ada", text="Three swans.")
+        await terminal.shows("Three, says bob.")
+    assert told_in(file, "SELECT 1 FROM facts WHERE key = 'route.probe.monitor'") == []
+
+
+async def test_a_session_that_a_rewake_hook_wakes_is_woken_behind_a_turn_that_was_broken_off(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin", wakers=["rewake"])) as terminal:
+        file = await begun(room, terminal)
+        await terminal.shows(HEARD)
+        await terminal.prompt("Take a minute.")
+        await terminal.shows("tail -f")
+        await terminal.press_until("Escape", lambda screen: "Interrupted" in screen)
+        # No hook has said that the turn has ended: for ten minutes it counts as going on.
+        with closing(sqlite3.connect(file, timeout=LIMIT_S)) as sql:
+            sql.execute("UPDATE facts SET value = '1' WHERE key = 'route.activity_ms'")
+            sql.commit()
+        sent = await bob.call("send", to="ada", text="Three swans.")
+        await terminal.shows("Three, says bob.")
+        assert (await bob.reached("seen", sent))["route"] == "rewake"
+        await terminal.leave()

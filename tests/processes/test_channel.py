@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from claudemesh_mcp.routes import bells, facts
+from claudemesh_mcp.routes import facts, wakerprobes
 from tests.processes.test_watching import arrived, shown
 from tests.support.live import LIMIT_S, Live, a_moment, alive
 from tests.support.plugin import HELLO, Served
@@ -98,46 +98,34 @@ async def test_the_channel_rings_from_initialized_on_with_texts_alone_and_proves
         assert (await bob.reached("delivered", sent))["status"] == "delivered"
 
 
-async def test_the_channel_is_probed_once_before_the_result_of_a_tool_that_a_turn_has_called(
-    live: Live,
+@pytest.mark.parametrize("channel", ["on", "off"])
+async def test_the_channel_is_probed_behind_a_turn_whose_hooks_are_heard_unless_it_is_off(
+    live: Live, channel: str
 ) -> None:
     bob = await live.join("bob")
-    with a_server(live) as ada:
+    with a_server(live, CLAUDEMESH_CHANNEL=channel) as ada:
         in_thread = anyio.to_thread.run_sync
-
         info = await in_thread(lambda: (ada.greet(), ada.call("mesh_info"))[1])
         file = live.home.sessions / info["me"]["peer"] / "peer.db"
-        # No hook has told of a turn: nobody would hear an answer.
-        assert (info["routes"]["channel"], ada.told) == ("untested", [])
-        note(file, facts.Activity.WORKING)
-        await shown(bob, "ada", {"status": "working"})
-        asked = {"name": "mesh_info", "arguments": {}}
-        ada.say({"id": "probing", "method": "tools/call", "params": asked})
-        rung, answered = await in_thread(lambda: (ada.hear(), ada.hear()))
-        assert answered["id"] == "probing"
-        assert rung["method"] == "notifications/claude/channel"
-        assert rung["params"]["content"].startswith("claudemesh: ready. Nothing waits, and")
-        assert rung["params"]["meta"] == {"messages": "0", "bell": nonce_in(file)}
-        with closing(sqlite3.connect(file, timeout=LIMIT_S)) as sql:
-            bells.answer(sql, f"<channel source='mesh'>{rung['params']['content']}</channel>", 9)
-            sql.commit()
-        info = await in_thread(lambda: ada.call("mesh_info"))
-        assert (info["routes"]["channel"], ada.told) == ("works", [])
-        await shown(bob, "ada", {"routes": ["channel"]})
-
-
-def nonce_in(file: Path) -> str:
-    with closing(sqlite3.connect(file)) as sql:
-        return facts.get(sql, facts.WAKER_PROBES[bells.CHANNEL]).partition(" ")[0]
-
-
-async def test_a_channel_that_is_off_is_not_probed(live: Live) -> None:
-    bob = await live.join("bob")
-    with a_server(live, CLAUDEMESH_CHANNEL="off") as ada:
-        in_thread = anyio.to_thread.run_sync
-
-        info = await in_thread(lambda: (ada.greet(), ada.call("mesh_info"))[1])
-        note(live.home.sessions / info["me"]["peer"] / "peer.db", facts.Activity.WORKING)
-        await shown(bob, "ada", {"status": "working"})
-        await in_thread(lambda: ada.call("mesh_info"))
+        note(file, facts.Activity.IDLE)
+        await shown(bob, "ada", {"status": "idle", "routes": []})
         assert ada.told == []
+        with closing(sqlite3.connect(file, timeout=LIMIT_S)) as sql:
+            facts.put(sql, facts.HOOKS, facts.Health.REACHES.value)
+            sql.commit()
+        if channel == "off":
+            await shown(bob, "ada", {"routes": ["hooks"]})
+            # It has looked by now, and would have rung before this is answered.
+            await in_thread(lambda: ada.call("mesh_info"))
+            assert ada.told == []
+            return
+        with anyio.fail_after(LIMIT_S):
+            rung = await in_thread(ada.hear)
+        assert rung["method"] == "notifications/claude/channel"
+        content, meta = rung["params"]["content"], rung["params"]["meta"]
+        assert content.startswith("claudemesh: tries whether it can wake this session;")
+        assert meta == {"messages": "0", "bell": content[-17:-1]}
+        with closing(sqlite3.connect(file, timeout=LIMIT_S)) as sql:
+            wakerprobes.answer(sql, [meta["bell"]], 9)
+            sql.commit()
+        await shown(bob, "ada", {"routes": ["hooks", "channel"]})

@@ -339,15 +339,15 @@ async def test_a_session_that_nothing_wakes_is_warned_of(tmp_path: Path) -> None
             peer = (await joined.call("mesh_info"))["me"]["peer"]
             # The process of the test stands for their monitors.
             claim(place(live.home.data, parent(joined.pid), bells.MONITOR))
-            asked_ms = {"ada": 1, "bob": time.time_ns() // 1_000_000}[name]
+            rung_ms = {"ada": 1, "bob": time.time_ns() // 1_000_000}[name]
             with closing(sqlite3.connect(live.home.sessions / peer / "peer.db")) as sql, sql:
-                wakerprobes.ask(sql, bells.MONITOR, asked_ms)
+                wakerprobes.note(sql, bells.MONITOR, "0" * 16, rung_ms)
         await live.recorded("ada", "bob")
         command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
         done = await anyio.run_process(command, env=live.environment(), check=False)
     (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "routes"]
     assert found["state"] == "warn"
-    assert "Nothing wakes ada when idle" in found["message"]
+    assert "Nothing seems to wake ada when idle" in found["message"]
     assert "start that session anew" in found["fix"]
 
 

@@ -57,6 +57,14 @@ def test_what_is_written_is_read_as_it_was(
 ) -> None:
     if not has_part:
         monkeypatch.setitem(sys.modules, "_json", None)
-    told = {"decision": "block", "more": {'a"b\\': "Grüße\n\x00\u2028\U0001f600\ud800</x>", "": ""}}
+    told = {
+        "decision": "block",
+        "more": {
+            'a"b\\': "Grüße\n\x00\u2028\U0001f600\ud800</x>",
+            "": "",
+            "on": True,
+            "off": False,
+        },
+    }
     assert json.loads(jsontext.write(told)) == told
     assert jsontext.write(told).isascii()

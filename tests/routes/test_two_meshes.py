@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from claudemesh_mcp.routes import bells, facts, records, rests
-from claudemesh_mcp.routes.door import now_ms
+from claudemesh_mcp.routes import facts, records, rests
 from tests.routes.test_monitor import LIMIT_S, line_of, running
-from tests.routes.test_wakerprobes import calling, queue
 from tests.support.routing import PEER, SESSION, Beside, beside
 
 WORK = "p_" + "w" * 26
@@ -184,21 +182,3 @@ def test_the_end_of_a_turn_is_remembered_for_each(bob: Beside, work: Beside) -> 
     rests.take(work.sql, work.home, work.record())
     assert work.fact(facts.ACTIVITY) == "idle"
     assert work.fact(facts.CLIENT) == f"{os.getpid()}.{work.record().start}"
-
-
-def test_one_boundary_has_the_monitor_probed_for_both(
-    bob: Beside, work: Beside, tmp_path: Path
-) -> None:
-    both, transcript = (bob, work), tmp_path / "transcript.jsonl"
-    bob.prompt()
-    with running(bob, "monitor.py") as monitor, calling(bob, transcript) as hook:
-        assert monitor.stdout is not None
-        lines = [line_of(monitor), monitor.stdout.readline().decode()]
-        assert lines[0] != lines[1]
-        queue(transcript, lines[0])
-        assert hook.poll() is None
-        queue(transcript, lines[1])
-        assert hook.wait(LIMIT_S) == 0
-    bob.prompt(f"<task-notification><event>{''.join(lines)}</event></task-notification>")
-    at_ms = now_ms()
-    assert [bells.health(one.sql, bells.MONITOR, at_ms) for one in both] == ["reaches", "reaches"]

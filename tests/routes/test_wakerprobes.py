@@ -1,295 +1,310 @@
-"""Probes of wakers: when a tool's hook asks for one, and what is known when it came back or not."""
+"""Probes of wakers: when one is rung, that it becomes no turn, and what is known by it."""
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing
+from typing import Any
 
 import pytest
 
-from claudemesh_mcp.routes import bells, facts, processes, records, wakerprobes
+from claudemesh_mcp.routes import bells, facts, wakerprobes
 from claudemesh_mcp.routes.bells import CHANNEL, MONITOR, REWAKE
 from claudemesh_mcp.routes.door import now_ms
 from claudemesh_mcp.routes.facts import Health
-from claudemesh_mcp.routes.processes import started
-from claudemesh_mcp.routes.settings import ANSWER_MS, PROBE_RUNG_MS
+from claudemesh_mcp.routes.places import Places
+from claudemesh_mcp.routes.processes import Living, started
+from claudemesh_mcp.routes.ringing import Place
+from claudemesh_mcp.routes.settings import ANSWER_MS, PROBES, RETRY_MS
 from tests.routes.test_monitor import answer, ended, gone_pid, line_of, running
-from tests.support.routing import SESSION, Beside
-from tests.support.transcript import write_down
+from tests.support.routing import SESSION, Beside, beside
 
-READY = "claudemesh: ready. Nothing waits, and nothing is to be done. (bell "
+TRIES = "claudemesh: tries whether it can wake this session; nothing is to be done. (bell "
+ALL = {MONITOR, REWAKE, CHANNEL}
+REFUSED = {
+    "decision": "block",
+    "reason": "claudemesh tried whether messages can wake this session: they can.",
+    "hookSpecificOutput": {"hookEventName": "UserPromptSubmit", "suppressOriginalPrompt": True},
+}
 
 
 @pytest.fixture
-def transcript(tmp_path: Path) -> Path:
-    """Give the path of the client's transcript, to which nothing is written yet."""
-    return tmp_path / "transcript.jsonl"
-
-
-@pytest.fixture
-def busy(bob: Beside) -> Beside:
-    """Give bob's session in the midst of a turn, of which its hooks have told."""
+def idle(bob: Beside) -> Beside:
+    """Give bob's session behind its first turn, by which its hooks were found to be heard."""
     bob.prompt()
+    bob.stop()
+    facts.put(bob.sql, facts.HOOKS, Health.REACHES.value)
     return bob
 
 
-@contextmanager
-def calling(bob: Beside, transcript: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run the hook of a tool while something else goes on."""
-    told = {"tool_name": "Bash", "tool_use_id": "toolu_1", "transcript_path": str(transcript)}
-    said = json.dumps({"session_id": SESSION, "hook_event_name": "PostToolUse", **told})
-    with bob.start("hook.py", "PostToolUse") as process:
-        try:
-            assert process.stdin is not None
-            process.stdin.write(said.encode())
-            process.stdin.close()
-            yield process
-        finally:
-            process.kill()
+@pytest.fixture
+def work(idle: Beside) -> Iterator[Beside]:
+    """Give the peer of the same client in a second mesh."""
+    with beside(idle.home, "p_" + "w" * 26, "work", "mesh_work") as opened:
+        opened.prompt()
+        opened.stop()
+        facts.put(opened.sql, facts.HOOKS, Health.REACHES.value)
+        yield opened
 
 
-def queue(transcript: Path, line: str) -> None:
-    """Write down that the client has queued a line, as Claude Code 2.1.330 does."""
-    content = f"<task-notification>\n<event>{line}</event>\n</task-notification>"
-    told = {"type": "queue-operation", "operation": "enqueue", "content": content}
-    write_down(transcript, json.dumps(told))
+def said(bob: Beside, prompt: str) -> Any:
+    """Give what the hook of a prompt prints, as the client reads it."""
+    told = {"session_id": SESSION, "hook_event_name": "UserPromptSubmit", "prompt": prompt}
+    ran = bob.feed("UserPromptSubmit", json.dumps(told).encode())
+    assert (ran.code, ran.err) == (0, "")
+    return json.loads(ran.out) if ran.out else None
+
+
+def notice(*lines: str) -> str:
+    """Give the prompt that the client makes of a monitor's lines."""
+    event = "\n".join(line.strip() for line in lines)
+    return f"<task-notification>\n<event>{event}</event>\n</task-notification>"
 
 
 def known(bob: Beside, route: str = MONITOR, later_ms: int = 0) -> Health:
     return bells.health(bob.sql, route, now_ms() + later_ms)
 
 
-def claim(bob: Beside, kind: str = MONITOR) -> None:
-    """Let a waker be there that never rings: the process of the test has its place."""
-    processes.claim(records.place(bob.home, os.getpid(), kind))
+def probed(bob: Beside, route: str = MONITOR, *, ago_ms: int = 0) -> str:
+    """Let a route have said a probe; gives its line."""
+    nonce = os.urandom(8).hex()
+    wakerprobes.note(bob.sql, route, nonce, now_ms() - ago_ms)
+    return wakerprobes.LINE.format(nonce)
 
 
-def asked(bob: Beside, route: str = MONITOR) -> bool:
-    return wakerprobes.of(bob.sql, route) is not None
+def due(bob: Beside, *alive: str, later_ms: int = 0) -> list[str]:
+    """Give the routes that are to be probed now."""
+    at_ms = now_ms() + later_ms
+    return [one for one in bells.ORDER if bells.is_probe_due(bob.sql, one, alive, at_ms)]
 
 
-def probes(bob: Beside) -> list[wakerprobes.WakerProbe]:
-    found = [wakerprobes.of(bob.sql, route) for route in bells.ORDER]
-    return [probe for probe in found if probe is not None]
-
-
-def test_the_first_tool_call_has_the_monitor_probed_and_waits_for_the_client_to_take_it(
-    busy: Beside, transcript: Path
+def test_the_monitor_is_probed_behind_the_first_turn_and_its_prompt_is_refused(
+    idle: Beside,
 ) -> None:
-    with running(busy, "monitor.py") as monitor, running(busy, "hook.py", "rewake") as rewake:
-        with calling(busy, transcript) as hook:
-            line = line_of(monitor)
-            assert line.startswith(READY)
-            assert hook.poll() is None
-            queue(transcript, line)
-            assert ended(hook) == 0
-            assert hook.stdout is not None
-            assert hook.stdout.read() == b""
-        assert known(busy) is Health.UNTRIED
-        assert answer(busy, line) == ""
-        assert known(busy) is Health.REACHES
-        assert bells.reaching(busy.sql, {MONITOR, REWAKE}, now_ms()) == [MONITOR]
+    with running(idle, "monitor.py") as monitor, running(idle, "hook.py", "rewake") as rewake:
+        line = line_of(monitor)
+        assert line.startswith(TRIES)
+        assert known(idle) is Health.UNTRIED
+        at_ms = idle.fact(facts.ACTIVITY_MS)
+        assert said(idle, notice(line)) == REFUSED
+        assert known(idle) is Health.REACHES
+        assert bells.reaching(idle.sql, ALL, now_ms()) == ["hooks", MONITOR]
+        # No turn has begun, and none of the hour's is gone.
+        assert (idle.fact(facts.ACTIVITY), idle.fact(facts.ACTIVITY_MS)) == ("idle", at_ms)
+        assert bells.wakes_left(idle.sql, now_ms()) == 12
         # The rewake hook, which waited to know this, is not probed: it leaves.
         assert ended(rewake) == 0
-    assert not asked(busy, REWAKE)
+    assert wakerprobes.of(idle.sql, REWAKE) is None
 
 
-def test_what_is_known_is_not_asked_again(busy: Beside, transcript: Path) -> None:
-    with running(busy, "monitor.py") as monitor:
-        with calling(busy, transcript) as hook:
-            line = line_of(monitor)
-            queue(transcript, line)
-            assert ended(hook) == 0
-        answer(busy, line)
-        probe = wakerprobes.of(busy.sql, MONITOR)
-        assert busy.tool() == ""
-        busy.stop()
-        # Not for another session of the same client either: its monitor is the same.
-        assert busy.hook("SessionStart", source="clear", session_id="another") == ""
-        busy.hook("UserPromptSubmit", prompt="Go on.", session_id="another")
-        busy.tool(session_id="another")
-        assert wakerprobes.of(busy.sql, MONITOR) == probe
+def test_a_rewake_hook_without_a_monitor_is_probed_and_ends_by_it(idle: Beside) -> None:
+    with running(idle, "hook.py", "rewake") as rewake:
+        assert ended(rewake) == 2
+        assert rewake.stderr is not None
+        line = rewake.stderr.read().decode()
+    assert line.startswith(TRIES)
+    prompt = notice("claudemesh:") + f"<system-reminder>claudemesh: {line}</system-reminder>"
+    assert said(idle, prompt) == REFUSED
+    assert known(idle, REWAKE) is Health.REACHES
 
 
-def test_a_probe_costs_none_of_the_wakes_and_its_answer_is_no_prompt_of_a_human(
-    busy: Beside,
-) -> None:
-    wakes, prompted_ms = bells.wakes_left(busy.sql, now_ms()), busy.fact(facts.PROMPT_MS)
-    held = busy.put()
-    busy.sql.execute("UPDATE inbox SET held = 'auto_reply_limit' WHERE row = ?", (held,))
-    wakerprobes.ask(busy.sql, MONITOR, now_ms())
-    _, line = wakerprobes.ring(busy.sql, MONITOR, now_ms()) or ("", "")
-    assert answer(busy, line) == ""
-    assert known(busy) is Health.REACHES
-    assert bells.wakes_left(busy.sql, now_ms()) == wakes
-    assert (busy.fact(facts.PROMPT_MS), busy.row(held)["held"]) == (prompted_ms, "auto_reply_limit")
+def test_behind_a_waker_that_nobody_hears_the_next_one_is_probed(idle: Beside) -> None:
+    assert due(idle, *ALL) == [MONITOR]
+    probed(idle)
+    assert due(idle, *ALL) == []
+    assert due(idle, *ALL, later_ms=ANSWER_MS) == [REWAKE]
+    probed(idle, REWAKE, ago_ms=ANSWER_MS)
+    assert due(idle, *ALL, later_ms=ANSWER_MS) == [CHANNEL]
+    assert due(idle, MONITOR, CHANNEL, later_ms=ANSWER_MS) == [CHANNEL]
 
 
-def test_a_rewake_hook_without_a_monitor_is_probed_and_ends_by_it(
-    busy: Beside, transcript: Path
-) -> None:
-    with running(busy, "hook.py", "rewake") as rewake:
-        with calling(busy, transcript) as hook:
-            assert ended(rewake) == 2
-            assert rewake.stderr is not None
-            line = rewake.stderr.read().decode()
-            assert line.startswith(READY)
-            queue(transcript, line)
-            assert ended(hook) == 0
-        assert answer(busy, line) == ""
-    assert known(busy, REWAKE) is Health.REACHES
+def test_a_waker_that_nobody_hears_is_probed_three_times_a_minute_apart(idle: Beside) -> None:
+    for number in range(PROBES):
+        assert due(idle, MONITOR) == [MONITOR]
+        probed(idle, ago_ms=RETRY_MS // 2)
+        assert (due(idle, MONITOR), known(idle)) == ([], Health.SILENT)
+        assert bool(due(idle, MONITOR, later_ms=RETRY_MS)) is (number < PROBES - 1)
+        wakerprobes._put(idle.sql, MONITOR, older(idle))
 
 
-def test_a_monitor_that_nobody_hears_is_silent_and_the_rewake_hook_is_probed_next(
-    busy: Beside, transcript: Path
-) -> None:
-    with running(busy, "monitor.py") as monitor, running(busy, "hook.py", "rewake") as rewake:
-        with calling(busy, transcript) as hook:
-            line_of(monitor)
-            # The client takes nothing: the hook waits no longer than it may.
-            assert ended(hook) == 0
-        assert known(busy) is Health.UNTRIED
-        assert busy.tool("toolu_2") == ""
-        assert not asked(busy, REWAKE)
-        age(busy, MONITOR, ANSWER_MS)
-        assert known(busy) is Health.SILENT
-        with calling(busy, transcript) as hook:
-            assert ended(rewake) == 2
-            assert rewake.stderr is not None
-            line = rewake.stderr.read().decode()
-            queue(transcript, line)
-            assert ended(hook) == 0
-        answer(busy, line)
-    assert bells.reaching(busy.sql, {MONITOR, REWAKE}, now_ms()) == [REWAKE]
-
-
-def age(bob: Beside, route: str, by_ms: int) -> None:
-    """Let a probe have been asked for earlier."""
-    probe = wakerprobes.of(bob.sql, route)
+def older(bob: Beside) -> wakerprobes.WakerProbe:
+    probe = wakerprobes.of(bob.sql, MONITOR)
     assert probe is not None
-    wakerprobes._put(bob.sql, route, probe._replace(asked_ms=probe.asked_ms - by_ms))
+    return probe._replace(rung_ms=probe.rung_ms - RETRY_MS)
 
 
-def test_a_waker_that_does_not_ring_in_time_rings_no_more(busy: Beside, transcript: Path) -> None:
-    claim(busy)
-    with calling(busy, transcript) as hook:
-        assert ended(hook) == 0
-    assert [probe.is_rung for probe in probes(busy)] == [False]
-    age(busy, MONITOR, PROBE_RUNG_MS)
-    # What it would say now might be a turn of its own.
-    with running(busy, "monitor.py") as monitor:
-        busy.put()
-        facts.put(busy.sql, facts.ACTIVITY, "idle")
-        assert "1 message" in line_of(monitor)
-    assert known(busy, later_ms=ANSWER_MS) is Health.SILENT
-
-
-def test_a_late_answer_counts(busy: Beside) -> None:
-    probe = wakerprobes.ask(busy.sql, MONITOR, now_ms() - 2 * ANSWER_MS)
-    assert known(busy) is Health.SILENT
-    answer(busy, f"{READY}{probe.nonce})")
-    assert known(busy) is Health.REACHES
-
-
-@pytest.mark.parametrize("why", ["print", "dnd", "inbox", "off", "no server", "subagent", "none"])
-def test_nobody_is_probed_where_nobody_is_to_be_woken(busy: Beside, why: str) -> None:
-    told: dict[str, str] = {}
-    match why:
-        case "print":
-            busy.environ["CLAUDE_CODE_ENTRYPOINT"] = "sdk-cli"
-            facts.put(busy.sql, facts.ATTENDED, "0")
-        case "dnd":
-            facts.set_dnd(busy.sql, on=True)
-        case "inbox" | "off":
-            facts.set_mode(busy.sql, facts.Mode(why))
-        case "no server":
-            busy.record(server=gone_pid())
-        case "subagent":
-            told["agent_id"] = "agent_1"
-        case _:
-            pass
-    if why != "none":
-        claim(busy)
-    assert busy.tool(**told) == ""
-    assert not any(asked(busy, route) for route in bells.ORDER)
-
-
-def test_a_call_that_brings_messages_has_nobody_probed_and_the_next_one_has(
-    busy: Beside, transcript: Path
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (facts.ACTIVITY, "working"),
+        (facts.ACTIVITY, "ended"),
+        (facts.HOOKS, ""),
+        (facts.HOOKS, "silent"),
+        (facts.ATTENDED, "0"),
+        (facts.DND, "1"),
+        (facts.MODE, "inbox"),
+        (facts.MODE, "off"),
+        (facts.BACKGROUND, "1"),
+    ],
+)
+def test_nobody_is_probed_where_it_might_be_a_turn_or_nobody_is_to_be_woken(
+    idle: Beside, key: str, value: str
 ) -> None:
-    claim(busy)
-    busy.put("Two herons.", priority="now")
-    assert "Two herons." in busy.tool()
-    assert not asked(busy)
-    with calling(busy, transcript) as hook:
-        assert ended(hook) == 0
-    assert asked(busy)
+    assert due(idle, MONITOR) == [MONITOR]
+    facts.put(idle.sql, key, value)
+    assert due(idle, *ALL) == []
+    assert bells.probe(idle.sql, MONITOR, ALL, now_ms()) is None
 
 
-def test_a_waker_that_a_bell_has_tried_is_not_probed(busy: Beside) -> None:
-    busy.stop()
-    with running(busy, "monitor.py") as monitor:
-        busy.put()
-        answer(busy, line_of(monitor))
-        busy.tool()
-    assert not asked(busy)
+def test_nobody_is_probed_while_something_may_ring_or_is_to_be_rung_for(idle: Beside) -> None:
+    idle.put()
+    assert due(idle, *ALL) == []
+    assert bells.ring(idle.sql, MONITOR, ALL, now_ms()) is not None
+    assert due(idle, *ALL) == []
+
+
+def test_no_bell_rings_while_a_probe_may_come_back_with_which_it_would_be_refused(
+    idle: Beside,
+) -> None:
+    line = probed(idle)
+    idle.put()
+    assert not bells.has_reason(idle.sql, now_ms())
+    said(idle, notice(line))
+    assert bells.is_due(idle.sql, MONITOR, ALL, now_ms())
+
+
+def test_a_waker_that_a_bell_has_tried_is_not_probed(idle: Beside) -> None:
+    with running(idle, "monitor.py") as monitor:
+        idle.put()
+        # Whichever it was first: with the message there it is the bell.
+        while "1 message" not in (line := line_of(monitor)):
+            said(idle, notice(line))
+        answer(idle, line)
+        idle.stop()
+    for route in bells.ORDER:
+        facts.put(idle.sql, facts.WAKER_PROBES[route], "")
+    assert due(idle, *ALL) == []
+
+
+def test_without_a_server_that_judges_nobody_is_probed(idle: Beside) -> None:
+    idle.record(server=gone_pid())
+    place = Place(Places(str(idle.home), str(idle.home / "logs")), Living.now(os.getpid()), MONITOR)
+    assert place.look() == []
+    idle.record()
+    (rung,) = place.look()
+    assert (rung.line.startswith(TRIES), rung.messages) == (True, 0)
+    place.leave()
+
+
+def test_what_runs_in_the_background_when_a_turn_ends_is_known(bob: Beside) -> None:
+    monitor, shell = {"id": "b1", "type": "monitor"}, {"id": "b2", "type": "shell"}
+    for tasks, kept in (([monitor], "0"), ([shell, monitor], "1"), ([], "0"), ("none", "0")):
+        bob.prompt()
+        bob.hook("Stop", background_tasks=tasks)
+        assert bob.fact(facts.BACKGROUND) == kept
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{line}",
+        "Look: {notice}",
+        "{notice} What is it?",
+        "{notice}<task-notification>The tests have run.</task-notification>",
+        "{notice} <task-notification>(bell 0123456789abcdef)</task-notification>",
+        "<task-notification>{line} (bell 0123456789abcdef)</task-notification>",
+    ],
+)
+def test_no_prompt_with_anything_else_in_it_is_refused(idle: Beside, prompt: str) -> None:
+    line = probed(idle)
+    made = prompt.format(line=line, notice=notice(line))
+    assert (said(idle, made) or {}).get("decision") is None
+
+
+def test_a_bell_beside_a_probe_shows_what_it_is_for(idle: Beside) -> None:
+    line = probed(idle, ago_ms=ANSWER_MS)
+    idle.put("Two herons.")
+    rung = bells.ring(idle.sql, MONITOR, {MONITOR}, now_ms())
+    assert rung is not None
+    shown = said(idle, notice(line, rung.line))
+    assert "Two herons." in shown["hookSpecificOutput"]["additionalContext"]
+
+
+def test_a_probe_is_refused_also_where_its_answer_can_not_be_noted(idle: Beside) -> None:
+    line = probed(idle)
+    with closing(sqlite3.connect(idle.file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert said(idle, notice(line)) == REFUSED
+    assert "hook UserPromptSubmit: OperationalError" in idle.log
+    assert known(idle) is Health.UNTRIED
+
+
+def test_probes_of_two_meshes_are_one_notice_and_none_of_them_is_a_turn(
+    idle: Beside, work: Beside
+) -> None:
+    with running(idle, "monitor.py") as monitor:
+        assert monitor.stdout is not None
+        lines = [line_of(monitor), monitor.stdout.readline().decode()]
+        assert lines[0] != lines[1]
+        assert said(idle, notice(*lines)) == REFUSED
+    assert [known(one) for one in (idle, work)] == [Health.REACHES, Health.REACHES]
+
+
+def test_the_probe_of_one_mesh_lets_the_other_go_on_as_it_was(idle: Beside, work: Beside) -> None:
+    work.put("Three swans.", priority="low")
+    assert said(idle, notice(probed(idle))) == REFUSED
+    assert (work.fact(facts.ACTIVITY), work.states()) == ("idle", ["waiting"])
+
+
+def test_what_a_prompt_has_printed_is_not_doubted_by_a_probe(idle: Beside) -> None:
+    idle.put("Two herons.")
+    assert "Two herons." in idle.prompt()
+    said(idle, notice(probed(idle)))
+    idle.stop()
+    assert idle.receipts() == [("seen", "prompt")]
 
 
 def test_what_an_earlier_client_heard_says_nothing_of_the_wakers_of_this_one(bob: Beside) -> None:
     bob.put()
-    for route in (MONITOR, REWAKE, CHANNEL):
-        probe = wakerprobes.ask(bob.sql, route, now_ms())
-        wakerprobes.answer(bob.sql, [probe.nonce], now_ms())
+    for route in bells.ORDER:
+        wakerprobes.note(bob.sql, route, f"{len(route):016}", now_ms())
+        wakerprobes.answer(bob.sql, [f"{len(route):016}"], now_ms())
     rung = bells.ring(bob.sql, MONITOR, {MONITOR}, now_ms())
     assert rung is not None
-    assert bells.answer(bob.sql, f"(bell {rung.nonce})", now_ms()) == MONITOR
     wakes = bells.wakes_left(bob.sql, now_ms())
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as client:
-        facts.begin(bob.sql, f"{client.pid}.{started(client.pid)}", SESSION, attended=True)
+        facts.begin(bob.sql, str(Living(client.pid, started(client.pid))), SESSION, attended=True)
         client.kill()
     assert {known(bob, route) for route in bells.ORDER} == {Health.UNTRIED}
     assert bells.wakes_left(bob.sql, now_ms()) == wakes
+    # One that comes back late shows what it was rung for.
+    assert bells.answer(bob.sql, f"(bell {rung.nonce})", now_ms()) == MONITOR
+    assert known(bob) is Health.UNTRIED
+    # The earlier one, which lives, is known as it was when it speaks again.
+    facts.begin(bob.sql, bob.client, SESSION, attended=True)
+    assert known(bob, REWAKE) is Health.REACHES
 
 
 def test_a_route_silent_by_its_probe_rings_behind_those_that_are_heard_and_at_once_if_none_is(
-    busy: Beside,
+    idle: Beside,
 ) -> None:
-    at_ms = now_ms()
-    wakerprobes.ask(busy.sql, MONITOR, at_ms - ANSWER_MS)
-    probe = wakerprobes.ask(busy.sql, REWAKE, at_ms - ANSWER_MS)
-    busy.stop()
-    busy.put()
-    assert bells.is_due(busy.sql, MONITOR, {MONITOR, REWAKE}, at_ms)
-    wakerprobes.answer(busy.sql, [probe.nonce], at_ms)
-    assert bells.is_due(busy.sql, REWAKE, {MONITOR, REWAKE}, at_ms)
-    assert bells.is_due(busy.sql, MONITOR, {MONITOR}, at_ms)
+    probed(idle, MONITOR, ago_ms=ANSWER_MS)
+    line = probed(idle, REWAKE, ago_ms=ANSWER_MS)
+    idle.put()
+    # Before a channel that was never heard, too.
+    assert bells.is_due(idle.sql, MONITOR, ALL, now_ms())
+    wakerprobes.answer(idle.sql, bells.nonces(line), now_ms())
+    assert bells.is_due(idle.sql, REWAKE, ALL, now_ms())
+    assert bells.is_due(idle.sql, MONITOR, {MONITOR, CHANNEL}, now_ms())
+    assert bells.is_due(idle.sql, CHANNEL, {CHANNEL}, now_ms())
 
 
-def test_a_hook_that_is_killed_while_it_waits_loses_nothing(busy: Beside, transcript: Path) -> None:
-    with running(busy, "monitor.py") as monitor:
-        with calling(busy, transcript) as hook:
-            line = line_of(monitor)
-            hook.kill()
-        busy.put("Two herons.", priority="now")
-        # The client has taken the line all the same, and the next call shows what has come.
-        answer(busy, line)
-        assert "Two herons." in busy.tool("toolu_2")
-    assert known(busy) is Health.REACHES
-
-
-def test_a_client_that_keeps_no_transcript_is_waited_for_no_longer(busy: Beside) -> None:
-    with running(busy, "monitor.py") as monitor:
-        assert busy.tool() == ""
-        line = line_of(monitor)
-        answer(busy, line)
-    assert known(busy) is Health.REACHES
-
-
-def test_a_damaged_fact_is_no_probe(bob: Beside) -> None:
-    for told in ("", "one", "one two three", "one 1 1 1 1"):
-        facts.put(bob.sql, facts.WAKER_PROBES[MONITOR], told)
-        assert wakerprobes.of(bob.sql, MONITOR) is None
-    assert wakerprobes.ring(bob.sql, MONITOR, now_ms()) is None
+def test_a_damaged_fact_is_no_probe(idle: Beside) -> None:
+    client = idle.client
+    for told in ("", "one", f"{client} two 3 4", f"{client} a b c d", "1.2 two 3 4 5"):
+        facts.put(idle.sql, facts.WAKER_PROBES[MONITOR], told)
+        assert wakerprobes.of(idle.sql, MONITOR) is None
+    assert due(idle, MONITOR) == [MONITOR]

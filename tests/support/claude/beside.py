@@ -78,7 +78,7 @@ def a_plugin(
     for waker in [waker for waker in wakers if waker in before]:
         waits = {"asyncRewake": True, "timeout": entries.WAIT_S, "rewakeSummary": MONITOR}
         run = _run([*before[waker], *hook("rewake")])
-        for event in ("SessionStart", "Stop"):
+        for event in sorted(entries.REWAKING):
             rewake = {**run, **waits, "rewakeMessage": "claudemesh:"}
             hooks.setdefault(event, []).append({"hooks": [rewake]})
     (folder / "hooks").mkdir(parents=True)
