@@ -170,13 +170,25 @@ def test_hooks_of_an_installation_that_moved_are_replaced_and_not_doubled(desk: 
     assert desk.settings["user"].read_text("utf-8") == text
 
 
+def test_hooks_of_an_earlier_version_are_taken_out_where_they_belong_no_more(desk: Desk) -> None:
+    installed(desk, "install")
+    text = desk.settings["user"].read_text("utf-8")
+    told = json.loads(text)
+    rewake = told["hooks"]["UserPromptSubmit"][-1]["hooks"].pop()
+    assert rewake["asyncRewake"]
+    told["hooks"]["Stop"][-1]["hooks"].append(rewake)
+    desk.settings["user"].write_text(json.dumps(told), "utf-8")
+    installed(desk, "install")
+    assert json.loads(desk.settings["user"].read_text("utf-8")) == json.loads(text)
+
+
 def test_a_project_is_told_nothing_of_this_machine(desk: Desk) -> None:
     installed(desk, "install", "--scope", "project", "--yes")
     shared = desk.settings["project"].read_text("utf-8")
     shared += (desk.project / ".mcp.json").read_text("utf-8")
     assert str(desk.shell.folder) not in shared
     assert sys.executable not in shared
-    (stop, _) = entries({"hooks": {"Stop": desk.told("project")["hooks"]["Stop"]}})
+    (stop,) = entries({"hooks": {"Stop": desk.told("project")["hooks"]["Stop"]}})
     assert desk.sh(stop["command"]) == Done(0, "", "")
 
 
