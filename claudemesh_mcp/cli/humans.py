@@ -43,6 +43,6 @@ def check_human() -> None:
         raise Forbidden(
             "This is for a human to decide, and Claude Code runs this command.",
             "Its user runs it in a terminal of their own, outside of Claude Code; a `!` command"
-            " there is run by it too.",
+            " there is run by it too, and in a tmux that was started there it looks so.",
             code="human_only",
         )
