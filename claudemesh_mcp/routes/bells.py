@@ -128,13 +128,13 @@ def may_probe(sql: sqlite3.Connection, route: str, now_ms: int) -> bool:
     """Tell whether a probe of a route would be a turn of nobody's; nothing is changed.
 
     The session is idle, with nothing in the background whose notice would end with the probe's, and
-    its hooks are known to be heard: they refuse the prompt that the probe becomes.
+    the hook is known to be heard that refuses the prompt which the probe becomes.
     """
     if not _takes_bells(sql) or facts.activity(sql) is not Activity.IDLE:
         return False
-    if facts.hooks(sql) is not Health.REACHES or facts.get(sql, facts.BACKGROUND) == "1":
+    if facts.get(sql, facts.PROMPTS) != "1" or facts.hooks(sql) is not Health.REACHES:
         return False
-    if _last(sql, route) or not wakerprobes.is_due(sql, route, now_ms):
+    if facts.get(sql, facts.BACKGROUND) != "0" or _last(sql, route) or _probed(sql, route):
         return False
     return not (_is_outstanding(sql, now_ms) or has_reason(sql, now_ms))
 
@@ -191,16 +191,23 @@ KINDS: Final = ((is_due, ring), (is_probe_due, probe))
 
 
 def answer(sql: sqlite3.Connection, prompt: str, now_ms: int) -> str | None:
-    """Take note that a bell came back in a prompt; gives the route that brought it."""
+    """Take note that a bell came back in a prompt; gives the route that brought it.
+
+    A probe that was not refused is one, unless that is on its way for which it was not.
+    """
     route, found_in = None, nonces(prompt)
-    # Beside a bell a probe is heard too.
-    wakerprobes.answer(sql, found_in, now_ms)
     for nonce in found_in:
         found = sql.execute("SELECT route FROM bells WHERE nonce = ?", (nonce,)).fetchone()
         if found is not None:
             sql.execute("UPDATE bells SET answered_ms = ? WHERE nonce = ?", (now_ms, nonce))
             route = str(found[0]).removeprefix(facts.FORMER)
-    return route
+    probed = wakerprobes.answer(sql, found_in, now_ms)
+    if probed is None:
+        return route
+    probe = wakerprobes.rung(sql)[probed]
+    told = (probe.nonce, probed, now_ms, now_ms)
+    sql.execute("INSERT OR IGNORE INTO bells VALUES (?, ?, ?, ?)", told)
+    return route or (None if has_rung_since(sql, probe.rung_ms) else probed)
 
 
 def nonces(prompt: str) -> list[str]:
@@ -216,6 +223,19 @@ def overtake(sql: sqlite3.Connection, now_ms: int, *, by_human: bool) -> None:
         "UPDATE bells SET answered_ms = ? WHERE answered_ms IS NULL AND rung_ms > ?",
         (OVERTAKEN if by_human else UNCLEAR, now_ms - ANSWER_MS),
     )
+
+
+def has_rung_since(sql: sqlite3.Connection, since_ms: int) -> bool:
+    """Tell whether a bell was rung since then that has not come back."""
+    found = sql.execute(
+        "SELECT 1 FROM bells WHERE answered_ms IS NULL AND rung_ms >= ?", (since_ms,)
+    ).fetchone()
+    return found is not None
+
+
+def has_rows(sql: sqlite3.Connection, now_ms: int) -> bool:
+    """Tell whether there is something that may wake the session, and would be shown."""
+    return _takes_bells(sql) and bool(waking_rows(sql, now_ms, attended=True))
 
 
 def has_outstanding(sql: sqlite3.Connection, now_ms: int) -> bool:
@@ -255,12 +275,8 @@ def _has_use(sql: sqlite3.Connection, rows: list[sqlite3.Row], now_ms: int) -> b
 
 
 def _is_outstanding(sql: sqlite3.Connection, now_ms: int) -> bool:
-    since_ms = now_ms - ANSWER_MS
-    found = sql.execute(
-        "SELECT 1 FROM bells WHERE answered_ms IS NULL AND rung_ms > ?", (since_ms,)
-    ).fetchone()
     # What the client takes together with a probe ends with it.
-    return found is not None or wakerprobes.is_outstanding(sql, since_ms)
+    return has_rung_since(sql, now_ms - ANSWER_MS + 1) or wakerprobes.is_outstanding(sql, now_ms)
 
 
 def _turn_of(sql: sqlite3.Connection, alive: Collection[str], now_ms: int) -> str | None:

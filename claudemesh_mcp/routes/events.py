@@ -25,6 +25,7 @@ _CLOSED: Final = ("</task-notification>", "</system-reminder>", "</channel>")
 _FRESH_MS: Final = 60_000
 _GOES_ON: Final = frozenset({"clear", "resume"})
 _TOLD_AT: Final = frozenset({Moment.SESSION, Moment.PROMPT})
+_OURS: Final = "claudemesh_mcp"
 _GAP: Final = "\n\n"
 
 
@@ -41,7 +42,7 @@ class Event(NamedTuple):
         room: How many characters may be shown.
         mesh: What the mesh is called, where the client is in several.
         nonce: For a probe of this look: one, in however many meshes the client is.
-        is_probe: Whether it is the prompt that a waker's probe became, which is refused.
+        is_refused: Whether it is the prompt that a waker's probe became, which is refused.
     """
 
     told: Mapping[str, Any]
@@ -53,7 +54,7 @@ class Event(NamedTuple):
     room: int = OUTPUT_CHARACTERS
     mesh: str = ""
     nonce: str = ""
-    is_probe: bool = False
+    is_refused: bool = False
 
     @property
     def client(self) -> str:
@@ -109,7 +110,7 @@ def prompted(sql: sqlite3.Connection, event: Event) -> Shows:
     """Begin a turn: by a human, by one of our bells, or by another machine's notice."""
     _begin(sql, event)
     prompt = event.text("prompt")
-    if event.is_probe:
+    if event.is_refused:
         wakerprobes.answer(sql, bells.nonces(prompt), event.now_ms)
         return None
     was_busy = _is_busy(sql, event)
@@ -197,11 +198,13 @@ def stopped(sql: sqlite3.Connection, event: Event) -> Shows:
 
 
 def _has_background(event: Event) -> bool:
-    """Tell whether something runs whose notice would be a turn; a monitor's may be our own."""
+    """Tell whether something runs whose notice would be a turn, beside the monitor of ours."""
     told: Any = event.told.get("background_tasks")
     tasks = cast("list[Any]", told) if isinstance(told, list) else []
     known = [cast("Mapping[str, Any]", one) for one in tasks if isinstance(one, dict)]
-    return any(one.get("type") != "monitor" for one in known)
+    return any(
+        one.get("type") != "monitor" or _OURS not in str(one.get("command")) for one in known
+    )
 
 
 def goes_on(sql: sqlite3.Connection, event: Event) -> None:
@@ -260,6 +263,6 @@ def _show(sql: sqlite3.Connection, event: Event, look: Look, released: int = 0) 
     if told:
         shown = made or Offer("", "")
         made = Offer(_GAP.join(filter(None, (told, shown.text))), shown.holder)
-    probe = probes.Probe(event.nonce, event.now_ms, 0, event.text("transcript_path"))
+    probe = probes.Probe(event.nonce, event.now_ms, 0, "", event.text("transcript_path"))
     made = probes.carry(sql, look, made, probe)
     return None if made is None else (look, made)

@@ -48,6 +48,8 @@ PROBE: Final = "route.probe"
 """The probe of the hooks that is not settled yet, as ``probes.py`` writes it; empty if none is."""
 HOOKS: Final = "route.hooks"
 """What the last probe that was settled says of the hooks, a ``Health``; empty before the first."""
+PROMPTS: Final = "route.prompts"
+"""``1`` once the client was seen to have heard the hook of a prompt."""
 FORMER: Final = "former:"
 """Before the route of a bell that was rung for an earlier client."""
 WAKER_PROBES: Final = {route: f"route.probe.{route}" for route in ("monitor", "rewake", "channel")}
@@ -132,7 +134,7 @@ def begin(sql: sqlite3.Connection, client: str, session: str, *, attended: bool)
     # When a human last sent a prompt stays: what its senders caused before that is forgiven.
     for key in (ACTIVITY_MS, CONTINUED):
         put(sql, key, 0)
-    for key in (PROBE, HOOKS):
+    for key in (PROBE, HOOKS, PROMPTS, BACKGROUND):
         put(sql, key, "")
     # They count among the wakes of the hour, and say nothing of this client's wakers.
     sql.execute("UPDATE bells SET route = ? || route WHERE route NOT GLOB ? || '*'", (FORMER,) * 2)

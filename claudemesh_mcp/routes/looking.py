@@ -11,8 +11,8 @@ import os
 import sqlite3
 from collections.abc import Mapping
 
-from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, cast, closing, suppress
-from claudemesh_mcp.routes import bells, facts, jsontext, offers, records, wakerprobes
+from claudemesh_mcp.plain import TYPE_CHECKING, NamedTuple, cast
+from claudemesh_mcp.routes import facts, jsontext, offers, records
 from claudemesh_mcp.routes.door import change, note_fault, now_ms, open_file
 from claudemesh_mcp.routes.events import EVENTS, Event, Shows, goes_on, is_of_a_machine, is_quiet
 from claudemesh_mcp.routes.frames import units_of
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _STOP: Final = "Stop"
 _TOOL: Final = "PostToolUse"
 _PROMPT: Final = "UserPromptSubmit"
-_NOTICE: Final = "<task-notification>"
 _ID: Final = 200
 _GAP: Final = "\n\n"
 
@@ -72,18 +71,18 @@ def look(name: str, where: Places, caller: Caller, said: bytes) -> None:
     try:
         room, nonce = OUTPUT_CHARACTERS, os.urandom(4).hex()
         peers = _peers(where, caller, session)
-        is_probe = _is_probe(name, told.get("prompt"), peers)
+        refused = _is_refused(name, told.get("prompt"), peers)
         for record, mesh in peers:
             attended = caller.is_attended
             told_by = (told, session, record, where.data, attended)
-            event = Event(*told_by, now_ms(), room, mesh, nonce, is_probe)
+            event = Event(*told_by, now_ms(), room, mesh, nonce, refused)
             side = _ask(name, where, event)
             if side.shows is not None:
                 room -= units_of(side.shows[1].text) + len(_GAP)
             sides.append(side)
         if name == _STOP:
             _agree(where, sides)
-        _print(name, where, sides, is_probe=is_probe)
+        _print(name, where, sides, is_refused=refused)
     finally:
         for side in sides:
             if side.sql is not None:
@@ -102,27 +101,14 @@ def _peers(where: Places, caller: Caller, session: str) -> list[tuple[Record, st
     return [(record, record.mesh) for record in (*found[first:], *found[:first])]
 
 
-def _is_probe(name: str, prompt: Any, peers: list[tuple[Record, str]]) -> bool:
-    """Tell whether this is the prompt that wakers' probes became, with nothing else in it."""
+def _is_refused(name: str, prompt: Any, peers: list[tuple[Record, str]]) -> bool:
+    """Tell whether this is a prompt that a waker's probe became, and that is to go no further."""
     if name != _PROMPT or not isinstance(prompt, str) or not is_of_a_machine(prompt):
         return False
-    nonces = set(bells.nonces(prompt))
-    if not nonces or prompt.count(_NOTICE) > 1:
-        return False
-    for record, _ in peers:
-        with suppress(sqlite3.Error, OSError):
-            sql = open_file(record.file)
-            if sql is not None:
-                with closing(sql):
-                    nonces -= wakerprobes.known(sql)
-    return not nonces
+    # Imported here, as few prompts are a machine's.
+    from claudemesh_mcp.routes.refusing import is_refused
 
-
-def _refuse() -> None:
-    """Refuse the prompt that a probe became: the client makes no request then."""
-    quiet = {"hookEventName": _PROMPT, "suppressOriginalPrompt": True}
-    told = {"decision": "block", "reason": wakerprobes.HEARD, "hookSpecificOutput": quiet}
-    _write_whole(jsontext.write(told).encode())
+    return is_refused(prompt, [record.file for record, _ in peers])
 
 
 def _ask(name: str, where: Places, event: Event) -> _Side:
@@ -177,11 +163,13 @@ def _session(told: Mapping[str, Any], caller: Caller) -> str:
     return session.encode("utf-8", "replace").decode()[:_ID]
 
 
-def _print(name: str, where: Places, sides: list[_Side], *, is_probe: bool) -> None:
+def _print(name: str, where: Places, sides: list[_Side], *, is_refused: bool) -> None:
     """Print all that is shown in one write, and note behind it that it is printed."""
-    if is_probe:
+    if is_refused:
+        from claudemesh_mcp.routes.refusing import REFUSAL
+
         # Whatever could be noted of it: it is no turn that anybody asked for.
-        _refuse()
+        _write_whole(jsontext.write(REFUSAL).encode())
         return
     shown = [(side.sql, *side.shows) for side in sides if side.sql and side.shows]
     if not shown:

@@ -1,10 +1,10 @@
 """Probes whether what hooks print comes before the model: by a nonce, and the transcript.
 
-``events.py`` has one carried by the first look behind each start of a session, and by each that
-shows messages. The session's server looks for it in the transcript and settles it: there stands
-what a hook has brought, and behind it the model's reply. One that is not there ten seconds behind
-the end of a turn makes the hooks silent, as a bell does that nobody answers; then the next prompt
-carries another.
+``events.py`` has one carried by the first look behind each start of a session, in a new client by
+that of its first prompt, and by each that shows messages. The session's server looks for it in the
+transcript and settles it: there stands what a hook has brought, and behind it the model's reply.
+One that is not there ten seconds behind the end of a turn makes the hooks silent, as a bell does
+that nobody answers; then the next prompt carries another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 _READY: Final = "claudemesh: ready."
-_PARTS: Final = 4
+_PARTS: Final = 5
 _BRING: Final = (Moment.SESSION, Moment.PROMPT, Moment.BELL)
 """What is brought by these costs no turn, and is no more than a line where nothing waits."""
 
@@ -34,12 +34,14 @@ class Probe(NamedTuple):
         nonce: The nonce.
         at_ms: When it is printed.
         offset: How many bytes the transcript has then; what it shows of the nonce is behind them.
+        is_of_prompt: ``1`` if the hook of a prompt prints it, else ``0``.
         path: The transcript; empty if the client names none, which can't be probed.
     """
 
     nonce: str
     at_ms: int
     offset: int
+    is_of_prompt: str
     path: str
 
 
@@ -68,11 +70,15 @@ def carry(sql: sqlite3.Connection, look: Look, made: Offer | None, probe: Probe)
         return made
     known = made.holder.rpartition(":")[2] if made else ""
     if not known:
-        if look.moment not in _BRING or not _is_due(sql):
+        if look.moment not in _BRING or not _is_due(sql, look):
             return made
         said = made.text if made else _READY
         made = Offer(f"{said} (probe {probe.nonce})", "")
-    carried = probe._replace(nonce=known or probe.nonce, offset=_size(probe.path))
+    carried = probe._replace(
+        nonce=known or probe.nonce,
+        offset=_size(probe.path),
+        is_of_prompt="1" if _is_of_prompt(look) else "0",
+    )
     told = " ".join(map(str, carried))
     # SQLite takes no lone surrogate.
     facts.put(sql, facts.PROBE, told.encode("utf-8", "replace").decode())
@@ -90,8 +96,8 @@ def unsettled(sql: sqlite3.Connection) -> Probe | None:
     told = facts.get(sql, facts.PROBE).split(" ", _PARTS - 1)
     if len(told) != _PARTS:
         return None
-    nonce, at_ms, offset, path = told
-    return Probe(nonce, int(at_ms), int(offset), path)
+    nonce, at_ms, offset, is_of_prompt, path = told
+    return Probe(nonce, int(at_ms), int(offset), is_of_prompt, path)
 
 
 def verdict(sql: sqlite3.Connection, now_ms: int) -> Verdict | None:
@@ -121,12 +127,22 @@ def settle(sql: sqlite3.Connection, found: Verdict) -> None:
     if unsettled(sql) == found.probe:
         facts.put(sql, facts.PROBE, "")
         facts.put(sql, facts.HOOKS, found.health.value)
+        if found.probe.is_of_prompt == "1":
+            facts.put(sql, facts.PROMPTS, "1" if found.health is Health.REACHES else "")
 
 
-def _is_due(sql: sqlite3.Connection) -> bool:
+def _is_due(sql: sqlite3.Connection, look: Look) -> bool:
     if facts.is_dnd(sql) or facts.mode(sql) is Mode.OFF:
         return False
-    return facts.hooks(sql) is not Health.REACHES and unsettled(sql) is None
+    last = unsettled(sql)
+    if facts.get(sql, facts.PROMPTS) == "1" or facts.get(sql, facts.ATTENDED) != "1":
+        return last is None and facts.hooks(sql) is not Health.REACHES
+    # Where somebody is to be waked this hook has to be known: it refuses the probes of wakers.
+    return _is_of_prompt(look) and (last is None or last.is_of_prompt != "1")
+
+
+def _is_of_prompt(look: Look) -> bool:
+    return look.moment is Moment.BELL or look.route == Moment.PROMPT.value
 
 
 def _size(path: str) -> int:

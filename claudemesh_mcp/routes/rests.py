@@ -89,5 +89,7 @@ def note(sql: sqlite3.Connection, record: Record, found: bytes) -> None:
         return
     offers.evidence_of_end(sql, session, client, at_ms, at_ms)
     bells.overtake(sql, at_ms, by_human=False)
+    # What else the client said of it is not known.
+    facts.put(sql, facts.BACKGROUND, "")
     facts.put(sql, facts.ACTIVITY, Activity.IDLE.value)
     facts.put(sql, facts.ACTIVITY_MS, at_ms)

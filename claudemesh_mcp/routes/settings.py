@@ -34,8 +34,6 @@ RETRY_MS: Final = 60_000
 """A silent route is tried again after that: for a new message, or where no other is left."""
 STALE_MS: Final = 600_000
 """A session that a hook called working so long ago may have been interrupted: it is waked again."""
-PROBES: Final = 3
-"""So often at most a waker is probed that is not heard."""
 HOUR_MS: Final = 3_600_000
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from claudemesh_mcp import openrows, reports
 from claudemesh_mcp.plain import TYPE_CHECKING
-from claudemesh_mcp.routes import facts
+from claudemesh_mcp.routes import facts, wakerprobes
 from claudemesh_mcp.routes.settings import (
     CHARACTERS_PER_TOKEN,
     HOUR_MS,
@@ -140,6 +140,7 @@ def follow_clock(sql: sqlite3.Connection, now_ms: int) -> None:
     openrows.turn_back(sql, now_ms)
     sql.execute("UPDATE bells SET rung_ms = ? WHERE rung_ms > ?", (now_ms, now_ms))
     sql.execute("UPDATE pushes SET at_ms = ? WHERE at_ms > ?", (now_ms, now_ms))
+    wakerprobes.follow_clock(sql, now_ms)
     if facts.get_int(sql, facts.PROMPT_MS) >= now_ms:
         # Before what was pushed behind it.
         facts.put(sql, facts.PROMPT_MS, now_ms - 1)

@@ -1,9 +1,11 @@
 """Wakers of a real client are probed behind its first turn, and no request is made by that."""
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 
 from tests.support.claude.beside import (
@@ -22,12 +24,13 @@ from tests.support.claude.client import LIMIT_S, Claude
 from tests.support.claude.room import Room
 from tests.support.claude.script import Call, Rule, mesh
 from tests.support.claude.terminal import Terminal, at_terminal
+from tests.support.live import a_moment
 
 TRIES = "tries whether it can wake this session"
 HEARD = "claudemesh tried whether messages can wake this session: they can."
 SILENT = (
-    "SELECT 1 FROM facts WHERE key = 'route.probe.{}' AND value LIKE '% 0 _'"
-    " AND substr(value, -17, 13) + 10000 < strftime('%s', 'now') * 1000"
+    "SELECT 1 FROM facts WHERE key = 'route.probe.{}' AND value LIKE '% 0'"
+    " AND substr(value, -15, 13) + 10000 < strftime('%s', 'now') * 1000"
 )
 """Finds the probe of a waker that has not come back, and counts as unheard by now."""
 
@@ -51,6 +54,16 @@ async def begun(room: Room, terminal: Terminal) -> Path:
     await until_met(room, terminal.pid)
     await terminal.prompt("Good morning.")
     return file_of(room, terminal.pid)
+
+
+async def until_queued(client: Claude, text: str) -> None:
+    """Wait until the client has taken a notice, which it keeps until it can make a prompt of it."""
+    with anyio.fail_after(LIMIT_S):
+        # Another process's file gives no sign here.
+        while not any(
+            text in path.read_text() for path in client.config.glob("projects/*/*.jsonl")
+        ):
+            await a_moment()
 
 
 @pytest.mark.parametrize("waker", ["monitor", "rewake"])
@@ -162,3 +175,29 @@ async def test_a_session_that_a_rewake_hook_wakes_is_woken_behind_a_turn_that_wa
         await terminal.shows("Three, says bob.")
         assert (await bob.reached("seen", sent))["route"] == "rewake"
         await terminal.leave()
+
+
+async def test_a_message_behind_a_probe_that_a_dialog_kept_back_comes_when_that_is_closed(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada, go = a_client(room), threading.Event()
+    ada.model.rules.insert(0, Rule("Wait for me", "Done.", until=go))
+    async with at_terminal(ada, *a_plugin(tmp_path / "plugin")) as terminal:
+        await room.present("ada")
+        await until_met(room, terminal.pid)
+        await terminal.prompt("Wait for me.")
+        await terminal.type("/status")
+        await terminal.shows("Session ID")
+        go.set()
+        file = file_of(room, terminal.pid)
+        await until_told(file, SILENT.format("monitor"))
+        sent = await bob.call("send", to="ada", text="Three swans.")
+        await until_queued(ada, "1 message from bob.")
+        await terminal.press_until("Escape", lambda screen: "Session ID" not in screen)
+        await terminal.shows("Three, says bob.")
+        assert (await bob.reached("seen", sent))["proved"]
+        await terminal.leave()
+    # Nothing of it was shown twice, and no turn was made beside.
+    assert len(ada.model.arrivals("Three swans.")) == 1
+    assert len(ada.model.turns) == 2

@@ -67,7 +67,8 @@ class Client:
 
 @pytest.fixture
 def client(bob: Beside, tmp_path: Path) -> Client:
-    """Give a client beside bob's session."""
+    """Give a client beside bob's session, whose prompts' hook was heard before."""
+    facts.put(bob.sql, facts.PROMPTS, "1")
     return Client(bob, tmp_path / "transcript of a session.jsonl")
 
 
@@ -78,6 +79,29 @@ def test_each_start_of_a_session_is_probed_by_one_line(client: Client, source: s
         assert LINE.fullmatch(client.start(source, session_id=session))
         for event in ("UserPromptSubmit", "Stop", "UserPromptSubmit", "Stop"):
             assert client.hook(event, session_id=session) == ""
+
+
+def test_a_new_client_is_probed_by_the_hook_of_its_first_prompt(client: Client) -> None:
+    facts.put(client.peer.sql, facts.PROMPTS, "")
+    assert client.start("resume") == ""
+    assert LINE.fullmatch(client.prompt())
+    assert client.peer.fact(facts.PROMPTS) == ""
+    client.stop()
+    assert (client.known(), client.peer.fact(facts.PROMPTS)) == (Health.REACHES, "1")
+    assert LINE.fullmatch(client.start("clear"))
+
+
+def test_what_the_start_of_a_session_shows_says_nothing_of_the_hook_of_its_prompts(
+    client: Client,
+) -> None:
+    facts.put(client.peer.sql, facts.PROMPTS, "")
+    client.peer.put("Two herons.")
+    assert "Two herons." in client.start("resume")
+    write_down(client.path, reply("msg_0"))
+    assert (client.known(), client.peer.fact(facts.PROMPTS)) == (Health.REACHES, "")
+    assert LINE.fullmatch(client.prompt(is_heard=False))
+    client.stop()
+    assert (client.known(ANSWER_MS), client.peer.fact(facts.PROMPTS)) == (Health.SILENT, "")
 
 
 def test_a_start_that_finds_no_session_leaves_the_probe_to_its_first_prompt(
@@ -296,6 +320,7 @@ def work(bob: Beside) -> Iterator[Beside]:
 
 
 def test_a_client_of_two_meshes_is_probed_by_one_line(client: Client, work: Beside) -> None:
+    facts.put(work.sql, facts.PROMPTS, "1")
     assert LINE.fullmatch(client.start())
     client.stop()
     for peer in (client.peer, work):

@@ -18,7 +18,7 @@ from claudemesh_mcp.routes.facts import Health
 from claudemesh_mcp.routes.places import Places
 from claudemesh_mcp.routes.processes import Living, started
 from claudemesh_mcp.routes.ringing import Place
-from claudemesh_mcp.routes.settings import ANSWER_MS, PROBES, RETRY_MS
+from claudemesh_mcp.routes.settings import ANSWER_MS, HOUR_MS, RETRY_MS
 from tests.routes.test_monitor import answer, ended, gone_pid, line_of, running
 from tests.support.routing import SESSION, Beside, beside
 
@@ -36,8 +36,14 @@ def idle(bob: Beside) -> Beside:
     """Give bob's session behind its first turn, by which its hooks were found to be heard."""
     bob.prompt()
     bob.stop()
-    facts.put(bob.sql, facts.HOOKS, Health.REACHES.value)
+    heard(bob)
     return bob
+
+
+def heard(bob: Beside) -> None:
+    """Note what the server has found in the transcript of that turn."""
+    facts.put(bob.sql, facts.HOOKS, Health.REACHES.value)
+    facts.put(bob.sql, facts.PROMPTS, "1")
 
 
 @pytest.fixture
@@ -46,7 +52,7 @@ def work(idle: Beside) -> Iterator[Beside]:
     with beside(idle.home, "p_" + "w" * 26, "work", "mesh_work") as opened:
         opened.prompt()
         opened.stop()
-        facts.put(opened.sql, facts.HOOKS, Health.REACHES.value)
+        heard(opened)
         yield opened
 
 
@@ -121,19 +127,12 @@ def test_behind_a_waker_that_nobody_hears_the_next_one_is_probed(idle: Beside) -
     assert due(idle, MONITOR, CHANNEL, later_ms=ANSWER_MS) == [CHANNEL]
 
 
-def test_a_waker_that_nobody_hears_is_probed_three_times_a_minute_apart(idle: Beside) -> None:
-    for number in range(PROBES):
-        assert due(idle, MONITOR) == [MONITOR]
-        probed(idle, ago_ms=RETRY_MS // 2)
-        assert (due(idle, MONITOR), known(idle)) == ([], Health.SILENT)
-        assert bool(due(idle, MONITOR, later_ms=RETRY_MS)) is (number < PROBES - 1)
-        wakerprobes._put(idle.sql, MONITOR, older(idle))
-
-
-def older(bob: Beside) -> wakerprobes.WakerProbe:
-    probe = wakerprobes.of(bob.sql, MONITOR)
-    assert probe is not None
-    return probe._replace(rung_ms=probe.rung_ms - RETRY_MS)
+def test_a_waker_is_probed_once(idle: Beside) -> None:
+    line = probed(idle, ago_ms=RETRY_MS)
+    assert (due(idle, MONITOR), known(idle)) == ([], Health.SILENT)
+    # Late it is heard all the same.
+    assert said(idle, notice(line)) == REFUSED
+    assert (due(idle, MONITOR), known(idle)) == ([], Health.REACHES)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +147,8 @@ def older(bob: Beside) -> wakerprobes.WakerProbe:
         (facts.MODE, "inbox"),
         (facts.MODE, "off"),
         (facts.BACKGROUND, "1"),
+        (facts.BACKGROUND, ""),
+        (facts.PROMPTS, ""),
     ],
 )
 def test_nobody_is_probed_where_it_might_be_a_turn_or_nobody_is_to_be_woken(
@@ -170,9 +171,11 @@ def test_no_bell_rings_while_a_probe_may_come_back_with_which_it_would_be_refuse
     idle: Beside,
 ) -> None:
     line = probed(idle)
-    idle.put()
+    row = idle.put()
     assert not bells.has_reason(idle.sql, now_ms())
-    said(idle, notice(line))
+    idle.sql.execute("DELETE FROM inbox WHERE row = ?", (row,))
+    assert said(idle, notice(line)) == REFUSED
+    idle.put()
     assert bells.is_due(idle.sql, MONITOR, ALL, now_ms())
 
 
@@ -200,8 +203,10 @@ def test_without_a_server_that_judges_nobody_is_probed(idle: Beside) -> None:
 
 
 def test_what_runs_in_the_background_when_a_turn_ends_is_known(bob: Beside) -> None:
-    monitor, shell = {"id": "b1", "type": "monitor"}, {"id": "b2", "type": "shell"}
-    for tasks, kept in (([monitor], "0"), ([shell, monitor], "1"), ([], "0"), ("none", "0")):
+    ours = {"id": "b1", "type": "monitor", "command": "exec python '/x/claudemesh_mcp/monitor.py'"}
+    other, shell = {**ours, "command": "./watch"}, {"id": "b2", "type": "shell"}
+    given: list[Any] = [[ours], [shell, ours], [], [other], [{"type": "monitor"}], "none", [1]]
+    for tasks, kept in zip(given, "0101100", strict=True):
         bob.prompt()
         bob.hook("Stop", background_tasks=tasks)
         assert bob.fact(facts.BACKGROUND) == kept
@@ -214,6 +219,11 @@ def test_what_runs_in_the_background_when_a_turn_ends_is_known(bob: Beside) -> N
         "Look: {notice}",
         "{notice} What is it?",
         "{notice}<task-notification>The tests have run.</task-notification>",
+        "<task-notification><event>Built.\n{line}</event></task-notification>",
+        "<channel source='mesh'>{line}</channel>{notice}",
+        "<channel source='chat'>Hello. {line}</channel>",
+        "{notice}<system-reminder>The tests have run.</system-reminder>",
+        "<system-reminder>The tests have run.</system-reminder>{notice}",
         "{notice} <task-notification>(bell 0123456789abcdef)</task-notification>",
         "<task-notification>{line} (bell 0123456789abcdef)</task-notification>",
     ],
@@ -222,6 +232,62 @@ def test_no_prompt_with_anything_else_in_it_is_refused(idle: Beside, prompt: str
     line = probed(idle)
     made = prompt.format(line=line, notice=notice(line))
     assert (said(idle, made) or {}).get("decision") is None
+
+
+def test_a_probe_behind_which_a_bell_was_rung_is_let_pass(idle: Beside) -> None:
+    # As where a dialog keeps the notices back: what the client takes together ends together.
+    line = probed(idle, ago_ms=ANSWER_MS)
+    idle.put("Two herons.")
+    rung = bells.ring(idle.sql, MONITOR, {MONITOR}, now_ms())
+    assert rung is not None
+    assert said(idle, notice(line)) is None
+    assert "Two herons." in str(said(idle, notice(rung.line)))
+    idle.stop()
+    assert idle.receipts() == [("seen", "monitor")]
+
+
+def test_a_probe_behind_which_another_mesh_has_rung_is_let_pass(idle: Beside, work: Beside) -> None:
+    line = probed(idle)
+    work.put("Three swans.")
+    rung = bells.ring(work.sql, MONITOR, {MONITOR}, now_ms())
+    assert rung is not None
+    # It shows nothing itself: to that mesh it is another's notice.
+    assert said(idle, notice(line)) is None
+    assert "Three swans." in str(said(idle, notice(rung.line)))
+    idle.stop()
+    assert work.receipts() == [("seen", "monitor")]
+
+
+def test_a_probe_that_comes_back_when_messages_wait_is_a_bell(idle: Beside) -> None:
+    line = probed(idle)
+    idle.put("Two herons.")
+    shown = said(idle, notice(line))
+    assert "Two herons." in shown["hookSpecificOutput"]["additionalContext"]
+    assert idle.fact(facts.ACTIVITY) == "working"
+    assert bells.wakes_left(idle.sql, now_ms()) == 11
+    idle.stop()
+    assert idle.receipts() == [("seen", "monitor")]
+    assert known(idle) is Health.REACHES
+
+
+@pytest.mark.parametrize("why", ["low", "held", "dnd"])
+def test_a_probe_is_refused_where_what_waits_causes_no_turn(idle: Beside, why: str) -> None:
+    line = probed(idle)
+    idle.put(priority="low" if why == "low" else "next")
+    if why == "held":
+        idle.sql.execute("UPDATE inbox SET held = 'auto_reply_limit'")
+    facts.set_dnd(idle.sql, on=why == "dnd")
+    assert said(idle, notice(line)) == REFUSED
+
+
+def test_a_probe_of_a_time_that_has_not_come_holds_no_bell_back(idle: Beside) -> None:
+    probed(idle, ago_ms=-HOUR_MS)
+    facts.put(idle.sql, facts.ACTIVITY_MS, now_ms() + HOUR_MS)
+    idle.prompt()
+    idle.stop()
+    idle.put()
+    assert not bells.has_reason(idle.sql, now_ms())
+    assert bells.has_reason(idle.sql, now_ms() + ANSWER_MS)
 
 
 def test_a_bell_beside_a_probe_shows_what_it_is_for(idle: Beside) -> None:
@@ -304,7 +370,8 @@ def test_a_route_silent_by_its_probe_rings_behind_those_that_are_heard_and_at_on
 
 def test_a_damaged_fact_is_no_probe(idle: Beside) -> None:
     client = idle.client
-    for told in ("", "one", f"{client} two 3 4", f"{client} a b c d", "1.2 two 3 4 5"):
+    odd = ("a b c", "two 3", "two 3 4 5", "two ² 0", f"two {'9' * 5_000} 0", "two 3 -1")
+    for told in ("", "one", "1.2 two 3 4", *(f"{client} {words}" for words in odd)):
         facts.put(idle.sql, facts.WAKER_PROBES[MONITOR], told)
         assert wakerprobes.of(idle.sql, MONITOR) is None
     assert due(idle, MONITOR) == [MONITOR]
