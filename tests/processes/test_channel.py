@@ -84,7 +84,7 @@ async def test_the_channel_rings_from_initialized_on_with_texts_alone_and_proves
         assert ada.told == []
         ada.say({"method": "notifications/initialized"})
         with anyio.fail_after(LIMIT_S):
-            rung = await in_thread(ada.hear)
+            rung = await in_thread(ada.hear, abandon_on_cancel=True)
         assert rung["method"] == "notifications/claude/channel"
         told = rung["params"]
         assert set(told) == {"content", "meta"}
@@ -111,6 +111,8 @@ async def test_the_channel_is_probed_behind_a_turn_whose_hooks_are_heard_unless_
         await shown(bob, "ada", {"status": "idle", "routes": []})
         assert ada.told == []
         with closing(sqlite3.connect(file, timeout=LIMIT_S)) as sql:
+            facts.put(sql, facts.PROMPTS, "1")
+            facts.put(sql, facts.BACKGROUND, "0")
             facts.put(sql, facts.HOOKS, facts.Health.REACHES.value)
             sql.commit()
         if channel == "off":
@@ -120,7 +122,7 @@ async def test_the_channel_is_probed_behind_a_turn_whose_hooks_are_heard_unless_
             assert ada.told == []
             return
         with anyio.fail_after(LIMIT_S):
-            rung = await in_thread(ada.hear)
+            rung = await in_thread(ada.hear, abandon_on_cancel=True)
         assert rung["method"] == "notifications/claude/channel"
         content, meta = rung["params"]["content"], rung["params"]["meta"]
         assert content.startswith("claudemesh: tries whether it can wake this session;")
