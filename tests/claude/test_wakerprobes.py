@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from tests.support.claude.beside import (
+    EVENTS,
     IDLE,
     a_plugin,
     file_of,
@@ -28,6 +29,7 @@ from tests.support.live import a_moment
 
 TRIES = "tries whether it can wake this session"
 HEARD = "claudemesh tried whether messages can wake this session: they can."
+PROBED = "SELECT 1 FROM facts WHERE key = 'route.probe.monitor'"
 SILENT = (
     "SELECT 1 FROM facts WHERE key = 'route.probe.{}' AND value LIKE '% 0'"
     " AND substr(value, -15, 13) + 10000 < strftime('%s', 'now') * 1000"
@@ -134,8 +136,29 @@ async def test_hooks_that_would_not_refuse_it_have_no_waker_probed(
         await terminal.shows("So it is.")
         await until_told(file, IDLE)
         await terminal.leave()
-    assert told_in(file, "SELECT 1 FROM facts WHERE key = 'route.probe.monitor'") == []
+    assert told_in(file, PROBED) == []
     assert len(ada.model.turns) == 3
+
+
+async def test_without_a_hook_of_prompts_no_waker_is_probed_though_others_are_heard(
+    room: Room, tmp_path: Path
+) -> None:
+    bob = await room.live.join("bob")
+    ada = a_client(room)
+    events = [event for event in EVENTS if event != "UserPromptSubmit"]
+    words = a_plugin(tmp_path / "plugin", events, wakers=["monitor"])
+    async with at_terminal(ada, *words) as terminal:
+        await room.present("ada")
+        await until_met(room, terminal.pid)
+        await terminal.type("How are you reached?")
+        await terminal.shows("So it is.")
+        file = file_of(room, terminal.pid)
+        await until_told(file, IDLE)
+        await bob.call("send", to="ada", text="Three swans.")
+        # The monitor has looked and rings, and what it says becomes a turn.
+        await ada.model.arrived("1 message from bob.")
+    assert told_in(file, PROBED) == []
+    assert ada.model.arrivals(TRIES) == []
 
 
 async def test_nobody_is_probed_while_the_client_has_something_in_the_background(
@@ -153,7 +176,7 @@ async def test_nobody_is_probed_while_the_client_has_something_in_the_background
         # The next message's bell is what tries it: the monitor has looked, and rings.
         await bob.call("send", to="ada", text="Three swans.")
         await terminal.shows("Three, says bob.")
-    assert told_in(file, "SELECT 1 FROM facts WHERE key = 'route.probe.monitor'") == []
+    assert told_in(file, PROBED) == []
 
 
 async def test_a_session_that_a_rewake_hook_wakes_is_woken_behind_a_turn_that_was_broken_off(
