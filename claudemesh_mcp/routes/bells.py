@@ -125,7 +125,7 @@ def is_due(sql: sqlite3.Connection, route: str, alive: Collection[str], now_ms: 
 
 
 def may_probe(sql: sqlite3.Connection, route: str, now_ms: int) -> bool:
-    """Tell whether a probe of a route would be a turn of nobody's; nothing is changed.
+    """Tell whether a route may be probed now without a turn; nothing is changed.
 
     The session is idle, with nothing in the background whose notice would end with the probe's, and
     the hook is known to be heard that refuses the prompt which the probe becomes.

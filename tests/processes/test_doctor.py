@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -23,7 +24,7 @@ from claudemesh_wire import VERSION
 from tests.processes.test_meeting import parent
 from tests.support.checkout import SESSION
 from tests.support.examining import a_machine, examined, install, states
-from tests.support.live import alive
+from tests.support.live import Live, alive
 from tests.support.shell import Shell, shell_in
 
 CONNECTED = {"broker", "versions", "clock", "trust", "quotas"}
@@ -304,12 +305,17 @@ def test_a_home_with_a_quote_in_its_path_is_closed_by_the_fix_and_by_the_remedy(
         assert keys.stat().st_mode & 0o777 == 0o700
 
 
+async def checked(live: Live) -> dict[str, Any]:
+    """Give what doctor finds in a home whose sessions are open, by check."""
+    command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
+    done = await anyio.run_process(command, env=live.environment(), check=False)
+    return {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+
+
 async def test_the_routes_of_open_sessions_are_told(tmp_path: Path) -> None:
     async with alive(tmp_path) as live:
         await live.join("ada")
-        command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
-        done = await anyio.run_process(command, env=live.environment(), check=False)
-    found = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+        found = await checked(live)
     assert found["routes"]["state"] == "ok"
     assert ": tool works" in found["routes"]["message"]
     assert found["token"]["state"] == "ok"
@@ -323,9 +329,7 @@ async def test_a_session_whose_hooks_reach_no_model_is_warned_of(tmp_path: Path)
             with closing(sqlite3.connect(live.home.sessions / peer / "peer.db")) as sql, sql:
                 facts.put(sql, facts.HOOKS, {"ada": "silent", "bob": "reaches"}[name])
         await live.recorded("ada", "bob")
-        command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
-        done = await anyio.run_process(command, env=live.environment(), check=False)
-    (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "routes"]
+        found = (await checked(live))["routes"]
     assert found["state"] == "warn"
     assert "What the hooks of ada print does not reach the model" in found["message"]
     assert "bob: tool works, hooks works" in found["message"]
@@ -343,9 +347,7 @@ async def test_a_session_that_nothing_wakes_is_warned_of(tmp_path: Path) -> None
             with closing(sqlite3.connect(live.home.sessions / peer / "peer.db")) as sql, sql:
                 wakerprobes.note(sql, bells.MONITOR, "0" * 16, rung_ms)
         await live.recorded("ada", "bob")
-        command = [sys.executable, "-m", "claudemesh_mcp", "doctor", "--json"]
-        done = await anyio.run_process(command, env=live.environment(), check=False)
-    (found,) = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "routes"]
+        found = (await checked(live))["routes"]
     assert found["state"] == "warn"
     assert "Nothing seems to wake ada when idle" in found["message"]
     assert "start that session anew" in found["fix"]

@@ -258,6 +258,15 @@ def test_a_probe_behind_which_another_mesh_has_rung_is_let_pass(idle: Beside, wo
     assert work.receipts() == [("seen", "monitor")]
 
 
+def test_a_probe_is_let_pass_where_it_can_not_be_known_what_stands_behind_it(
+    idle: Beside, work: Beside
+) -> None:
+    line = probed(idle)
+    work.sql.execute("DROP TABLE bells")
+    assert said(idle, notice(line)) is None
+    assert known(idle) is Health.REACHES
+
+
 def test_a_probe_that_comes_back_when_messages_wait_is_a_bell(idle: Beside) -> None:
     line = probed(idle)
     idle.put("Two herons.")
